@@ -1,1 +1,22 @@
-//! x
+//! jackin: plan and apply for agent capsules.
+//!
+//! The order of the modules is the architecture: a module uses only modules above it (`tests/layers.rs` enforces it).
+
+pub mod diagnostic;
+pub mod config;
+pub mod facts;
+pub mod resource;
+pub mod graph;
+pub mod observed;
+pub mod plan;
+pub mod walk;
+pub mod event;
+pub mod render;
+// ---- the line: everything above is plain values and functions, everything below touches the world ----
+pub mod gather;
+pub mod provider;
+pub mod journal;
+pub mod apply;
+pub mod attach;
+pub mod cli;
+pub mod command;

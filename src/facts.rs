@@ -1,0 +1,223 @@
+//! Every outside fact but Docker's, as data: what `gather` found before anything was decided.
+//!
+//! In: nothing (it is filled by `gather`, or read from a case's `facts.toml`). Out: plain values for `graph/build.rs`.
+//! Absent: credentials themselves; a fact about one is its keyed digest. Ordered maps only, so that equal facts give equal bytes.
+
+use crate::config::Agent;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Absolute host paths are kept absolute here; `shorten` shows the home as `~`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Facts {
+    /// `$HOME`.
+    pub home: String,
+    /// `JACKIN_CONFIG_DIR` or `~/.config/jackin`.
+    pub config_dir: String,
+    /// `JACKIN_HOME_DIR` or `~/.jackin`.
+    pub jackin_home: String,
+    pub cwd: String,
+    pub uid: u32,
+    pub gid: u32,
+    /// Docker's name of the engine's architecture as far as known without asking it: `amd64` or `arm64`.
+    pub arch: String,
+    /// Random, made once per jackin home; scopes names and labels so that two homes can share an engine.
+    pub installation: String,
+    /// Random hex, fresh for every run; the only source of new instance ids.
+    #[serde(default)]
+    pub seed: String,
+    /// Version of this jackin.
+    pub version: String,
+    /// `JACKIN_CONSTRUCT_IMAGE`, when set and well-formed.
+    #[serde(default)]
+    pub construct_image: Option<String>,
+    /// `JACKIN_DIND_IMAGE`, when set and well-formed.
+    #[serde(default)]
+    pub dind_image: Option<String>,
+    /// The capsule binary that would go into an image; `None` when there is none to be found.
+    #[serde(default)]
+    pub capsule_binary: Option<BinaryFact>,
+    /// Agent binaries in the cache or given by `JACKIN_AGENT_BIN_<SLUG>`; an absent agent is installed by its vendor's script.
+    #[serde(default)]
+    pub agent_binaries: BTreeMap<Agent, BinaryFact>,
+    /// Keyed digests of those host variables that the configuration names and that are set.
+    #[serde(default)]
+    pub host_env: BTreeMap<String, String>,
+    /// Keyed digests of the literal env values of the configuration, by `<file>:<line>:<column>` of the value.
+    #[serde(default)]
+    pub literal_env: BTreeMap<String, String>,
+    /// Variables passed through as they are (`TZ`, `JACKIN_DISABLE_*`, `NO_PROXY` and the like): not credentials.
+    #[serde(default)]
+    pub passthrough_env: BTreeMap<String, String>,
+    /// What was found at each host path a mount names, by that path after `~` expansion.
+    #[serde(default)]
+    pub paths: BTreeMap<String, PathFact>,
+    /// Role repos at their pinned commit, by role key.
+    #[serde(default)]
+    pub roles: BTreeMap<String, RoleSnapshot>,
+    /// Credential files on the host that would be handed to an agent.
+    #[serde(default)]
+    pub credentials: BTreeMap<Agent, CredentialFact>,
+    /// Keyed digest of the GitHub token found, if any.
+    #[serde(default)]
+    pub github_token: Option<String>,
+    #[serde(default)]
+    pub git_user_name: String,
+    #[serde(default)]
+    pub git_user_email: String,
+    /// Answers to role prompts, from `--env NAME=VALUE` or a person: keyed digests by name.
+    #[serde(default)]
+    pub answers: BTreeMap<String, String>,
+    /// Median duration of earlier steps in milliseconds, by `<effect> <kind>`, from the run history.
+    #[serde(default)]
+    pub history: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BinaryFact {
+    pub path: String,
+    pub version: String,
+    /// Hex sha256 of the file.
+    pub digest: String,
+    /// False when a cached file lost its run bit.
+    #[serde(default = "yes")]
+    pub executable: bool,
+    pub source: BinarySource,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BinarySource {
+    /// `JACKIN_CAPSULE_BIN` or `JACKIN_AGENT_BIN_<SLUG>`.
+    Environment,
+    /// Beside the running executable.
+    Beside,
+    Cache,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathFact {
+    pub kind: PathKind,
+    /// With symlinks resolved.
+    pub canonical: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathKind {
+    Directory,
+    File,
+    Other,
+    Missing,
+    /// It exists, but may not be looked at.
+    Unreadable,
+}
+
+/// A role repo as the cache holds it, read at one commit. Contents come from git objects, never from the working tree.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleSnapshot {
+    /// Role key: `name` or `ns/name`.
+    pub key: String,
+    /// The URL the configuration asks for, user-info and query taken off.
+    pub url: String,
+    /// Branch asked for; `None` = the remote's default.
+    #[serde(default)]
+    pub branch: Option<String>,
+    /// Absolute path of the cached clone.
+    pub cache: String,
+    /// The commit that was pinned, 40 hex digits; `None` with `problem` set.
+    #[serde(default)]
+    pub commit: Option<String>,
+    /// Commit the working tree of the cache is at before this run.
+    #[serde(default)]
+    pub checked_out: Option<String>,
+    /// Paths that `git status` reports in the cache; not empty = dirty.
+    #[serde(default)]
+    pub dirty: Vec<String>,
+    /// All paths of the commit's tree.
+    #[serde(default)]
+    pub tree: BTreeMap<String, TreeKind>,
+    /// Texts of the manifest, Dockerfile and hooks at that commit, by path. Not UTF-8 = absent here, present in `tree`.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
+    #[serde(default)]
+    pub problem: Option<RoleProblem>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TreeKind {
+    File,
+    Executable,
+    Symlink,
+    Submodule,
+}
+
+/// Why a role repo could not be pinned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "code", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RoleProblem {
+    /// No source: neither configured, nor built in, nor derivable from a namespace.
+    Unknown,
+    CloneFailed {
+        message: String,
+    },
+    FetchFailed {
+        message: String,
+    },
+    /// The cache was cloned from somewhere else.
+    ForeignOrigin {
+        found: String,
+    },
+    NoCommit,
+    NoSuchBranch {
+        branch: String,
+    },
+    /// The cache folder exists but git does not accept it as a repository.
+    NotARepository {
+        message: String,
+    },
+    /// Not in the cache and the run is offline.
+    NotCached,
+}
+
+/// Credential files that agents.md §6 hands over under `sync`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialFact {
+    /// The host folder or file they come from.
+    pub source: String,
+    /// Hand-off path relative to the instance's state folder -> keyed digest of its content.
+    pub files: BTreeMap<String, String>,
+}
+
+impl Facts {
+    /// A path as people see it: the home folder as `~`.
+    pub fn shorten(&self, path: &str) -> String {
+        shorten(&self.home, path)
+    }
+
+    pub fn expand(&self, path: &str) -> String {
+        match path.strip_prefix('~') {
+            Some("") => self.home.clone(),
+            Some(rest) if rest.starts_with('/') => format!("{}{rest}", self.home),
+            _ => path.to_owned(),
+        }
+    }
+}
+
+pub fn shorten(home: &str, path: &str) -> String {
+    match path.strip_prefix(home) {
+        Some("") => "~".to_owned(),
+        Some(rest) if rest.starts_with('/') && home != "/" => format!("~{rest}"),
+        _ => path.to_owned(),
+    }
+}
