@@ -1,0 +1,89 @@
+//! Three sides of one resource: desired spec, recorded spec, live facts -> field changes.
+//! Desired against recorded = edited; recorded against live = drifted.
+
+use super::action::Reason;
+use crate::resource::{Fields, Kind, Rung, rung_of};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    Edited,
+    Drifted,
+}
+
+/// One field that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FieldChange {
+    pub field: String,
+    pub cause: Cause,
+    /// The recorded value of an edit, the live value of a drift.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Value>,
+    /// The desired value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Value>,
+    /// What a difference in this field costs.
+    pub needs: Rung,
+    /// Where the desired value was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}
+
+/// A difference as a reason, before it is given a place in the plan.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Difference {
+    pub reason: Reason,
+    pub needs: Rung,
+    pub field: Option<FieldChange>,
+}
+
+/// Every field in which the three sides disagree, in field order, edits before drift.
+pub(super) fn differences(kind: Kind, desired: &Fields, recorded: &Fields, live: &Fields) -> Vec<Difference> {
+    let mut out = Vec::new();
+    let mut names: Vec<&String> = desired.keys().chain(recorded.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in &names {
+        let (want, had) = (desired.get(*name), recorded.get(*name));
+        // What the living thing already is needs no change, whatever was recorded: an in-place update cannot rewrite labels.
+        let settled = want.is_some() && live.get(*name) == want && rung_of(kind, name) == Rung::Update;
+        if want != had && !settled {
+            let needs = rung_of(kind, name);
+            out.push(Difference {
+                reason: Reason::FieldChanged { field: (*name).clone(), recorded: had.cloned(), desired: want.cloned() },
+                needs,
+                field: Some(FieldChange {
+                    field: (*name).clone(),
+                    cause: Cause::Edited,
+                    before: had.cloned(),
+                    after: want.cloned(),
+                    needs,
+                    source: None,
+                }),
+            });
+        }
+    }
+    for (name, is) in live {
+        let want = desired.get(name);
+        let had = recorded.get(name);
+        // An edited field is explained by its edit; one that already is as desired is fine.
+        if Some(is) == had || Some(is) == want || want != had {
+            continue;
+        }
+        // A live null means: declared, looked for, not there.
+        let is = if is.is_null() { None } else { Some(is.clone()) };
+        if is.is_none() && had.is_none() {
+            continue;
+        }
+        let needs = rung_of(kind, name);
+        out.push(Difference {
+            reason: Reason::Drifted { field: name.clone(), recorded: had.cloned(), live: is.clone() },
+            needs,
+            field: Some(FieldChange { field: name.clone(), cause: Cause::Drifted, before: is, after: want.cloned(), needs, source: None }),
+        });
+    }
+    out
+}

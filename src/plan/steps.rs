@@ -1,0 +1,371 @@
+//! Lowers changes to single effects with edges: what is removed goes dependents first, what is made comes dependencies first.
+//!
+//! In: the graph's edges and the decided changes. Out: steps in a stable order; a step whose `needs` are done may run.
+
+use super::action::Action;
+use super::document::{Change, Estimate, FoundRef};
+use crate::graph::Graph;
+use crate::resource::{Address, Kind, Spec};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// `address#verb`, unique in a plan.
+pub type StepId = String;
+
+/// One call or one handful of calls on one thing. The spec it works from is the change's `desired`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(tag = "effect", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Effect {
+    /// Move the cached clone's working tree to the pinned commit.
+    CheckOut,
+    /// Give a cached file its run bit back.
+    RepairBinary,
+    Download,
+    Pull,
+    Build,
+    WriteHome,
+    RemoveHome {
+        path: String,
+    },
+    CreateNetwork,
+    RemoveNetwork {
+        id: String,
+    },
+    CreateVolume,
+    RemoveVolume {
+        name: String,
+    },
+    CreateContainer,
+    /// `name` is the name it bears when started.
+    StartContainer {
+        name: String,
+    },
+    UnpauseContainer {
+        id: String,
+    },
+    /// Sidecar: its Docker answers over TLS. Capsule: its socket answers. Fails with the last log lines when it exits before.
+    AwaitReady,
+    RenameContainer {
+        id: String,
+        to: String,
+    },
+    ConnectNetwork {
+        id: String,
+        network: String,
+    },
+    LimitContainer {
+        id: String,
+    },
+    RemoveContainer {
+        id: String,
+    },
+    /// Take a kept object over; Docker is not touched, the instance's record names it.
+    Claim {
+        name: String,
+    },
+}
+
+impl Effect {
+    /// The part of a step id behind `#`, and of a history key.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Effect::CheckOut => "check-out",
+            Effect::RepairBinary => "repair",
+            Effect::Download => "download",
+            Effect::Pull => "pull",
+            Effect::Build => "build",
+            Effect::WriteHome => "write",
+            Effect::RemoveHome { .. } | Effect::RemoveNetwork { .. } | Effect::RemoveVolume { .. } | Effect::RemoveContainer { .. } => {
+                "remove"
+            }
+            Effect::CreateNetwork | Effect::CreateVolume | Effect::CreateContainer => "create",
+            Effect::StartContainer { .. } => "start",
+            Effect::UnpauseContainer { .. } => "unpause",
+            Effect::AwaitReady => "ready",
+            Effect::RenameContainer { .. } => "rename",
+            Effect::ConnectNetwork { .. } => "connect",
+            Effect::LimitContainer { .. } => "limit",
+            Effect::Claim { .. } => "claim",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    pub id: StepId,
+    pub address: Address,
+    #[serde(rename = "do")]
+    pub effect: Effect,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<StepId>,
+}
+
+struct Draft {
+    address: Address,
+    effect: Effect,
+    /// Indices of drafts it needs.
+    needs: Vec<usize>,
+}
+
+/// The drafts of one address by role, so that edges can be drawn between addresses.
+#[derive(Default, Clone)]
+struct Parts {
+    remove: Vec<usize>,
+    /// First and last of what makes or mends it.
+    first_make: Option<usize>,
+    last_make: Option<usize>,
+    start: Option<usize>,
+    ready: Option<usize>,
+}
+
+pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> Vec<Step> {
+    let mut drafts: Vec<Draft> = Vec::new();
+    let mut parts: BTreeMap<Address, Parts> = BTreeMap::new();
+    for (address, change) in changes.iter() {
+        let drafted = draft(change, &mut drafts);
+        parts.insert(address.clone(), drafted);
+    }
+
+    // A capsule must not start before its Docker answers, even when the sidecar itself needs nothing: a killed run may have
+    // left it half-way up.
+    for (address, resource) in &graph.resources {
+        if address.kind != Kind::Capsule || parts.get(address).and_then(|p| p.start).is_none() {
+            continue;
+        }
+        for sidecar in resource.depends_on.iter().filter(|d| d.kind == Kind::Sidecar) {
+            if let Some(part) = parts.get_mut(sidecar)
+                && part.ready.is_none()
+            {
+                drafts.push(Draft { address: sidecar.clone(), effect: Effect::AwaitReady, needs: part.last_make.into_iter().collect() });
+                part.ready = Some(drafts.len() - 1);
+            }
+        }
+    }
+
+    for (address, resource) in &graph.resources {
+        let Some(mine) = parts.get(address).cloned() else { continue };
+        for dependency in &resource.depends_on {
+            let Some(theirs) = parts.get(dependency).cloned() else { continue };
+            if let (Some(first), Some(made)) = (mine.first_make, theirs.last_make) {
+                // Creating the capsule overlaps with its Docker coming up; starting it waits.
+                let first = if dependency.kind == Kind::Sidecar { mine.start.unwrap_or(first) } else { first };
+                drafts[first].needs.push(theirs.ready.unwrap_or(made));
+            } else if let (Some(start), Some(ready)) = (mine.start, theirs.ready) {
+                drafts[start].needs.push(ready);
+            }
+            for removed in &theirs.remove {
+                drafts[*removed].needs.extend(&mine.remove);
+            }
+        }
+    }
+    // Undeclared things have no edges in the graph; their kinds say what hangs on what.
+    let undeclared: Vec<&Address> = parts.keys().filter(|a| !graph.resources.contains_key(a)).collect();
+    for address in undeclared {
+        let Some(instance) = address.instance() else { continue };
+        for above in Kind::ALL.into_iter().filter(|k| *k > address.kind && k.is_container()) {
+            if let Some(theirs) = parts.get(&Address::new(above, instance)) {
+                for removed in &parts[address].remove {
+                    drafts[*removed].needs.extend(&theirs.remove);
+                }
+            }
+        }
+    }
+    finish(drafts)
+}
+
+/// The effects that carry out one change, chained in order.
+fn draft(change: &Change, drafts: &mut Vec<Draft>) -> Parts {
+    let mut parts = Parts::default();
+    let address = &change.address;
+    let mut push = |effect: Effect, needs: Vec<usize>| {
+        drafts.push(Draft { address: address.clone(), effect, needs });
+        drafts.len() - 1
+    };
+    let mut chain: Vec<Effect> = Vec::new();
+    for duplicate in &change.duplicates {
+        parts.remove.push(push(removal(address.kind, duplicate), Vec::new()));
+    }
+    if matches!(change.action, Action::Remove | Action::Replace)
+        && let Some(found) = &change.found
+    {
+        parts.remove.push(push(removal(address.kind, found), Vec::new()));
+    }
+    match (change.action, &change.desired) {
+        (Action::Reuse | Action::Remove | Action::Forget, _) | (_, None) => {}
+        (Action::Adopt, Some(spec)) => chain.push(Effect::Claim { name: spec.object_name().to_owned() }),
+        (Action::Create | Action::Replace, Some(spec)) => match spec {
+            Spec::Network(_) => chain.push(Effect::CreateNetwork),
+            Spec::Certs(_) => chain.push(Effect::CreateVolume),
+            Spec::Home(_) | Spec::Checkout(_) => chain.push(Effect::WriteHome),
+            Spec::Sidecar(_) | Spec::Capsule(_) => {
+                chain.push(Effect::CreateContainer);
+                chain.push(Effect::StartContainer { name: spec.object_name().to_owned() });
+                chain.push(Effect::AwaitReady);
+            }
+            Spec::RoleRepo(_)
+            | Spec::AgentBinary(_)
+            | Spec::CapsuleBinary(_)
+            | Spec::Image(_)
+            | Spec::RoleImage(_)
+            | Spec::DerivedImage(_) => {
+                unreachable!("BUG: artifacts are built, pulled or fetched")
+            }
+        },
+        (Action::Update | Action::Start | Action::Restart, Some(spec)) => {
+            if matches!(spec, Spec::Home(_) | Spec::Checkout(_)) && change.action == Action::Update && !only_duplicates(change) {
+                chain.push(Effect::WriteHome);
+            }
+            if let (Some(found), true) = (&change.found, address.kind.is_container()) {
+                chain.extend(in_place(change, spec, found));
+                if matches!(change.action, Action::Start | Action::Restart) {
+                    let paused = change.reasons.iter().any(|r| matches!(r, super::Reason::Unhealthy { state } if state == "paused"));
+                    chain.push(if paused {
+                        Effect::UnpauseContainer { id: found.id.clone() }
+                    } else {
+                        Effect::StartContainer { name: spec.object_name().to_owned() }
+                    });
+                    chain.push(Effect::AwaitReady);
+                }
+            }
+        }
+        (Action::Pull, _) => chain.push(Effect::Pull),
+        (Action::Build | Action::Rebuild, Some(Spec::Image(_))) => chain.push(Effect::Pull),
+        (Action::Build | Action::Rebuild, _) => chain.push(Effect::Build),
+        (Action::Download, _) => chain.push(Effect::Download),
+        (Action::Fetch, _) => chain.push(Effect::CheckOut),
+        (Action::Repair, _) => chain.push(Effect::RepairBinary),
+    }
+    let mut previous: Option<usize> = None;
+    for effect in chain {
+        let ready = effect == Effect::AwaitReady;
+        let start = matches!(effect, Effect::StartContainer { .. } | Effect::UnpauseContainer { .. });
+        let needs = match previous {
+            Some(previous) => vec![previous],
+            None => parts.remove.clone(),
+        };
+        let index = push(effect, needs);
+        if start {
+            parts.start = Some(index);
+        }
+        if ready {
+            parts.ready = Some(index);
+        } else {
+            parts.last_make = Some(index);
+        }
+        parts.first_make.get_or_insert(index);
+        previous = Some(index);
+    }
+    parts
+}
+
+fn only_duplicates(change: &Change) -> bool {
+    change.reasons.iter().all(|r| matches!(r, super::Reason::Duplicate { .. }))
+}
+
+/// Mends a living container field by field.
+fn in_place(change: &Change, spec: &Spec, found: &FoundRef) -> Vec<Effect> {
+    let id = || found.id.clone();
+    let touched = |field: &str| change.fields.iter().any(|f| f.field == field || f.field.starts_with(&format!("{field}.")));
+    let network = match spec {
+        Spec::Sidecar(spec) => Some(&spec.network),
+        Spec::Capsule(spec) => Some(&spec.network),
+        _ => None,
+    };
+    let mut out = Vec::new();
+    if touched("name") {
+        out.push(Effect::RenameContainer { id: id(), to: spec.object_name().to_owned() });
+    }
+    if let (true, Some(network)) = (touched("network"), network) {
+        out.push(Effect::ConnectNetwork { id: id(), network: network.clone() });
+    }
+    if touched("limits") {
+        out.push(Effect::LimitContainer { id: id() });
+    }
+    out
+}
+
+fn removal(kind: Kind, found: &FoundRef) -> Effect {
+    match kind {
+        Kind::Network => Effect::RemoveNetwork { id: found.id.clone() },
+        Kind::Certs => Effect::RemoveVolume { name: found.name.clone() },
+        Kind::Sidecar | Kind::Capsule => Effect::RemoveContainer { id: found.id.clone() },
+        Kind::Home | Kind::Checkout => Effect::RemoveHome { path: found.id.clone() },
+        Kind::RoleRepo | Kind::AgentBinary | Kind::CapsuleBinary | Kind::Image | Kind::RoleImage | Kind::DerivedImage => {
+            unreachable!("BUG: artifacts are not removed by a plan")
+        }
+    }
+}
+
+/// Ids, then a topological order with ties in address order.
+fn finish(drafts: Vec<Draft>) -> Vec<Step> {
+    let mut ids: Vec<StepId> = Vec::with_capacity(drafts.len());
+    let mut used: BTreeMap<StepId, usize> = BTreeMap::new();
+    for draft in &drafts {
+        let base = format!("{}#{}", draft.address, draft.effect.verb());
+        let count = used.entry(base.clone()).and_modify(|n| *n += 1).or_insert(1);
+        ids.push(if *count == 1 { base } else { format!("{base}-{count}") });
+    }
+    let mut waiting: Vec<usize> = vec![0; drafts.len()];
+    let mut unlocks: Vec<Vec<usize>> = vec![Vec::new(); drafts.len()];
+    for (index, draft) in drafts.iter().enumerate() {
+        let mut needs = draft.needs.clone();
+        needs.sort_unstable();
+        needs.dedup();
+        waiting[index] = needs.len();
+        for need in needs {
+            unlocks[need].push(index);
+        }
+    }
+    let key = |index: usize| (drafts[index].address.clone(), index);
+    let mut free: std::collections::BTreeSet<(Address, usize)> = (0..drafts.len()).filter(|i| waiting[*i] == 0).map(key).collect();
+    let mut out = Vec::with_capacity(drafts.len());
+    while let Some((_, index)) = free.pop_first() {
+        for next in &unlocks[index] {
+            waiting[*next] -= 1;
+            if waiting[*next] == 0 {
+                free.insert(key(*next));
+            }
+        }
+        out.push(index);
+    }
+    assert_eq!(out.len(), drafts.len(), "BUG: steps depend on each other in a circle");
+    out.into_iter()
+        .map(|index| {
+            let draft = &drafts[index];
+            let mut needs: Vec<StepId> = draft.needs.iter().map(|n| ids[*n].clone()).collect();
+            needs.sort_unstable();
+            needs.dedup();
+            Step { id: ids[index].clone(), address: draft.address.clone(), effect: draft.effect.clone(), needs }
+        })
+        .collect()
+}
+
+/// The longest path over known durations; `None` when nothing is known or there is nothing to do.
+pub(super) fn estimate(steps: &[Step], history: &BTreeMap<String, u64>) -> Option<Estimate> {
+    let duration = |step: &Step| history.get(&format!("{} {}", step.effect.verb(), step.address.kind)).copied();
+    let unknown_steps = steps.iter().filter(|s| duration(s).is_none()).count();
+    if steps.len() == unknown_steps {
+        return None;
+    }
+    // Steps are in topological order.
+    let mut finish: BTreeMap<&str, (u64, Option<&str>)> = BTreeMap::new();
+    for step in steps {
+        let (start, from) = step
+            .needs
+            .iter()
+            .filter_map(|n| finish.get_key_value(n.as_str()))
+            .map(|(id, (t, _))| (*t, Some(*id)))
+            .max()
+            .unwrap_or((0, None));
+        finish.insert(&step.id, (start + duration(step).unwrap_or(0), from));
+    }
+    let (mut last, (milliseconds, _)) = finish.iter().max_by_key(|(_, (t, _))| *t).map(|(id, v)| (*id, *v))?;
+    let mut critical_path = vec![last.to_owned()];
+    while let Some(previous) = finish[last].1 {
+        critical_path.push(previous.to_owned());
+        last = previous;
+    }
+    critical_path.reverse();
+    Some(Estimate { milliseconds, critical_path, unknown_steps })
+}

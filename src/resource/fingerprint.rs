@@ -1,0 +1,56 @@
+//! One walk over a spec, two sinks: flat fields for people and comparison, sha256 for identity. They cannot disagree.
+
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// A spec as flat fields: `mounts./workspace.source` -> `"/src/app"`. Lists are leaves; absent options and empty maps are absent.
+pub type Fields = BTreeMap<String, Value>;
+
+/// Flattens anything that serialises to a JSON object.
+pub fn fields<T: Serialize>(spec: &T) -> Fields {
+    let value = serde_json::to_value(spec).expect("BUG: a spec always serialises");
+    let mut out = Fields::new();
+    walk(&mut out, String::new(), value);
+    out
+}
+
+fn walk(out: &mut Fields, path: String, value: Value) {
+    match value {
+        Value::Null => {}
+        Value::Object(map) => {
+            for (key, value) in map {
+                walk(out, if path.is_empty() { key } else { format!("{path}.{key}") }, value);
+            }
+        }
+        leaf => {
+            out.insert(path, leaf);
+        }
+    }
+}
+
+/// Hex sha256 over the fields, one `name=json` line each.
+pub fn fingerprint(fields: &Fields) -> String {
+    let mut hash = Sha256::new();
+    for (name, value) in fields {
+        hash.update(name);
+        hash.update("=");
+        hash.update(value.to_string());
+        hash.update("\n");
+    }
+    hex(&hash.finalize())
+}
+
+/// Hex sha256 of bytes.
+pub fn sha256_hex(bytes: impl AsRef<[u8]>) -> String {
+    hex(&Sha256::digest(bytes.as_ref()))
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
