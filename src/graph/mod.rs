@@ -2,6 +2,10 @@
 //!
 //! Serialisable, so that a run can be replayed elsewhere. petgraph stays inside this module. Absent: what exists.
 
+mod context;
+
+pub use context::{BuildContext, ContextFile, RepoFiles};
+
 use crate::diagnostic::Diagnostic;
 use crate::resource::{Address, Spec};
 use petgraph::algo::{tarjan_scc, toposort};
