@@ -4,8 +4,8 @@
 
 pub mod diagnostic;
 pub mod config;
-pub mod facts;
 pub mod resource;
+pub mod facts;
 pub mod graph;
 pub mod observed;
 pub mod plan;
