@@ -14,8 +14,8 @@ pub mod event;
 pub mod render;
 // ---- the line: everything above is plain values and functions, everything below touches the world ----
 pub mod gather;
-pub mod provider;
 pub mod journal;
+pub mod provider;
 pub mod apply;
 pub mod attach;
 pub mod cli;
