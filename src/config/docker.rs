@@ -10,8 +10,7 @@ use toml::de::DeValue;
 pub const PROFILES: [(&str, Profile); 4] =
     [("locked", Profile::Locked), ("hardened", Profile::Hardened), ("standard", Profile::Standard), ("compat", Profile::Compat)];
 pub const DIND: [(&str, Dind); 3] = [("none", Dind::None), ("rootless", Dind::Rootless), ("privileged", Dind::Privileged)];
-const NETWORK: [(&str, NetworkMode); 3] =
-    [("none", NetworkMode::None), ("allowlist", NetworkMode::Allowlist), ("open", NetworkMode::Open)];
+const NETWORK: [(&str, NetworkMode); 3] = [("none", NetworkMode::None), ("allowlist", NetworkMode::Allowlist), ("open", NetworkMode::Open)];
 
 /// Linux' capabilities, without `CAP_`.
 pub const CAPABILITIES: [&str; 41] = [

@@ -22,19 +22,14 @@ const AGENTS: [(&str, Agent); 6] = [
     ("grok", Agent::Grok),
 ];
 const DIRTY_EXIT: [(&str, DirtyExit); 3] = [("ask", DirtyExit::Ask), ("keep", DirtyExit::Keep), ("discard", DirtyExit::Discard)];
-const GITHUB_MODES: [(&str, GithubMode); 3] =
-    [("sync", GithubMode::Sync), ("token", GithubMode::Token), ("ignore", GithubMode::Ignore)];
-const ISOLATION: [(&str, Isolation); 3] =
-    [("shared", Isolation::Shared), ("worktree", Isolation::Worktree), ("clone", Isolation::Clone)];
+const GITHUB_MODES: [(&str, GithubMode); 3] = [("sync", GithubMode::Sync), ("token", GithubMode::Token), ("ignore", GithubMode::Ignore)];
+const ISOLATION: [(&str, Isolation); 3] = [("shared", Isolation::Shared), ("worktree", Isolation::Worktree), ("clone", Isolation::Clone)];
 const LEVELS: [(&str, TelemetryLevel); 3] =
     [("info", TelemetryLevel::Info), ("debug", TelemetryLevel::Debug), ("trace", TelemetryLevel::Trace)];
 pub const BACKENDS: [&str; 2] = ["docker", "apple-container"];
 
-pub const GLOBAL_SORT: Sort = Sort {
-    area: "config",
-    hides_env: true,
-    top_level: &["version", "dirty_exit_policy", "role_repo_refresh_ttl_seconds"],
-};
+pub const GLOBAL_SORT: Sort =
+    Sort { area: "config", hides_env: true, top_level: &["version", "dirty_exit_policy", "role_repo_refresh_ttl_seconds"] };
 pub const WORKSPACE_SORT: Sort = Sort {
     area: "config",
     hides_env: true,
@@ -82,9 +77,8 @@ pub fn parse_workspace(name: &str, file: &str, text: &str) -> Result<(Workspace,
     let read = read_version(&root, WORKSPACE_VERSION).and_then(|version| read_workspace(&root, name, file, version));
     let warnings = reader.finish()?;
     // A workspace that could not be read has left an error behind.
-    read.map(|workspace| (workspace, warnings)).ok_or_else(|| {
-        Diagnostic::error("config.unreadable", "A workspace is not readable", format!("`{}`", quote(file))).into()
-    })
+    read.map(|workspace| (workspace, warnings))
+        .ok_or_else(|| Diagnostic::error("config.unreadable", "A workspace is not readable", format!("`{}`", quote(file))).into())
 }
 
 fn read_global(root: &Table<'_>, file: &str) -> Option<GlobalFile> {
@@ -242,12 +236,8 @@ fn read_agents(table: &Table<'_>) -> BTreeMap<Agent, AgentPolicy> {
 }
 
 pub fn auth_modes(agent: Agent) -> &'static [(&'static str, AuthMode)] {
-    const ALL: [(&str, AuthMode); 4] = [
-        ("sync", AuthMode::Sync),
-        ("api_key", AuthMode::ApiKey),
-        ("ignore", AuthMode::Ignore),
-        ("oauth_token", AuthMode::OauthToken),
-    ];
+    const ALL: [(&str, AuthMode); 4] =
+        [("sync", AuthMode::Sync), ("api_key", AuthMode::ApiKey), ("ignore", AuthMode::Ignore), ("oauth_token", AuthMode::OauthToken)];
     match agent {
         Agent::Claude => &ALL,
         Agent::Codex | Agent::Amp | Agent::Kimi | Agent::Opencode | Agent::Grok => {
@@ -307,8 +297,7 @@ fn read_global_mounts(table: &Table<'_>) -> Vec<GlobalMount> {
         if entry.reader.full() {
             break;
         }
-        let (nested, plain): (Vec<_>, Vec<_>) =
-            entry.entries().into_iter().partition(|(_, v)| matches!(v.get_ref(), DeValue::Table(_)));
+        let (nested, plain): (Vec<_>, Vec<_>) = entry.entries().into_iter().partition(|(_, v)| matches!(v.get_ref(), DeValue::Table(_)));
         if !nested.is_empty() {
             check_scope(table, key);
         }

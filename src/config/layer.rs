@@ -134,11 +134,8 @@ pub fn global_mounts<'g>(global: &'g Global, role: &str) -> Vec<&'g GlobalMount>
 }
 
 pub fn dirty_exit(global: &Global, workspace: Option<&Workspace>) -> Chosen<DirtyExit> {
-    last([
-        (Layer::Global, global.dirty_exit_policy.clone()),
-        (Layer::Workspace, workspace.and_then(|w| w.dirty_exit_policy.clone())),
-    ])
-    .unwrap_or(Chosen::default(DirtyExit::Ask))
+    last([(Layer::Global, global.dirty_exit_policy.clone()), (Layer::Workspace, workspace.and_then(|w| w.dirty_exit_policy.clone()))])
+        .unwrap_or(Chosen::default(DirtyExit::Ask))
 }
 
 pub fn backend(global: &Global, workspace: Option<&Workspace>) -> Chosen<String> {

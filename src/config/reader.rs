@@ -525,7 +525,14 @@ impl<'r> Table<'r> {
     }
 
     pub fn child(&self, key: &'r Key<'r>, map: &'r DeTable<'r>) -> Table<'r> {
-        Table { reader: self.reader, path: self.path_of(key.get_ref()), map, place: key.span(), asked: RefCell::default(), passed: RefCell::default() }
+        Table {
+            reader: self.reader,
+            path: self.path_of(key.get_ref()),
+            map,
+            place: key.span(),
+            asked: RefCell::default(),
+            passed: RefCell::default(),
+        }
     }
 
     pub fn string(&self, key: &'static str) -> Option<Located<String>> {
@@ -548,13 +555,7 @@ impl<'r> Table<'r> {
 
     fn check_line(&self, path: &str, text: &str, at: Range<usize>) -> bool {
         if text.trim().is_empty() {
-            self.reader.error(
-                at,
-                "empty",
-                "A field is empty",
-                format!("`{path}` must not be empty"),
-                "give it a value or remove the line",
-            );
+            self.reader.error(at, "empty", "A field is empty", format!("`{path}` must not be empty"), "give it a value or remove the line");
             return false;
         }
         if text.chars().any(char::is_control) {
@@ -581,13 +582,7 @@ impl<'r> Table<'r> {
 
     pub fn missing(&self, key: &str, help: &str) {
         let whole = if self.path.is_empty() { "the file".to_owned() } else { format!("`[{}]`", self.path) };
-        self.reader.error(
-            self.place.clone(),
-            "missing_field",
-            "A required field is missing",
-            format!("{whole} has no `{key}`"),
-            help,
-        );
+        self.reader.error(self.place.clone(), "missing_field", "A required field is missing", format!("{whole} has no `{key}`"), help);
     }
 
     pub fn boolean(&self, key: &'static str) -> Option<Located<bool>> {

@@ -363,19 +363,8 @@ pub fn mount_conflicts(workspace: &Workspace, global: &Global, role: &str) -> Ve
 }
 
 /// Folders and files that hold credentials; mounting one needs a yes.
-pub const SENSITIVE: [&str; 11] = [
-    ".ssh",
-    ".aws",
-    ".gnupg",
-    ".config/gcloud",
-    ".kube",
-    ".docker",
-    ".config/gh",
-    ".netrc",
-    ".npmrc",
-    ".git-credentials",
-    ".config/op",
-];
+pub const SENSITIVE: [&str; 11] =
+    [".ssh", ".aws", ".gnupg", ".config/gcloud", ".kube", ".docker", ".config/gh", ".netrc", ".npmrc", ".git-credentials", ".config/op"];
 
 /// Which of them a (canonical) path is or lies in.
 pub fn sensitive(path: &str) -> Option<&'static str> {
