@@ -33,7 +33,7 @@ struct Word {
     at: Range<usize>,
 }
 
-struct From {
+struct Stage {
     keyword: Range<usize>,
     flags: Vec<Word>,
     image: Option<Word>,
@@ -128,7 +128,7 @@ pub fn override_construct(text: &str, image: &str) -> String {
 }
 
 /// All `FROM`s. Comments and blank lines may stand inside a continued instruction; the bodies of here-documents are not instructions.
-fn find(text: &str) -> Result<Vec<From>, (Range<usize>, String)> {
+fn find(text: &str) -> Result<Vec<Stage>, (Range<usize>, String)> {
     let escape = escape_character(text);
     let mut froms = Vec::new();
     let mut lines = Lines { text, at: if text.starts_with('\u{feff}') { 3 } else { 0 } };
@@ -154,7 +154,7 @@ fn find(text: &str) -> Result<Vec<From>, (Range<usize>, String)> {
                 if !(tail.is_empty() || tail.len() == 2 && tail[0].eq_ignore_ascii_case("as")) {
                     return Err((keyword.at.clone(), "`FROM` takes an image and perhaps `AS name`".to_owned()));
                 }
-                froms.push(From { keyword: keyword.at.clone(), flags, image });
+                froms.push(Stage { keyword: keyword.at.clone(), flags, image });
             }
             "RUN" | "COPY" | "ADD" => {
                 for marker in heredocs(&words[1..]) {

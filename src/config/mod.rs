@@ -10,6 +10,7 @@ pub mod docker;
 pub mod file;
 pub mod layer;
 pub mod validate;
+pub mod write;
 pub mod role;
 pub mod prompts;
 pub mod dockerfile;
@@ -35,8 +36,8 @@ pub enum FileKind {
 }
 
 /// All files to one `Config` and its warnings, or the mistakes of all of them at once.
-/// A workspace file wins over a table of the same name in an old `config.toml`, which then earns a warning:
-/// `write::split_global_text` decides whether the two say the same.
+/// Workspaces inside an old `config.toml` count like files of their own; one that was split out already may be there twice,
+/// as long as both say the same.
 pub fn load(files: &[SourceFile]) -> Result<(Config, Vec<Diagnostic>), Diagnostics> {
     let mut said = Vec::new();
     let mut global = file::GlobalFile::default();
@@ -64,18 +65,20 @@ pub fn load(files: &[SourceFile]) -> Result<(Config, Vec<Diagnostic>), Diagnosti
     }
     let file::GlobalFile { global, embedded, .. } = global;
     for workspace in embedded {
-        if let Some(kept) = workspaces.get(&workspace.name) {
-            said.push(
-                Diagnostic::warning(
+        match workspaces.get(&workspace.name) {
+            Some(kept) if !said_twice_alike(files, &workspace.name) => said.push(
+                Diagnostic::error(
                     "config.workspace_twice",
                     "A workspace is written in two places",
-                    format!("`{}` is in `{}` and in `{}`; the latter holds", workspace.name, workspace.file, kept.file),
+                    format!("`{}` is in `{}` and, differently, in `{}`", workspace.name, workspace.file, kept.file),
                 )
                 .at(workspace.workdir.span)
-                .help("compare the two, then remove the table from config.toml"),
-            );
-        } else {
-            workspaces.insert(workspace.name.clone(), workspace);
+                .help("make the two say the same, or remove the table from config.toml"),
+            ),
+            Some(_) => {}
+            None => {
+                workspaces.insert(workspace.name.clone(), workspace);
+            }
         }
     }
     let config = Config { global, workspaces };
@@ -85,4 +88,13 @@ pub fn load(files: &[SourceFile]) -> Result<(Config, Vec<Diagnostic>), Diagnosti
 
 fn text_of(sort: reader::Sort, source: &SourceFile) -> Result<&str, Diagnostics> {
     reader::decode(sort, &source.shown, &source.bytes).map_err(Diagnostics::from)
+}
+
+fn said_twice_alike(files: &[SourceFile], name: &str) -> bool {
+    let text = |wanted: &dyn Fn(&FileKind) -> bool| files.iter().find(|f| wanted(&f.kind)).and_then(|f| std::str::from_utf8(&f.bytes).ok());
+    let global = text(&|kind| *kind == FileKind::Global);
+    let own = text(&|kind| matches!(kind, FileKind::Workspace { name: n } if n == name));
+    let (Some(global), Some(own)) = (global, own) else { return false };
+    let Ok(Some(split)) = write::split_global_text(global) else { return false };
+    split.workspaces.get(name).is_some_and(|table| write::same_workspace(table, own))
 }

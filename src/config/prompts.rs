@@ -187,12 +187,40 @@ pub fn order(declared: &BTreeMap<String, EnvDecl>) -> Vec<String> {
     ordered
 }
 
-/// The blockers of a run in which nobody can be asked: a question's default counts as its answer.
+/// `resolve` for a run in which nobody can be asked: a question's default is its answer.
+pub fn settle(
+    declared: &BTreeMap<String, EnvDecl>,
+    operator: &BTreeMap<String, Option<SecretString>>,
+    answers: &BTreeMap<String, Answer>,
+) -> Vec<Variable> {
+    let mut answers = answers.clone();
+    loop {
+        let variables = resolve(declared, operator, &answers);
+        let defaults: Vec<(String, SecretString)> = variables
+            .iter()
+            .filter_map(|v| match &v.state {
+                State::Ask(question) => question.default.clone().map(|d| (v.name.clone(), d)),
+                State::Operator(_)
+                | State::Default(_)
+                | State::Answered(_)
+                | State::Waiting { .. }
+                | State::Skipped { .. }
+                | State::Refused(_) => None,
+            })
+            .collect();
+        if defaults.is_empty() {
+            return variables;
+        }
+        answers.extend(defaults.into_iter().map(|(name, value)| (name, Answer::Value(value))));
+    }
+}
+
+/// What still stands in the way when nobody can be asked; for the outcome of `settle`.
 pub fn unanswered(variables: &[Variable], declared: &BTreeMap<String, EnvDecl>) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for variable in variables {
         match &variable.state {
-            State::Ask(question) if question.default.is_none() => found.push(
+            State::Ask(_) => found.push(
                 Diagnostic::error(
                     "role.answer_needed",
                     "A role has an open question",
@@ -202,8 +230,7 @@ pub fn unanswered(variables: &[Variable], declared: &BTreeMap<String, EnvDecl>) 
                 .help(format!("pass `--env {}=VALUE`, or run the command in a terminal", quote(&variable.name))),
             ),
             State::Refused(refusal) => found.push(refusal.clone()),
-            State::Operator(_) | State::Default(_) | State::Answered(_) | State::Ask(_) | State::Waiting { .. } | State::Skipped { .. } => {
-            }
+            State::Operator(_) | State::Default(_) | State::Answered(_) | State::Waiting { .. } | State::Skipped { .. } => {}
         }
     }
     found
