@@ -186,6 +186,9 @@ pub async fn checkout(paths: &Paths, key: &RoleKey, commit: &str, notice: Notice
     if status.commit.as_deref() == Some(commit) {
         return Ok(());
     }
+    if !role_objects::has_commit(&clone.cache, commit).await? {
+        return Err(unusable(&clone.cache, format!("it does not hold commit {commit}")));
+    }
     clone.check_out(commit).await
 }
 
@@ -254,9 +257,11 @@ impl Clone {
         for name in ["index.lock", "HEAD.lock", "config.lock", "packed-refs.lock", "shallow.lock"] {
             let _ = fs::remove_file(dot_git.join(name));
         }
-        match fs::read_to_string(dot_git.join(CHECKING_OUT)) {
-            Ok(commit) if is_commit(commit.trim()) => self.check_out(commit.trim()).await,
-            _ => Ok(()),
+        let marker = dot_git.join(CHECKING_OUT);
+        match fs::read_to_string(&marker) {
+            Ok(commit) if role_objects::has_commit(&self.cache, commit.trim()).await? => self.check_out(commit.trim()).await,
+            Ok(_) => fs::remove_file(&marker).map_err(|error| io_failed("remove", &marker, &error)),
+            Err(_) => Ok(()),
         }
     }
 
@@ -364,17 +369,13 @@ impl Clone {
     /// Forced, because it is only reached for a clean tree, or for one that this very step was killed in: the marker tells the two
     /// from a tree the operator changed.
     async fn check_out(&self, commit: &str) -> Result<(), Diagnostic> {
-        if !is_commit(commit) {
-            return Err(unusable(&self.cache, format!("`{commit}` is not a commit")));
-        }
         let marker = self.cache.join(".git").join(CHECKING_OUT);
         atomic::write(&marker, commit.as_bytes(), 0o644)?;
         let mut checkout = self.git();
         checkout.args(["checkout", "--quiet", "--force", "--detach", commit]).stdin(self.lock.as_stdin()?);
-        let done = run(&mut checkout).await?;
-        // A refusal is final, unlike a kill: the next run must look at the tree anew.
-        fs::remove_file(&marker).map_err(|error| io_failed("remove", &marker, &error))?;
-        done.map_err(|message| unusable(&self.cache, message))
+        // Refused half-way (a full disk) leaves the marker, so that the next run finishes what this one began.
+        run(&mut checkout).await?.map_err(|message| unusable(&self.cache, message))?;
+        fs::remove_file(&marker).map_err(|error| io_failed("remove", &marker, &error))
     }
 }
 
