@@ -27,6 +27,8 @@ pub mod role_key;
 pub mod role_objects;
 pub mod role_repo;
 pub mod role_url;
+pub mod session;
+pub mod vault;
 
 pub use clock::{run_id, seed};
 pub use digest::KeyedDigest;
