@@ -11,7 +11,8 @@ use rustix::net::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
 
 use crate::mux::{Ended, Meta, Record, SessionId};
 use crate::screen::Size;
@@ -65,13 +66,14 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((ours, theirs))
 }
 
+/// One end. Tokio knows no packet sockets, but a stream socket's readiness is the same thing.
 pub struct Door {
-    socket: AsyncFd<OwnedFd>,
+    socket: UnixStream,
 }
 
 impl Door {
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self { socket: AsyncFd::register(socket)? })
+        Ok(Self { socket: UnixStream::from_std(socket.into())? })
     }
 
     /// False when the other side is not reading; the message was not sent.
@@ -82,9 +84,15 @@ impl Door {
         if !borrowed.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&borrowed)) {
             return Err(io::Error::other("too many descriptors in one message"));
         }
-        match rustix::net::sendmsg(self.socket.get_ref(), &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL) {
+        // Without asking tokio first: a socket it has not polled yet would seem full.
+        match rustix::net::sendmsg(&self.socket, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL) {
             Ok(_) => Ok(true),
-            Err(rustix::io::Errno::AGAIN) => Ok(false),
+            Err(rustix::io::Errno::AGAIN) => {
+                // Tells tokio, so that `writable` waits.
+                let full = self.socket.try_io(Interest::WRITABLE, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into()));
+                debug_assert!(full.is_err());
+                Ok(false)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -98,25 +106,23 @@ impl Door {
     }
 
     pub async fn writable(&self) -> io::Result<()> {
-        self.socket.writable().await?.clear_ready();
-        Ok(())
+        self.socket.writable().await
     }
 
     /// The next message, or nothing when the other side is gone. Dropping the future loses nothing.
     pub async fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         loop {
-            let mut ready = self.socket.readable().await?;
-            if let Ok(received) = ready.try_io(|socket| receive(socket.as_fd())) {
-                let (bytes, fds) = match received {
-                    Ok(received) => received,
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-                    Err(error) => return Err(error),
-                };
-                if bytes.is_empty() {
-                    return Ok(None);
-                }
-                return Ok(Some((serde_json::from_slice(&bytes)?, fds)));
+            self.socket.readable().await?;
+            let (bytes, fds) = match self.socket.try_io(Interest::READABLE, || receive(self.socket.as_fd())) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            if bytes.is_empty() {
+                return Ok(None);
             }
+            return Ok(Some((serde_json::from_slice(&bytes)?, fds)));
         }
     }
 }

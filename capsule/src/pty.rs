@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
 
 use crate::handover::SpawnRequest;
 use crate::screen::Size;
@@ -81,34 +81,36 @@ pub fn set_size(master: impl AsFd, size: Size) -> io::Result<()> {
     Ok(rustix::termios::tcsetwinsize(master, winsize)?)
 }
 
-/// The mux's end of a session's terminal.
+/// The mux's end of a session's terminal. To tokio it is a pair of pipe ends: all it needs to know is that they poll.
 pub struct Pty {
-    master: AsyncFd<OwnedFd>,
+    reader: pipe::Receiver,
+    writer: pipe::Sender,
 }
 
 impl Pty {
     pub fn new(master: OwnedFd) -> io::Result<Self> {
         let flags = rustix::fs::fcntl_getfl(&master)?;
         rustix::fs::fcntl_setfl(&master, flags | OFlags::NONBLOCK)?;
-        Ok(Self { master: AsyncFd::register(master)? })
+        let writer = pipe::Sender::from_owned_fd_unchecked(master.try_clone()?)?;
+        Ok(Self { reader: pipe::Receiver::from_owned_fd_unchecked(master)?, writer })
     }
 
     /// Waits for output, then takes what is there, up to the buffer. Zero means that no program has it open any more.
     /// Nothing is lost when the future is dropped: it only waits before the first byte.
     pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let mut ready = self.master.readable().await?;
+            self.reader.readable().await?;
             let mut len = 0;
             // The kernel gives at most a page at a time.
             while len < buffer.len() {
-                match ready.try_io(|master| Ok(rustix::io::read(master, &mut buffer[len..])?)) {
-                    Err(_would_block) => break,
-                    Ok(Ok(0)) => return Ok(len),
-                    Ok(Ok(n)) => len += n,
+                match self.reader.try_read(&mut buffer[len..]) {
+                    Ok(0) => return Ok(len),
+                    Ok(n) => len += n,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     // How Linux says that the last program has closed the terminal. What was read before comes first.
-                    Ok(Err(error)) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => return Ok(len),
-                    Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Ok(Err(error)) => return Err(error),
+                    Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => return Ok(len),
+                    Err(error) => return Err(error),
                 }
             }
             if len > 0 {
@@ -118,27 +120,26 @@ impl Pty {
     }
 
     pub fn resize(&self, size: Size) -> io::Result<()> {
-        set_size(self.master.get_ref(), size)
+        set_size(&self.reader, size)
     }
 
     /// Asks the program in the foreground to paint anew.
     pub fn ask_for_redraw(&self) {
-        if let Ok(group) = rustix::termios::tcgetpgrp(self.master.get_ref()) {
+        if let Ok(group) = rustix::termios::tcgetpgrp(&self.reader) {
             let _ = rustix::process::kill_process_group(group, Signal::WINCH);
         }
     }
 
+    /// Zero when the terminal takes nothing now.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match rustix::io::write(self.master.get_ref(), bytes) {
-            Ok(n) => Ok(n),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(0),
-            Err(error) => Err(error.into()),
+        match self.writer.try_write(bytes) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+            other => other,
         }
     }
 
     pub async fn writable(&self) -> io::Result<()> {
-        self.master.writable().await?.clear_ready();
-        Ok(())
+        self.writer.writable().await
     }
 }
 
