@@ -91,9 +91,14 @@ fn group(page: &mut Page, plan: &Plan, instance: Option<&str>, changes: &[&Chang
     page.blank();
     let heading = instance.unwrap_or("Shared");
     let about = instance.and_then(|key| plan.instances.get(key)).map_or(String::new(), |info| {
-        format!("  role {}, agent {}, container {}", info.role, info.agent, info.container)
+        format!("role {}, agent {}, container {}", info.role, info.agent, info.container)
     });
-    page.line(0, 2, &[(Ink::Strong, heading), (Ink::Faint, &about)]);
+    if width(heading) + 2 + width(&about) <= style.width {
+        page.line(0, 2, &[(Ink::Strong, heading), (Ink::Faint, "  "), (Ink::Faint, &about)]);
+    } else {
+        page.line(0, 2, &[(Ink::Strong, heading)]);
+        page.line(2, 4, &[(Ink::Faint, &about)]);
+    }
     for change in changes {
         if verbose || !change.is_reuse() {
             one(page, change, style, verbose);

@@ -33,7 +33,6 @@ pub(super) fn action_words(action: Action) -> &'static str {
     match action {
         Action::Update => "update in place",
         Action::Start => "start again",
-        Action::Adopt => "adopt a kept one",
         Action::Forget => "no longer track",
         other => other.as_str(),
     }
@@ -509,7 +508,8 @@ pub(super) fn why_nots(change: &Change, verbose: bool, depth: Depth) -> Vec<Stri
             continue;
         }
         let why = ruled_out_words(&change.address, &considered.ruled_out_by, depth);
-        let action = considered.action.as_str().to_owned();
+        // To one who reads why it is not kept running, starting it again is a restart.
+        let action = if considered.action == Action::Start { "restart" } else { considered.action.as_str() }.to_owned();
         match groups.iter_mut().find(|(_, w)| *w == why) {
             Some((actions, _)) => actions.push(action),
             None => groups.push((vec![action], why)),
