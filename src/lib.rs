@@ -13,8 +13,8 @@ pub mod walk;
 pub mod event;
 pub mod render;
 // ---- the line: everything above is plain values and functions, everything below touches the world ----
-pub mod gather;
 pub mod journal;
+pub mod gather;
 pub mod provider;
 pub mod apply;
 pub mod attach;

@@ -52,6 +52,7 @@ pub struct Session {
     pub facts: Facts,
     pub digest: Rc<KeyedDigest>,
     pub vault: Vault,
+    source_dirs: BTreeMap<Agent, PathBuf>,
     request: Request,
 }
 
@@ -122,7 +123,7 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
         records: read_records(&paths),
         history: BTreeMap::new(),
     };
-    Ok(Session { paths, config, warnings, facts, digest, vault: Vault::default(), request })
+    Ok(Session { paths, config, warnings, facts, digest, vault: Vault::default(), source_dirs: BTreeMap::new(), request })
 }
 
 async fn read_config(paths: &Paths, notice: Notice<'_>) -> Result<(Config, Vec<Diagnostic>), Diagnostics> {
@@ -320,6 +321,9 @@ impl Session {
                     continue;
                 }
                 let dir = auth.sync_source_dir.map(|dir| self.paths.expand(&dir.value));
+                if let Some(dir) = &dir {
+                    self.source_dirs.insert(agent, dir.clone());
+                }
                 if let Some(fact) = credentials::credential_fact(agent, &self.paths.home, dir.as_deref(), &self.digest).await? {
                     self.facts.credentials.insert(agent, fact);
                 }
@@ -332,6 +336,27 @@ impl Session {
             self.vault.github = token;
         }
         Ok(())
+    }
+
+    /// Configured credential folders, by agent.
+    pub fn sync_source_dirs(&self) -> BTreeMap<Agent, PathBuf> {
+        self.source_dirs.clone()
+    }
+
+    /// Durations of earlier steps, for estimates.
+    pub fn history(&self) -> BTreeMap<String, u64> {
+        let text = std::fs::read_to_string(self.paths.cache().join("history.json")).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// Learns from the diaries; failing to costs an estimate.
+    pub fn remember_history(&self) {
+        let history = crate::journal::history(&self.paths.runs());
+        if let Ok(text) = serde_json::to_vec(&history)
+            && super::paths::ensure_dir(&self.paths.cache(), 0o700).is_ok()
+        {
+            let _ = super::atomic::write(&self.paths.cache().join("history.json"), &text, 0o600);
+        }
     }
 
     /// Where the capsule of a home spec listens, on this host.
