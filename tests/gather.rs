@@ -78,7 +78,8 @@ fn write(path: &Path, text: &str) {
 /// be run.
 fn write_program(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let mut shell = Command::new("sh").args(["-c", "cat > \"$1\"; chmod 755 \"$1\"", "sh"]).arg(path).stdin(Stdio::piped()).spawn().unwrap();
+    let mut shell =
+        Command::new("sh").args(["-c", "cat > \"$1\"; chmod 755 \"$1\"", "sh"]).arg(path).stdin(Stdio::piped()).spawn().unwrap();
     shell.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     assert!(shell.wait().unwrap().success());
 }
@@ -95,7 +96,8 @@ const MINUTE: Refresh = Refresh::Ttl(Duration::from_secs(60));
 const ALWAYS: Refresh = Refresh::Ttl(Duration::ZERO);
 
 fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -741,7 +743,8 @@ fn binaries_come_from_the_environment_or_the_newest_in_the_cache() {
     let exe = world.root.path().join("bin/jackin");
     write(&world.paths.capsule_binaries().join("0.1.0/linux-amd64/jackin-capsule"), "cached");
     write(&exe.with_file_name("jackin-capsule"), "something for another system, long enough");
-    let mut find = |arch: &str| binaries::capsule_binary(&world.paths, none, Some(&exe), "0.1.0", arch, &mut digests).unwrap().map(|fact| fact.source);
+    let mut find =
+        |arch: &str| binaries::capsule_binary(&world.paths, none, Some(&exe), "0.1.0", arch, &mut digests).unwrap().map(|fact| fact.source);
     assert_eq!((find("amd64"), find("arm64")), (Some(BinarySource::Cache), None));
     let mut elf = [0; 64];
     elf[..4].copy_from_slice(b"\x7fELF");
