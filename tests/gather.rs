@@ -166,7 +166,7 @@ fn unreadable_config_files_are_reported_and_the_others_read() {
     // Root reads everything; the case is only made where it can fail.
     if !is_root() {
         write(&dir.join("zlocked.toml"), "x = 1");
-        fs::set_permissions(dir.join("zlocked.toml"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(dir.join("zlocked.toml"), fs::Permissions::from_mode(0o000)).unwrap();
     }
     let (files, wrong) = read_config(&world.paths);
     assert_eq!(files.workspaces.len(), 1);
@@ -702,7 +702,7 @@ fn mount_paths_are_looked_at() {
     assert_eq!(path_fact(root.join("link").to_str().unwrap()).canonical, root.join("home").to_str().unwrap());
     if !is_root() {
         fs::create_dir_all(root.join("closed/in")).unwrap();
-        fs::set_permissions(root.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(root.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
         assert_eq!(kind("closed/in"), PathKind::Unreadable);
         fs::set_permissions(root.join("closed"), fs::Permissions::from_mode(0o755)).unwrap();
     }

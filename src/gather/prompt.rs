@@ -88,7 +88,7 @@ fn write_question(question: &Question<'_>, output: &mut impl Write) -> io::Resul
         write!(output, "\n  {}) {option}", i + 1)?;
     }
     if !question.options.is_empty() {
-        write!(output, "\n")?;
+        writeln!(output)?;
     }
     match question.default {
         Some(default) if !question.secret => write!(output, " [{default}]")?,
