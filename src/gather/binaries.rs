@@ -124,7 +124,11 @@ pub fn agent_binary(
     newest.map(|version| fact(&file(&version), version, BinarySource::Cache, digests)).transpose()
 }
 
-fn from_environment(variable: &str, lookup: &impl Fn(&str) -> Option<OsString>, digests: &mut FileDigests) -> Result<Option<BinaryFact>, Diagnostic> {
+fn from_environment(
+    variable: &str,
+    lookup: &impl Fn(&str) -> Option<OsString>,
+    digests: &mut FileDigests,
+) -> Result<Option<BinaryFact>, Diagnostic> {
     let Some(value) = lookup(variable).filter(|value| !value.is_empty()) else { return Ok(None) };
     let path = PathBuf::from(value);
     let wrong = |reason: &str| {
@@ -165,7 +169,10 @@ fn is_linux_program(path: &Path, arch: &str) -> bool {
 /// Numbers by value, other parts as text: `1.9` < `1.10` < `1.10.1`, and `1.0-rc` < `1.0`.
 pub fn compare_versions(a: &str, b: &str) -> Ordering {
     let split = |version: &str| {
-        let (release, pre) = version.trim_start_matches('v').split_once('-').map_or((version.trim_start_matches('v').to_owned(), None), |(r, p)| (r.to_owned(), Some(p.to_owned())));
+        let (release, pre) = version
+            .trim_start_matches('v')
+            .split_once('-')
+            .map_or((version.trim_start_matches('v').to_owned(), None), |(r, p)| (r.to_owned(), Some(p.to_owned())));
         (parts(&release), pre)
     };
     let ((a_release, a_pre), (b_release, b_pre)) = (split(a), split(b));

@@ -33,7 +33,9 @@ pub struct Handoff {
 pub enum Source {
     File(PathBuf),
     /// An entry of the macOS Keychain.
-    Keychain { service: String },
+    Keychain {
+        service: String,
+    },
 }
 
 /// Every file of the agent that exists. A source folder that was asked for must exist and be complete; the default one may lack
@@ -127,8 +129,12 @@ fn read_file(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Diagnostic> {
     let failed = |error| io_failed("read", path, &error);
     let found = file.metadata().map_err(failed)?;
     if !found.is_file() || found.len() > SIZE_MAX {
-        return Err(Diagnostic::error("credential.not_a_file", "Credential is not a file", format!("{} is no regular file of less than 64 MiB", path.display()))
-            .help("check `sync_source_dir`, or set `auth_forward = \"ignore\"` for this agent"));
+        return Err(Diagnostic::error(
+            "credential.not_a_file",
+            "Credential is not a file",
+            format!("{} is no regular file of less than 64 MiB", path.display()),
+        )
+        .help("check `sync_source_dir`, or set `auth_forward = \"ignore\"` for this agent"));
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(found.len() as usize + 1));
     file.take(SIZE_MAX).read_to_end(&mut bytes).map_err(failed)?;

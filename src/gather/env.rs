@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 /// Values of the named variables that are set and are UTF-8; the rest is absent.
-pub fn host_values<'a>(names: impl IntoIterator<Item = &'a str>, lookup: impl Fn(&str) -> Option<OsString>) -> BTreeMap<String, SecretString> {
+pub fn host_values<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+    lookup: impl Fn(&str) -> Option<OsString>,
+) -> BTreeMap<String, SecretString> {
     let value = |name: &str| lookup(name).and_then(|value| value.into_string().ok()).map(SecretString::from);
     names.into_iter().filter_map(|name| Some((name.to_owned(), value(name)?))).collect()
 }
@@ -55,7 +58,16 @@ fn is_passed(name: &str) -> bool {
 fn is_proxy(name: &str) -> bool {
     matches!(
         name,
-        "HTTP_PROXY" | "HTTPS_PROXY" | "ALL_PROXY" | "FTP_PROXY" | "NO_PROXY" | "http_proxy" | "https_proxy" | "all_proxy" | "ftp_proxy" | "no_proxy"
+        "HTTP_PROXY"
+            | "HTTPS_PROXY"
+            | "ALL_PROXY"
+            | "FTP_PROXY"
+            | "NO_PROXY"
+            | "http_proxy"
+            | "https_proxy"
+            | "all_proxy"
+            | "ftp_proxy"
+            | "no_proxy"
     )
 }
 

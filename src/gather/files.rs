@@ -67,8 +67,12 @@ pub fn read_text(path: &Path, name: &str) -> Result<Option<SourceFile>, Diagnost
         Ok(found) if found.is_file() => {}
         Ok(found) if found.is_dir() => return Err(io_failed("read", path, &ErrorKind::IsADirectory.into())),
         Ok(_) => {
-            return Err(Diagnostic::error("file.not_regular", "Not a regular file", format!("{} is a device, socket or pipe", path.display()))
-                .help("put a text file in its place"));
+            return Err(Diagnostic::error(
+                "file.not_regular",
+                "Not a regular file",
+                format!("{} is a device, socket or pipe", path.display()),
+            )
+            .help("put a text file in its place"));
         }
         // A dangling link is a mistake to report, unlike an absent file.
         Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => return Ok(None),
@@ -100,7 +104,9 @@ fn toml_names(dir: &Path) -> Result<Vec<String>, Diagnostic> {
             Ok(_) => {}
             Err(name) if name.as_encoded_bytes().ends_with(b".toml") => {
                 let shown = format!("workspaces/{}", name.to_string_lossy());
-                return Err(Diagnostic::error("config.not_utf8", "File is not UTF-8", format!("the name of {shown}")).help("rename the file"));
+                return Err(
+                    Diagnostic::error("config.not_utf8", "File is not UTF-8", format!("the name of {shown}")).help("rename the file")
+                );
             }
             Err(_) => {}
         }

@@ -85,7 +85,8 @@ pub fn refusal(failure: Failure) -> Result<String, Diagnostic> {
 }
 
 pub fn missing() -> Diagnostic {
-    Diagnostic::error("git.missing", "git is not installed", "no `git` program is on PATH").help("install git; role repos and checkouts need it")
+    Diagnostic::error("git.missing", "git is not installed", "no `git` program is on PATH")
+        .help("install git; role repos and checkouts need it")
 }
 
 /// The end of what git wrote, without advice and credentials.

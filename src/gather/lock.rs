@@ -122,7 +122,13 @@ fn attempt(path: &Path, exclusive: bool) -> Result<Attempt, Diagnostic> {
     }
 }
 
-async fn wait(path: &Path, guards: &str, timeout: Option<Duration>, notice: Notice<'_>, exclusive: bool) -> Result<Option<Lock>, Diagnostic> {
+async fn wait(
+    path: &Path,
+    guards: &str,
+    timeout: Option<Duration>,
+    notice: Notice<'_>,
+    exclusive: bool,
+) -> Result<Option<Lock>, Diagnostic> {
     let started = Instant::now();
     let mut told = false;
     loop {
@@ -139,7 +145,8 @@ async fn wait(path: &Path, guards: &str, timeout: Option<Duration>, notice: Noti
         };
         if timeout.is_some_and(|limit| started.elapsed() >= limit) {
             let detail = format!("waited {} s for {guards}, {held} ({})", started.elapsed().as_secs(), path.display());
-            return Err(Diagnostic::error("lock.timeout", "Locked by another process", detail).help("wait for the other jackin to finish, or end it"));
+            return Err(Diagnostic::error("lock.timeout", "Locked by another process", detail)
+                .help("wait for the other jackin to finish, or end it"));
         }
         if !told {
             notice(&format!("waiting for {guards}, {held}"));

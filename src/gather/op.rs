@@ -34,7 +34,12 @@ pub async fn resolve_op(reference: &str, account: Option<&str>, limit: Duration)
                 text.zeroize();
                 Ok(value)
             }
-            Err(_) => failed("op.not_text", "1Password value is not text", format!("the value of {reference} is not UTF-8"), "refer to a text field"),
+            Err(_) => failed(
+                "op.not_text",
+                "1Password value is not text",
+                format!("the value of {reference} is not UTF-8"),
+                "refer to a text field",
+            ),
         },
         Err(Failure::Missing) => {
             let detail = format!("{reference} is read with the `op` program, which is not on PATH");
@@ -46,12 +51,23 @@ pub async fn resolve_op(reference: &str, account: Option<&str>, limit: Duration)
         }
         Err(Failure::Refused { message }) => {
             let lower = message.to_lowercase();
-            let signed_out = ["not currently signed in", "not signed in", "no accounts configured", "session expired", "authorization prompt dismissed"];
+            let signed_out =
+                ["not currently signed in", "not signed in", "no accounts configured", "session expired", "authorization prompt dismissed"];
             if signed_out.iter().any(|words| lower.contains(words)) {
-                return failed("op.signed_out", "Not signed in to 1Password", format!("cannot read {reference}"), "run `op signin`, then run the command again");
+                return failed(
+                    "op.signed_out",
+                    "Not signed in to 1Password",
+                    format!("cannot read {reference}"),
+                    "run `op signin`, then run the command again",
+                );
             }
             let said: String = redact(&message).chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect();
-            failed("op.failed", "1Password refused", format!("cannot read {reference}: {said}"), "check it with `op read` and the reference")
+            failed(
+                "op.failed",
+                "1Password refused",
+                format!("cannot read {reference}: {said}"),
+                "check it with `op read` and the reference",
+            )
         }
         Err(Failure::Io(error)) => failed("op.failed", "1Password refused", format!("cannot run `op`: {error}"), "see the reason above"),
     }

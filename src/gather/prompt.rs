@@ -34,7 +34,8 @@ pub fn is_interactive() -> bool {
 pub fn ask(question: &Question<'_>) -> Result<Answer, Diagnostic> {
     if !is_interactive() {
         let detail = format!("\"{}\" needs an answer, and there is no terminal to ask on", question.text);
-        return Err(Diagnostic::error("prompt.no_terminal", "Nobody to ask", detail).help("give the answer on the command line with `--env NAME=VALUE`"));
+        return Err(Diagnostic::error("prompt.no_terminal", "Nobody to ask", detail)
+            .help("give the answer on the command line with `--env NAME=VALUE`"));
     }
     if question.secret && question.options.is_empty() {
         return ask_hidden(question);
@@ -87,7 +88,7 @@ fn write_question(question: &Question<'_>, output: &mut impl Write) -> io::Resul
         write!(output, "\n  {}) {option}", i + 1)?;
     }
     if !question.options.is_empty() {
-        write!(output, "\n")?;
+        writeln!(output)?;
     }
     match question.default {
         Some(default) if !question.secret => write!(output, " [{default}]")?,

@@ -14,7 +14,7 @@ impl RoleKey {
         let key = text.to_ascii_lowercase();
         let parts: Vec<&str> = key.split('/').collect();
         let well_formed = |part: &&str| !part.is_empty() && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
-        if parts.len() > 2 || !parts.iter().all(|part| well_formed(part)) {
+        if parts.len() > 2 || !parts.iter().all(well_formed) {
             return refused(format!("`{text}` is not a role"), "write `name` or `namespace/name`, with letters, digits and `-`");
         }
         if parts.len() == 1 && key.starts_with("jk-") {

@@ -78,7 +78,8 @@ impl Objects {
             return Ok(None);
         }
         let mut words = header.split_ascii_whitespace();
-        let (Some(id), Some(_kind), Some(size), None) = (words.next(), words.next(), words.next().and_then(|n| n.parse::<u64>().ok()), words.next())
+        let (Some(id), Some(_kind), Some(size), None) =
+            (words.next(), words.next(), words.next().and_then(|n| n.parse::<u64>().ok()), words.next())
         else {
             return Err(io::Error::other("git cannot read the repository"));
         };

@@ -181,7 +181,8 @@ pub async fn checkout(paths: &Paths, key: &RoleKey, commit: &str, notice: Notice
     let status = clone.status().await?.map_err(|message| unusable(&clone.cache, message))?;
     if !status.dirty.is_empty() {
         let detail = format!("{} has {}", clone.cache.display(), status.dirty.join(", "));
-        return Err(Diagnostic::error("role.dirty", "Role clone has changes", detail).help("commit and push them elsewhere, or undo them with git; then run the command again"));
+        return Err(Diagnostic::error("role.dirty", "Role clone has changes", detail)
+            .help("commit and push them elsewhere, or undo them with git; then run the command again"));
     }
     if status.commit.as_deref() == Some(commit) {
         return Ok(());

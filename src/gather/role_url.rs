@@ -21,7 +21,8 @@ impl RoleUrl {
     /// https, http, ssh, git and file URLs, `user@host:path`, and absolute paths. GitHub's ssh forms become https, because a role is
     /// public more often than its reader has a key. The error says what is wrong.
     pub fn parse(text: &str) -> Result<RoleUrl, String> {
-        if text.is_empty() || text.starts_with('-') || text.chars().any(|c| c.is_control() || c.is_whitespace() || matches!(c, '"' | '\\')) {
+        if text.is_empty() || text.starts_with('-') || text.chars().any(|c| c.is_control() || c.is_whitespace() || matches!(c, '"' | '\\'))
+        {
             return Err("the URL is empty, starts with `-`, or holds white space, quotes or control characters".to_owned());
         }
         match split(text) {
@@ -128,7 +129,8 @@ pub fn redact(text: &str) -> String {
     let mut rest = text;
     while let Some(at) = rest.find("://") {
         let start = rest[..at].rfind(|c: char| !c.is_ascii_alphanumeric() && c != '+').map_or(0, |i| i + 1);
-        let length = rest[start..].find(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '<' | '>')).unwrap_or(rest.len() - start);
+        let length =
+            rest[start..].find(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '<' | '>')).unwrap_or(rest.len() - start);
         clean.push_str(&rest[..start]);
         let url = &rest[start..start + length];
         // A message often ends its URL with a colon or a full stop.
