@@ -7,7 +7,13 @@ mod page;
 mod words;
 
 pub mod diagnostic;
+pub mod explain;
+pub mod graph;
+pub mod json;
 pub mod plan;
+pub mod schema;
+pub mod status;
+pub mod table;
 
 /// How text may look. `width` counts columns; without `unicode` only ASCII is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -125,7 +125,7 @@ impl<'a> Page<'a> {
     pub fn line(&mut self, indent: usize, hang: usize, pieces: &[(Ink, &str)]) {
         // In a narrow window a deep indent would leave one word per line.
         let hang = if hang * 2 > self.style.width { (indent + 2).min(hang) } else { hang };
-        let mut words = Words { style: self.style, line: Vec::new(), used: indent, hang, done: Vec::new() };
+        let mut words = Words { style: self.style, line: Vec::new(), indent, used: indent, hang, done: Vec::new() };
         let mut word: Vec<(char, Ink)> = Vec::new();
         let mut spaces = 0;
         for (ink, text) in pieces {
@@ -143,10 +143,10 @@ impl<'a> Page<'a> {
         if !word.is_empty() {
             words.push(word, spaces);
         }
-        words.done.push(words.line);
-        for (number, line) in words.done.iter().enumerate() {
+        words.done.push((words.indent, words.line));
+        for (indent, line) in &words.done {
             if !line.is_empty() {
-                self.out.push_str(&" ".repeat(if number == 0 { indent } else { hang }));
+                self.out.push_str(&" ".repeat(*indent));
             }
             self.ink(line);
             self.out.push('\n');
@@ -172,17 +172,20 @@ impl<'a> Page<'a> {
 struct Words<'a> {
     style: &'a Style,
     line: Vec<(char, Ink)>,
+    indent: usize,
     used: usize,
     hang: usize,
-    done: Vec<Vec<(char, Ink)>>,
+    done: Vec<(usize, Vec<(char, Ink)>)>,
 }
 
 impl Words<'_> {
     fn push(&mut self, word: Vec<(char, Ink)>, spaces: usize) {
         let columns: usize = word.iter().map(|(c, _)| get_char_width(*c)).sum();
         if !self.line.is_empty() && self.used + spaces + columns > self.style.width {
-            self.done.push(std::mem::take(&mut self.line));
-            self.used = self.hang;
+            self.done.push((self.indent, std::mem::take(&mut self.line)));
+            // A long word moves left rather than out of the window.
+            self.indent = self.hang.min(self.style.width.saturating_sub(columns));
+            self.used = self.indent;
         } else {
             // Spaces between two words belong to the ink before them, so that runs stay whole.
             let ink = self.line.last().map_or(Ink::Plain, |(_, ink)| *ink);

@@ -5,8 +5,8 @@
 use super::diagnostic::{diagnostics_text, escape_markdown, severity_word};
 use super::page::{Ink, Page, clean, pad, width};
 use super::words::{
-    Depth, about_words, action_words, bytes_words, commit_words, count_words, id_words, is_idle, loss_words, plural, reused, secret_words,
-    source_of, why_nots, whys,
+    Depth, about_words, action_words, bytes_words, commit_words, count_words, field_words, id_words, is_hash, is_idle, loss_words, plural,
+    reused, secret_words, source_of, value_words, why_nots, whys,
 };
 use super::Style;
 use crate::plan::{Action, Change, Mode, Plan, Scope};
@@ -174,7 +174,7 @@ struct Row {
 
 /// Labels in one column, values and where they were written behind them.
 fn rows(page: &mut Page, rows: &[Row]) {
-    let column = rows.iter().map(|r| width(&clean(&r.label))).max().unwrap_or(0).min(20);
+    let column = rows.iter().map(|r| width(&clean(&r.label))).max().unwrap_or(0).min(24);
     let mut previous = "";
     for row in rows {
         let label = if row.label == previous { String::new() } else { row.label.clone() };
@@ -322,13 +322,24 @@ fn limit_words(limits: &Limits) -> Option<String> {
 fn every_field(change: &Change, spec: &Spec, depth: Depth) -> Vec<Row> {
     spec.fields()
         .iter()
-        .filter(|(field, _)| !super::words::is_hash(field))
+        .filter(|(field, _)| !is_hash(field) && !(field.starts_with("mounts.") && !field.ends_with(".source")))
         .map(|(field, value)| Row {
-            label: super::words::field_words(field),
-            value: super::words::value_words(field, Some(value), depth),
+            label: field_words(field),
+            value: match mounts(spec).and_then(|m| m.get(field.strip_prefix("mounts.")?.strip_suffix(".source")?)) {
+                Some(mount) if mount.readonly => format!("{} (read-only)", value_words(field, Some(value), depth)),
+                _ => value_words(field, Some(value), depth),
+            },
             source: source_of(&change.sources, field).map(str::to_owned),
         })
         .collect()
+}
+
+fn mounts(spec: &Spec) -> Option<&BTreeMap<String, MountSpec>> {
+    match spec {
+        Spec::Sidecar(spec) => Some(&spec.mounts),
+        Spec::Capsule(spec) => Some(&spec.mounts),
+        _ => None,
+    }
 }
 
 fn summary(page: &mut Page, plan: &Plan) {
