@@ -23,6 +23,7 @@ const DRAW_AT_ONCE: usize = 8 << 10;
 const CHECKPOINT_EVERY: usize = 128 << 10;
 /// Ticks that a frame may stay unfinished before it is shown as it is.
 const MAX_HELD_TICKS: u32 = 9;
+const MAX_TYPED_AHEAD: usize = 64 << 10;
 const MAX_PASSED: usize = 512 << 10;
 
 /// What a client may set in the session it starts; the rest is dropped.
@@ -169,6 +170,8 @@ struct Client {
     busy: bool,
     shown: Option<(SessionId, Shown)>,
     passed: Vec<u8>,
+    /// The session this client asked for, and what was typed for it before it was there.
+    awaits: Option<(SessionId, Vec<u8>)>,
 }
 
 #[derive(Default)]
@@ -228,6 +231,10 @@ impl Mux {
             Input::SpawnFailed { session, error } => {
                 self.starting.remove(&session);
                 self.log(format!("session {session} could not be started: {error}"));
+                if let Some(client) = &mut self.client {
+                    client.awaits.take_if(|(awaited, _)| *awaited == session);
+                }
+                self.draw();
                 if self.live.is_empty() && self.starting.is_empty() {
                     self.finish(ShutdownReason::Other(format!("the session could not be started: {error}")), 1);
                 }
@@ -290,28 +297,39 @@ impl Mux {
         }
     }
 
-    fn spawn(&mut self, spawn: Spawn, env: Vec<(String, String)>) {
+    fn spawn(&mut self, spawn: Spawn, env: Vec<(String, String)>) -> Option<SessionId> {
         match spawn {
-            Spawn::None => {}
+            Spawn::None => None,
             Spawn::Shell => self.start("shell".to_owned(), None, None, Program::Shell, env),
             Spawn::Agent(slug) => self.spawn_agent(slug, None, env),
             Spawn::AgentWithProvider { agent, provider } => self.spawn_agent(agent, Some(provider), env),
         }
     }
 
-    fn spawn_agent(&mut self, slug: String, provider: Option<String>, env: Vec<(String, String)>) {
+    fn spawn_agent(&mut self, slug: String, provider: Option<String>, env: Vec<(String, String)>) -> Option<SessionId> {
         match Agent::of(&slug).filter(|_| self.settings.config.agents.contains(&slug)) {
             Some(agent) => {
                 let args = self.settings.config.model_args(&slug);
-                self.start(agent.label.to_owned(), Some(slug.clone()), provider, Program::Agent { slug, args }, env);
+                self.start(agent.label.to_owned(), Some(slug.clone()), provider, Program::Agent { slug, args }, env)
             }
-            None => self.log(format!("agent {slug:?} is not allowed here; nothing was started")),
+            None => {
+                self.log(format!("agent {slug:?} is not allowed here; nothing was started"));
+                None
+            }
         }
     }
 
-    fn start(&mut self, label: String, agent: Option<String>, provider: Option<String>, program: Program, env: Vec<(String, String)>) {
+    fn start(
+        &mut self,
+        label: String,
+        agent: Option<String>,
+        provider: Option<String>,
+        program: Program,
+        env: Vec<(String, String)>,
+    ) -> Option<SessionId> {
         if self.live.len() + self.starting.len() >= MAX_SESSIONS {
-            return self.log(format!("{MAX_SESSIONS} sessions run already; {label} was not started"));
+            self.log(format!("{MAX_SESSIONS} sessions run already; {label} was not started"));
+            return None;
         }
         let session = SessionId(self.next_session);
         self.next_session += 1;
@@ -319,6 +337,7 @@ impl Mux {
         let env = self.session_env(session, &meta, env);
         self.starting.insert(session, (meta.clone(), self.size));
         self.effects.push(Effect::Spawn { session, meta, program, env, size: self.size });
+        Some(session)
     }
 
     fn session_env(&self, session: SessionId, meta: &Meta, client_env: Vec<(String, String)>) -> Vec<(String, String)> {
@@ -346,6 +365,11 @@ impl Mux {
         screen.set_colours(self.colours);
         let record = Record { id, meta, started_at, ended: None };
         self.live.insert(id, Session { record, screen, since_checkpoint: 0 });
+        if let Some((_, typed)) = self.client.as_mut().and_then(|client| client.awaits.take_if(|(awaited, _)| *awaited == id)) {
+            if !typed.is_empty() {
+                self.effects.push(Effect::Write { session: id, bytes: typed });
+            }
+        }
         self.focus(id);
     }
 
@@ -471,6 +495,7 @@ impl Mux {
             busy: false,
             shown: None,
             passed: Vec::new(),
+            awaits: None,
         });
         self.pace.since_tick = 0;
         self.effects.push(Effect::Send { client: id, frame: ServerFrame::Welcome { sessions: self.live.len() as u32 } });
@@ -480,10 +505,15 @@ impl Mux {
             Some(session) => self.focus(session),
             None => {}
         }
-        let started = self.starting.len();
-        self.spawn(hello.spawn, hello.env);
-        if self.starting.len() == started {
-            self.draw();
+        // Without any session yet, the one on its way is what this client looks at.
+        let coming = self.starting.keys().next().copied().filter(|_| self.live.is_empty());
+        match self.spawn(hello.spawn, hello.env).or(coming) {
+            Some(session) => {
+                if let Some(client) = &mut self.client {
+                    client.awaits = Some((session, Vec::new()));
+                }
+            }
+            None => self.draw(),
         }
     }
 
@@ -498,11 +528,11 @@ impl Mux {
             ClientFrame::Input(bytes) => {
                 for typed in client.keys.typed(&bytes) {
                     match typed {
-                        Typed::Bytes(bytes) => {
-                            if let Some(session) = self.focus_order.last().copied() {
-                                self.effects.push(Effect::Write { session, bytes });
-                            }
-                        }
+                        Typed::Bytes(bytes) => match (&mut client.awaits, self.focus_order.last()) {
+                            (Some((_, typed)), _) if typed.len() + bytes.len() <= MAX_TYPED_AHEAD => typed.extend(bytes),
+                            (Some(_), _) | (None, None) => {}
+                            (None, Some(&session)) => self.effects.push(Effect::Write { session, bytes }),
+                        },
                         Typed::Detach => return self.detach(),
                     }
                 }

@@ -48,7 +48,7 @@ fn detaching_keeps_everything_and_the_next_client_sees_it() {
     let mut capsule = Capsule::start(SHELL_AGENT);
     let mut first = capsule.attach();
     first.wait_for_text("agent claude");
-    first.type_keys("echo \"\\033]2;the title\\007\\033[1;31mmar''ker\\033[m\"; export KEPT=kept-value\r");
+    first.type_keys("printf '\\033]2;the title\\007\\033[1;31mmark%s\\033[m\\n' er; KEPT=kept-value\r");
     first.wait_for_text("marker");
     first.type_keys("\x1cd");
     assert_eq!(first.wait_for_shutdown(), ShutdownReason::Detached);
@@ -175,15 +175,15 @@ fn no_zombies() {
     let mut client = capsule.attach();
     client.wait_for_text("agent claude");
     // Each of these loses its parent while alive and dies as init's child.
-    client.type_keys("for i in 1 2 3 4 5; do sh -c 'sleep 0.1 & echo $! >> $HOME/orphans'; done; echo do''ne\r");
-    client.wait_for_text("done");
+    client.type_keys("for i in 1 2 3 4 5; do sh -c 'sleep 0.1 & echo $! >> $HOME/orphans'; done; echo all laun''ched\r");
+    client.wait_for_text("all launched");
     let orphans: Vec<u32> =
         std::fs::read_to_string(capsule.path("orphans")).unwrap().lines().map(|line| line.parse().unwrap()).collect();
     assert_eq!(orphans.len(), 5);
     eventually("all orphans are reaped", || (!processes().iter().any(|p| orphans.contains(&p.pid))).then_some(()));
-    client.type_keys("exit 0\r");
     let mut other = capsule.attach_and_spawn(Spawn::Shell);
-    other.wait_for("a prompt", |text| !text.trim().is_empty());
+    other.type_keys("exit 0\r");
+    eventually("the shell has ended", || capsule.log().contains("session 2 ended").then_some(()));
     eventually("no child of init is a zombie", || {
         (!processes().iter().any(|p| p.parent == capsule.pid() && p.state == 'Z')).then_some(())
     });
@@ -250,6 +250,17 @@ fn a_hello_of_another_version_is_told_so() {
     let ctx = Ctx { v: 2, ..Ctx::default() };
     let mut client = capsule.attach_with(Hello { ctx, ..Hello::default() });
     assert!(matches!(client.wait_for_shutdown(), ShutdownReason::Other(text) if text.contains("version 2")));
+}
+
+#[test]
+fn what_is_typed_before_the_session_is_there_is_for_it() {
+    let capsule = Capsule::start("read x; echo first got $x; exec cat");
+    let mut client = capsule.attach();
+    client.type_keys("early\r");
+    client.wait_for_text("first got early");
+    let mut second = capsule.attach_and_spawn(Spawn::Agent("codex".into()));
+    second.type_keys("later\r");
+    second.wait_for_text("first got later");
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Capsule {
     }
 
     pub fn attach_with(&self, hello: Hello) -> Attached {
-        let size = Size { rows: hello.rows, cols: hello.cols };
+        let size = Size::clamped(hello.rows, hello.cols);
         let mut attached = Attached { stream: self.connect(), terminal: Screen::new(size, Policy::default()), bytes_out: 0 };
         attached.send(&ClientFrame::Hello(Box::new(hello)));
         attached
