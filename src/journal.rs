@@ -167,3 +167,8 @@ pub fn history(directory: &Path) -> BTreeMap<String, u64> {
         })
         .collect()
 }
+
+/// A journal anywhere on the disk.
+pub fn read_file(path: &Path) -> Result<Vec<Line>, Diagnostic> {
+    read_lines(path)
+}
