@@ -8,6 +8,7 @@ use crate::diagnostic::Diagnostic;
 use crate::graph::want::declared;
 use crate::plan::{Mode, PlanOptions, Scope, plan};
 use crate::render::explain::{explain_json, explain_text};
+use crate::render::json::envelope;
 
 pub async fn run(run: &mut Run, args: ExplainArgs) -> Result<i32, Failure> {
     let mut session = run.open(&[], freshness(&args.looking), false).await?;
@@ -24,7 +25,7 @@ pub async fn run(run: &mut Run, args: ExplainArgs) -> Result<i32, Failure> {
     let plan = plan(&built.graph, &observed, &PlanOptions::new(Mode::Launch, "apply", Scope::All));
     run.ui.result(&match args.format {
         Format::Human => explain_text(&built.graph, &plan, &observed, &args.address, &run.ui.out),
-        Format::Json => explain_json(&built.graph, &plan, &observed, &args.address),
+        Format::Json => envelope(&explain_json(&built.graph, &plan, &observed, &args.address)),
     });
     Ok(DONE)
 }

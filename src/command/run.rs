@@ -270,19 +270,13 @@ impl Screen {
 
     fn take(&mut self, event: &Event) {
         let now = self.elapsed();
-        let lines = self.progress.event(event, now, &self.style);
-        if lines.is_empty() && !self.live {
-            return;
+        let lines = self.progress.feed(event, now);
+        if self.live {
+            return self.draw();
         }
-        let mut err = std::io::stderr().lock();
-        let mut text = self.erase();
         for line in lines {
-            text.push_str(&line);
-            text.push('\n');
+            let _ = writeln!(std::io::stderr(), "{line}");
         }
-        let _ = err.write_all(text.as_bytes());
-        drop(err);
-        self.draw();
     }
 
     fn erase(&mut self) -> String {
@@ -296,7 +290,7 @@ impl Screen {
             return;
         }
         let height = crossterm::terminal::size().map_or(24, |(_, rows)| usize::from(rows)).saturating_sub(2).max(3);
-        let frame = self.progress.frame(self.elapsed(), height, &self.style);
+        let frame = self.progress.frame(self.elapsed(), &self.style, height);
         let mut text = self.erase();
         for line in &frame {
             text.push_str(line);
@@ -308,10 +302,7 @@ impl Screen {
 
     fn finish(mut self) {
         let mut text = self.erase();
-        for line in self.progress.summary(&self.style) {
-            text.push_str(&line);
-            text.push('\n');
-        }
+        text.push_str(&self.progress.report(&self.style));
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }
 }
@@ -376,5 +367,5 @@ fn refuse_loss(plan: &Plan) -> Diagnostic {
 }
 
 fn loss_words(loss: &Loss) -> String {
-    crate::render::plan::loss_text(loss)
+    crate::render::loss_words(loss)
 }

@@ -45,7 +45,7 @@ pub fn run(run: &mut Run, command: RunsCommand) -> Result<i32, Failure> {
                             ]
                         })
                         .collect();
-                    run.ui.result(&table(&["RUN", "COMMAND", "EXIT", "TOOK"], &cells, &run.ui.out));
+                    run.ui.result(&table(&cells, &["RUN", "COMMAND", "EXIT", "TOOK"], &run.ui.out));
                 }
             }
         }

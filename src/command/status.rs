@@ -7,8 +7,7 @@ use super::ui::{DONE, Failure};
 use crate::cli::{Format, StatusArgs};
 use crate::gather::session::Freshness;
 use crate::observed::State;
-use crate::render::json::envelope;
-use crate::render::status::{StatusRow, status_text};
+use crate::render::status::{Health, StatusRow, status_json, status_text};
 use crate::resource::{Address, Kind};
 use std::collections::BTreeSet;
 
@@ -35,17 +34,19 @@ pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
             StatusRow {
                 role: text(record.map(|r| &r.role_key)),
                 agent: record.map(|r| r.agent_runtime.slug().to_owned()).unwrap_or_default(),
-                state: match (capsule.map(|f| &f.state), sidecar) {
-                    (Some(State::Exited { code: 0, .. }), _) => "ended".to_owned(),
-                    (Some(State::Exited { .. }), _) => format!("crashed ({})", capsule.map(|f| f.state.word()).unwrap_or_default()),
-                    (Some(state), _) => state.word(),
-                    (None, Some(_)) => "incomplete".to_owned(),
-                    (None, None) => "saved".to_owned(),
+                state: match (capsule.map(|f| &f.state), sidecar.map(|f| &f.state)) {
+                    (Some(State::Running), None) if record.is_none_or(|r| r.dind_container.is_none()) => Health::Running,
+                    (Some(State::Running), Some(State::Running)) => Health::Running,
+                    (Some(State::Running), _) => Health::Degraded,
+                    (Some(State::Paused), _) => Health::Paused,
+                    (Some(State::Exited { code: 0, oom: false } | State::Created), _) => Health::Stopped,
+                    (Some(State::Exited { .. } | State::Dead | State::Restarting), _) => Health::Crashed,
+                    (Some(State::Removing | State::Present), _) | (None, Some(_)) => Health::Degraded,
+                    (None, None) => Health::Saved,
                 },
                 sessions: capsule.and_then(|f| f.loss.sessions),
-                docker: sidecar.map(|f| f.state.word()),
+                age_seconds: None,
                 container: capsule.map(|f| f.name.clone()).unwrap_or_else(|| text(record.map(|r| &r.role_container))),
-                id: text(record.map(|r| &r.instance_id)),
                 instance: key,
             }
         })
@@ -53,7 +54,7 @@ pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
     match args.format {
         Format::Human if rows.is_empty() => run.ui.talk("There is no instance. `jackin apply` or `jackin load` starts one."),
         Format::Human => run.ui.result(&status_text(&rows, &run.ui.out)),
-        Format::Json => run.ui.result(&envelope(&rows)),
+        Format::Json => run.ui.result(&status_json(&rows)),
     }
     Ok(DONE)
 }

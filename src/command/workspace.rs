@@ -114,7 +114,7 @@ fn list(run: &Run, session: &Session, format: Format) {
                     ]
                 })
                 .collect();
-            run.ui.result(&table(&["WORKSPACE", "WORKDIR", "MOUNTS", "ROLE", "INSTANCES"], &rows, &run.ui.out));
+            run.ui.result(&table(&rows, &["WORKSPACE", "WORKDIR", "MOUNTS", "ROLE", "INSTANCES"], &run.ui.out));
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::resource::{InstanceRecord, Kind, Spec};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How far gathering may go.
@@ -50,7 +50,7 @@ pub struct Session {
     pub config: Config,
     pub warnings: Vec<Diagnostic>,
     pub facts: Facts,
-    pub digest: Rc<KeyedDigest>,
+    pub digest: Arc<KeyedDigest>,
     pub vault: Vault,
     source_dirs: BTreeMap<Agent, PathBuf>,
     request: Request,
@@ -61,7 +61,7 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
     let paths = Paths::from_env(env::variable)?;
     paths.check()?;
     let (config, mut warnings) = read_config(&paths, notice).await?;
-    let digest = Rc::new(KeyedDigest::open(&paths)?);
+    let digest = Arc::new(KeyedDigest::open(&paths)?);
     let image = |name: &str, warnings: &mut Vec<Diagnostic>| {
         let value = env::variable(name).filter(|v| !v.is_empty())?;
         match value.to_str().filter(|v| env::is_image_reference(v)) {

@@ -6,11 +6,14 @@
 mod page;
 mod words;
 
+pub use words::loss_words;
+
 pub mod diagnostic;
 pub mod explain;
 pub mod graph;
 pub mod json;
 pub mod plan;
+pub mod progress;
 pub mod schema;
 pub mod status;
 pub mod table;

@@ -296,7 +296,7 @@ pub(super) fn about_words(milliseconds: u64) -> String {
 }
 
 /// What would be destroyed, in words; empty when nothing is.
-pub(super) fn loss_words(loss: &Loss) -> String {
+pub fn loss_words(loss: &Loss) -> String {
     let mut words = Vec::new();
     let count = |n: Option<u32>| n.filter(|n| *n > 0).map(|n| n as usize);
     if let Some(sessions) = count(loss.sessions) {
