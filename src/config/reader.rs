@@ -417,7 +417,7 @@ fn hide_in_table(table: &DeTable<'_>, hidden: &mut Vec<Range<usize>>) {
     for (key, value) in table {
         match (key.get_ref().as_ref(), value.get_ref()) {
             ("env", DeValue::Table(entries)) => entries.iter().for_each(|(_, entry)| hide_env_entry(entry, hidden)),
-            ("env", _) => hidden.push(value.span()),
+            ("env", _) => hide_all(value, hidden),
             ("git", DeValue::String(url)) if has_user_info(url) => hidden.push(value.span()),
             (_, DeValue::Table(inner)) => hide_in_table(inner, hidden),
             (_, DeValue::Array(items)) => items.iter().for_each(|item| {
@@ -441,11 +441,23 @@ fn hide_env_entry(entry: &Value<'_>, hidden: &mut Vec<Range<usize>>) {
                     _ => false,
                 };
                 if !shown {
-                    hidden.push(value.span());
+                    hide_all(value, hidden);
                 }
             }
         }
-        _ => hidden.push(entry.span()),
+        _ => hide_all(entry, hidden),
+    }
+}
+
+/// With every leaf on its own, because the span of a table is that of its header or of one dotted key.
+fn hide_all(value: &Value<'_>, hidden: &mut Vec<Range<usize>>) {
+    match value.get_ref() {
+        DeValue::Table(inner) => inner.iter().for_each(|(_, value)| hide_all(value, hidden)),
+        DeValue::Array(items) => {
+            hidden.push(value.span());
+            items.iter().for_each(|item| hide_all(item, hidden));
+        }
+        _ => hidden.push(value.span()),
     }
 }
 
@@ -466,8 +478,9 @@ pub fn is_variable_name(name: &str) -> bool {
     bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_') && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
+/// `user:password@host`, in a URL or a broken one; not `git@host:path`.
 fn has_user_info(url: &str) -> bool {
-    url.split_once("://").is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@')))
+    url.rsplit_once('@').is_some_and(|(before, _)| before.contains(':'))
 }
 
 /// What to do with a key nobody asked for.
