@@ -195,9 +195,13 @@ impl<'t> Places<'t> {
         let mut shown = String::new();
         let mut done = line_start;
         let mut masked = false;
+        let mut cut = false;
         let first = hidden.partition_point(|h| h.end <= line_start);
         for secret in hidden[first..].iter().take_while(|h| h.start < line_end) {
             if shown.len() > LONGEST_SOURCE_LINE {
+                // What follows may hold more of them, so the line ends here.
+                done = line_end;
+                cut = true;
                 break;
             }
             shown.push_str(&self.text[done..secret.start.clamp(done, line_end)]);
@@ -216,11 +220,11 @@ impl<'t> Places<'t> {
         // A comment behind a credential often holds the one before.
         shown.push_str(if masked { tail.split('#').next().unwrap_or_default().trim_end() } else { tail });
         let mut source_line: String = shown.chars().take(LONGEST_SOURCE_LINE).map(harmless).collect();
-        if shown.chars().nth(LONGEST_SOURCE_LINE).is_some() || tail_end < line_end {
-            source_line.push('…');
-            if column as usize + length as usize > LONGEST_SOURCE_LINE {
+        if cut || shown.chars().nth(LONGEST_SOURCE_LINE).is_some() || tail_end < line_end {
+            if column as usize + length as usize > source_line.chars().count() {
                 length = 0;
             }
+            source_line.push('…');
         }
         Span { file: file.to_owned(), line: line as u32 + 1, column, length, source_line }
     }
@@ -727,7 +731,8 @@ impl<'r> Table<'r> {
         let known = |key: &Key<'_>| asked.iter().any(|a| *a == key.get_ref().as_ref()) || passed.contains(&key.span().start);
         let mut strangers: Vec<_> = self.map.iter().filter(|(key, _)| !known(key)).collect();
         strangers.sort_by_key(|(key, _)| key.span().start);
-        for (key, value) in strangers {
+        // Looking for slips costs more than reading; nobody has so many keys of their own.
+        for (key, value) in strangers.into_iter().take(1000) {
             if self.reader.full() {
                 return;
             }

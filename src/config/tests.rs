@@ -455,6 +455,8 @@ fn a_literal_env_value_is_never_repeated() {
         format!("[env]\nTOKEN = {{ v.alue = \"{CANARY}\", w.x.y = \"{CANARY}\", z = [{{ k = \"{CANARY}\" }}] }}\n"),
         format!("[[env]]\nTOKEN = \"{CANARY}\"\n[env.a.b.c]\nd = \"{CANARY}\" # {CANARY}\n"),
         format!("[env.a.b.c]\nd = \"{CANARY}\"\nd = 1\n"),
+        format!("env = {{ {} Z = \"$Z\" }}", (0..200).map(|i| format!("K{i} = \"{CANARY}\", ")).collect::<String>()),
+        format!("env = {{ JACKIN = \"x\", {} Z = 1 }}", (0..200).map(|i| format!("ä{i} = \"{CANARY}\", ")).collect::<String>()),
         format!("[env]\nTOKEN = \"{CANARY}\nB = 1\n"),
         format!("[env]\nTOKEN = \"\"\"\n{CANARY}\n{CANARY}=\n\\q{CANARY}\"\"\"\n"),
         format!("[env]\nTOKEN = \"{CANARY}\"\nTOKEN = \"{CANARY}\"\n"),
@@ -1136,6 +1138,17 @@ fn trap_older_examples_of_manifests_are_accepted() {
 #[test]
 fn trap_the_construct_version_is_the_whole_tag() {
     assert_eq!(check_dockerfile("D", FROM).unwrap().tag, "0.1-trixie");
+}
+
+#[test]
+fn trap_a_published_label_may_be_a_short_commit() {
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    for label in [commit, "0123456", "0123456789AB"] {
+        assert!(role_repo::label_names_commit(label, commit), "{label}");
+    }
+    for label in ["", "012345", "1234567", "012345x", &format!("{commit}0")] {
+        assert!(!role_repo::label_names_commit(label, commit), "{label}");
+    }
 }
 
 #[test]
