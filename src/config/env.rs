@@ -99,7 +99,7 @@ fn check_name(entries: &Table<'_>, key: &Key<'_>, value: &Value<'_>) -> bool {
         return false;
     }
     // Far too easily done: a setting written below the first table header becomes a variable.
-    if reader.sort.top_level.contains(&name) && !matches!(value.get_ref(), DeValue::Table(_)) {
+    if reader.sort.top_level.contains(&name) && matches!(value.get_ref(), DeValue::String(_)) {
         reader.warn(
             key.span(),
             "misplaced_field",

@@ -98,3 +98,6 @@ fn said_twice_alike(files: &[SourceFile], name: &str) -> bool {
     let Ok(Some(split)) = write::split_global_text(global) else { return false };
     split.workspaces.get(name).is_some_and(|table| write::same_workspace(table, own))
 }
+
+#[cfg(test)]
+mod tests;

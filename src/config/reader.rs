@@ -195,9 +195,13 @@ impl<'t> Places<'t> {
         let mut shown = String::new();
         let mut done = line_start;
         let mut masked = false;
+        let mut cut = false;
         let first = hidden.partition_point(|h| h.end <= line_start);
         for secret in hidden[first..].iter().take_while(|h| h.start < line_end) {
             if shown.len() > LONGEST_SOURCE_LINE {
+                // What follows may hold more of them, so the line ends here.
+                done = line_end;
+                cut = true;
                 break;
             }
             shown.push_str(&self.text[done..secret.start.clamp(done, line_end)]);
@@ -216,11 +220,11 @@ impl<'t> Places<'t> {
         // A comment behind a credential often holds the one before.
         shown.push_str(if masked { tail.split('#').next().unwrap_or_default().trim_end() } else { tail });
         let mut source_line: String = shown.chars().take(LONGEST_SOURCE_LINE).map(harmless).collect();
-        if shown.chars().nth(LONGEST_SOURCE_LINE).is_some() || tail_end < line_end {
-            source_line.push('…');
-            if column as usize + length as usize > LONGEST_SOURCE_LINE {
+        if cut || shown.chars().nth(LONGEST_SOURCE_LINE).is_some() || tail_end < line_end {
+            if column as usize + length as usize > source_line.chars().count() {
                 length = 0;
             }
+            source_line.push('…');
         }
         Span { file: file.to_owned(), line: line as u32 + 1, column, length, source_line }
     }
@@ -417,7 +421,7 @@ fn hide_in_table(table: &DeTable<'_>, hidden: &mut Vec<Range<usize>>) {
     for (key, value) in table {
         match (key.get_ref().as_ref(), value.get_ref()) {
             ("env", DeValue::Table(entries)) => entries.iter().for_each(|(_, entry)| hide_env_entry(entry, hidden)),
-            ("env", _) => hidden.push(value.span()),
+            ("env", _) => hide_all(value, hidden),
             ("git", DeValue::String(url)) if has_user_info(url) => hidden.push(value.span()),
             (_, DeValue::Table(inner)) => hide_in_table(inner, hidden),
             (_, DeValue::Array(items)) => items.iter().for_each(|item| {
@@ -441,11 +445,23 @@ fn hide_env_entry(entry: &Value<'_>, hidden: &mut Vec<Range<usize>>) {
                     _ => false,
                 };
                 if !shown {
-                    hidden.push(value.span());
+                    hide_all(value, hidden);
                 }
             }
         }
-        _ => hidden.push(entry.span()),
+        _ => hide_all(entry, hidden),
+    }
+}
+
+/// With every leaf on its own, because the span of a table is that of its header or of one dotted key.
+fn hide_all(value: &Value<'_>, hidden: &mut Vec<Range<usize>>) {
+    match value.get_ref() {
+        DeValue::Table(inner) => inner.iter().for_each(|(_, value)| hide_all(value, hidden)),
+        DeValue::Array(items) => {
+            hidden.push(value.span());
+            items.iter().for_each(|item| hide_all(item, hidden));
+        }
+        _ => hidden.push(value.span()),
     }
 }
 
@@ -466,8 +482,9 @@ pub fn is_variable_name(name: &str) -> bool {
     bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_') && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
+/// `user:password@host`, in a URL or a broken one; not `git@host:path`.
 fn has_user_info(url: &str) -> bool {
-    url.split_once("://").is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@')))
+    url.rsplit_once('@').is_some_and(|(before, _)| before.contains(':'))
 }
 
 /// What to do with a key nobody asked for.
@@ -714,7 +731,8 @@ impl<'r> Table<'r> {
         let known = |key: &Key<'_>| asked.iter().any(|a| *a == key.get_ref().as_ref()) || passed.contains(&key.span().start);
         let mut strangers: Vec<_> = self.map.iter().filter(|(key, _)| !known(key)).collect();
         strangers.sort_by_key(|(key, _)| key.span().start);
-        for (key, value) in strangers {
+        // Looking for slips costs more than reading; nobody has so many keys of their own.
+        for (key, value) in strangers.into_iter().take(1000) {
             if self.reader.full() {
                 return;
             }

@@ -406,7 +406,11 @@ fn read_depends_on(table: &Table<'_>, name: &str) -> Vec<String> {
 fn check_references(table: &Table<'_>, name: &str, declared: &BTreeMap<String, EnvDecl>) {
     let Some(declaration) = declared.get(name) else { return };
     let reader = table.reader;
-    for other in declaration.depends_on.iter().filter(|other| !declared.contains_key(*other)) {
+    let needs: BTreeSet<&str> = declaration.depends_on.iter().map(String::as_str).collect();
+    for other in needs.iter().filter(|other| !declared.contains_key(**other)) {
+        if reader.full() {
+            return;
+        }
         let help = match near(other, declared.keys().map(String::as_str)) {
             Some(meant) => format!("did you mean `env.{meant}`?"),
             None => format!("declare it as `[env.{}]`", quote(other)),
@@ -433,7 +437,7 @@ fn check_references(table: &Table<'_>, name: &str, declared: &BTreeMap<String, E
         for other in references(text.unwrap_or_default()) {
             let problem = if !declared.contains_key(other) {
                 "is not declared"
-            } else if !declaration.depends_on.iter().any(|d| d == other) {
+            } else if !needs.contains(other) {
                 "is not in `depends_on`"
             } else {
                 continue;

@@ -96,6 +96,12 @@ fn describe(snapshot: &RoleSnapshot, problem: &RoleProblem) -> Diagnostic {
     }
 }
 
+/// A published image was made from this commit. Labels hold all 40 digits or, as older prose has it, at least the first 7.
+pub fn label_names_commit(label: &str, commit: &str) -> bool {
+    let label = label.trim().to_ascii_lowercase();
+    label.len() >= 7 && label.bytes().all(|b| b.is_ascii_hexdigit()) && commit.to_ascii_lowercase().starts_with(&label)
+}
+
 /// git's messages run over several lines and may repeat a URL with its credentials.
 fn quote_message(message: &str) -> String {
     let words: Vec<String> = message
