@@ -14,7 +14,6 @@ pub mod write;
 pub mod role;
 pub mod prompts;
 pub mod dockerfile;
-pub mod role_repo;
 pub use model::*;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};

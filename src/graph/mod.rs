@@ -7,6 +7,7 @@ pub mod derived;
 pub mod build;
 pub mod names;
 pub mod role;
+pub mod role_repo;
 pub mod want;
 
 pub use context::{BuildContext, ContextFile, RepoFiles};

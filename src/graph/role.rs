@@ -4,7 +4,7 @@
 
 use crate::config::RoleManifest;
 use crate::config::dockerfile::override_construct;
-use crate::config::role_repo::check_role;
+use super::role_repo::check_role;
 use crate::diagnostic::Diagnostic;
 use crate::facts::RoleSnapshot;
 use std::collections::BTreeMap;

@@ -3,11 +3,11 @@
 //! In: a `RoleSnapshot`, whose contents come from git objects. Out: manifest, construct and warnings, or every reason against it.
 //! Absent: git, the cache folder, marketplaces on the network.
 
-use super::dockerfile::{self, ConstructRef};
-use super::model::RoleManifest;
-use super::reader::{near, quote};
-use super::role::{MANIFEST, parse_manifest, repo_path};
-use super::role_key::parse_role_key;
+use crate::config::dockerfile::{self, ConstructRef};
+use crate::config::RoleManifest;
+use crate::config::reader::{near, quote};
+use crate::config::role::{MANIFEST, parse_manifest, repo_path};
+use crate::config::role_key::parse_role_key;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::facts::{RoleProblem, RoleSnapshot, TreeKind};
 
@@ -53,11 +53,11 @@ pub fn check_role(snapshot: &RoleSnapshot) -> Result<CheckedRole, Vec<Diagnostic
 
 fn describe(snapshot: &RoleSnapshot, problem: &RoleProblem) -> Diagnostic {
     let key = quote(&snapshot.key);
-    let url = quote(&super::role_key::shown_url(&snapshot.url));
+    let url = quote(&crate::config::role_key::shown_url(&snapshot.url));
     match problem {
         RoleProblem::Unknown => {
             let help = match parse_role_key(&snapshot.key) {
-                Ok(_) => match near(&snapshot.key, super::role_key::BUILTIN_ROLES.map(|(name, _)| name)) {
+                Ok(_) => match near(&snapshot.key, crate::config::role_key::BUILTIN_ROLES.map(|(name, _)| name)) {
                     Some(meant) => format!("did you mean `{meant}`? Otherwise add `[roles.{key}]` with its `git` URL to config.toml"),
                     None => format!("add `[roles.{key}]` with its `git` URL to config.toml, or use `namespace/name`"),
                 },
@@ -76,7 +76,7 @@ fn describe(snapshot: &RoleSnapshot, problem: &RoleProblem) -> Diagnostic {
         RoleProblem::ForeignOrigin { found } => Diagnostic::error(
             "role.foreign_origin",
             "A cached role comes from somewhere else",
-            format!("{} was cloned from {}, the configuration says {url}", snapshot.cache, quote(&super::role_key::shown_url(found))),
+            format!("{} was cloned from {}, the configuration says {url}", snapshot.cache, quote(&crate::config::role_key::shown_url(found))),
         )
         .help("correct `git` in config.toml, or remove the folder; it is cloned again"),
         RoleProblem::NoCommit => Diagnostic::error("role.no_commit", "A role repo is empty", format!("{url} has no commit"))
@@ -108,7 +108,7 @@ fn quote_message(message: &str) -> String {
         .split_whitespace()
         .map(|word| {
             let bare = word.trim_matches(['\'', '"', ',']);
-            if bare.contains("://") { word.replace(bare, &super::role_key::shown_url(bare)) } else { word.to_owned() }
+            if bare.contains("://") { word.replace(bare, &crate::config::role_key::shown_url(bare)) } else { word.to_owned() }
         })
         .collect();
     let mut text: String = words.join(" ").chars().filter(|c| !c.is_control()).take(300).collect();
