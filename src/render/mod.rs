@@ -11,6 +11,7 @@ pub mod explain;
 pub mod graph;
 pub mod json;
 pub mod plan;
+pub mod progress;
 pub mod schema;
 pub mod status;
 pub mod table;
