@@ -3,9 +3,9 @@
 
 use jackin::config::{Agent, AuthMode, Dind, NetworkMode, Profile};
 use jackin::diagnostic::{Diagnostic, Span};
+use jackin::event::Event;
 use jackin::graph::{Graph, InstanceInfo, Resource};
 use jackin::observed::{Engine, Found, Loss, Observed, PoolMember, State, Stranger};
-use jackin::event::Event;
 use jackin::plan::{Effect, Mode, Plan, PlanOptions, Scope, plan};
 use jackin::render::Style;
 use jackin::render::diagnostic::{diagnostics_json, diagnostics_text};
@@ -70,26 +70,31 @@ fn instance(graph: &mut Graph, workspace: &str) {
     let image = "jk-agent-smith:latest".to_owned();
     let (network, certs, dind) = (format!("{container}-net"), format!("{container}-dind-certs"), format!("{container}-dind"));
     let shared = [
-        (Kind::RoleRepo, "agent-smith", Spec::RoleRepo(RoleRepo {
-            url: "https://github.com/jackin-project/jackin-agent-smith.git".into(),
-            branch: None,
-            commit: recipe().role_git_sha,
-            path: "~/.jackin/roles/agent-smith".into(),
-        })),
+        (
+            Kind::RoleRepo,
+            "agent-smith",
+            Spec::RoleRepo(RoleRepo {
+                url: "https://github.com/jackin-project/jackin-agent-smith.git".into(),
+                branch: None,
+                commit: recipe().role_git_sha,
+                path: "~/.jackin/roles/agent-smith".into(),
+            }),
+        ),
         (Kind::Image, "docker:29-dind", Spec::Image(Image { reference: "docker:29-dind".into(), platform: "linux/amd64".into() })),
-        (Kind::DerivedImage, "agent-smith", Spec::DerivedImage(Box::new(DerivedImage {
-            reference: image.clone(),
-            role: "agent-smith".into(),
-            base: "jackin/construct:trixie".into(),
-            recipe: recipe(),
-        }))),
+        (
+            Kind::DerivedImage,
+            "agent-smith",
+            Spec::DerivedImage(Box::new(DerivedImage {
+                reference: image.clone(),
+                role: "agent-smith".into(),
+                base: "jackin/construct:trixie".into(),
+                recipe: recipe(),
+            })),
+        ),
     ];
     for (kind, name, spec) in shared {
-        let depends_on = if kind == Kind::DerivedImage {
-            BTreeSet::from([Address::new(Kind::RoleRepo, "agent-smith")])
-        } else {
-            BTreeSet::new()
-        };
+        let depends_on =
+            if kind == Kind::DerivedImage { BTreeSet::from([Address::new(Kind::RoleRepo, "agent-smith")]) } else { BTreeSet::new() };
         graph.resources.insert(Address::new(kind, name), Resource { spec, depends_on, sources: BTreeMap::new() });
     }
     let own = |kind| Address::new(kind, key.clone());
@@ -210,10 +215,9 @@ fn instance(graph: &mut Graph, workspace: &str) {
             ("env.GH_TOKEN", "config.toml:20:1"),
         ],
     );
-    graph.instances.insert(
-        key,
-        InstanceInfo { workspace: workspace.into(), role: "agent-smith".into(), agent: "claude".into(), container },
-    );
+    graph
+        .instances
+        .insert(key, InstanceInfo { workspace: workspace.into(), role: "agent-smith".into(), agent: "claude".into(), container });
 }
 
 fn graph() -> Graph {
@@ -317,10 +321,9 @@ fn replace() -> Plan {
 fn blocked() -> Plan {
     let mut observed = nothing();
     for (kind, name) in [(Kind::Network, "jk-k7p9m2xq-app-agentsmith-net"), (Kind::Capsule, "jk-k7p9m2xq-app-agentsmith")] {
-        observed.strangers.insert(
-            at(kind),
-            Stranger { id: "8d5a2c".repeat(10), name: name.into(), why: "it bears no jackin label".into() },
-        );
+        observed
+            .strangers
+            .insert(at(kind), Stranger { id: "8d5a2c".repeat(10), name: name.into(), why: "it bears no jackin label".into() });
     }
     plan(&graph(), &observed, &options())
 }
@@ -509,7 +512,10 @@ fn explanations() {
         json!({"field": "limits.memory", "value": 4i64 << 30, "recorded": 4i64 << 30, "live": 8i64 << 30, "source": "workspaces/app.toml:12:5"})
     );
     assert_eq!(json["change"]["action"], "update");
-    assert_eq!(explain_json(&graph, &plan, &observed, &network).expect("declared")["needed_by"], json!(["sidecar/app/default", "capsule/app/default"]));
+    assert_eq!(
+        explain_json(&graph, &plan, &observed, &network).expect("declared")["needed_by"],
+        json!(["sidecar/app/default", "capsule/app/default"])
+    );
 }
 
 #[test]
@@ -665,6 +671,18 @@ fn progress_in_frames() {
         let frame = progress.frame(1_500, &style, height).join("\n");
         assert_eq!(frame.contains("building"), height >= 3, "what runs comes first: {frame}");
     }
+}
+
+/// What is skipped because of something skipped names the failure behind both.
+#[test]
+fn skipped_names_the_first_failure() {
+    let (progress, lines) = play(&create(), Some("network/app/default#create"), false);
+    for address in ["sidecar/app/default", "capsule/app/default"] {
+        let report = progress.report(&Style::PLAIN);
+        assert!(report.contains(&format!("skipped {address} because network/app/default failed\n")), "{report}");
+    }
+    let told = lines.iter().filter(|l| l.contains("skipped because network/app/default failed")).count();
+    assert_eq!(told, 2, "one line for each thing: {lines:#?}");
 }
 
 #[test]

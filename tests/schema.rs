@@ -65,10 +65,7 @@ fn graph() -> Graph {
             privileged: true,
             network: "n".into(),
             env: BTreeMap::from([("A".to_owned(), EnvEntry::Plain("1".into())), ("B".to_owned(), EnvEntry::Secret(secret))]),
-            mounts: BTreeMap::from([(
-                "/certs".to_owned(),
-                MountSpec { kind: MountKind::Volume, source: "v".into(), readonly: false },
-            )]),
+            mounts: BTreeMap::from([("/certs".to_owned(), MountSpec { kind: MountKind::Volume, source: "v".into(), readonly: false })]),
             owner: "c".into(),
         }),
         &[at(Kind::Network), at(Kind::Certs), image],
@@ -136,7 +133,8 @@ fn documents_fit() {
 #[test]
 fn events_fit() {
     let id = "network/app/default#create".to_owned();
-    let step = Step { id: id.clone(), address: at(Kind::Network), effect: Effect::RemoveNetwork { id: "n".into() }, needs: vec![id.clone()] };
+    let step =
+        Step { id: id.clone(), address: at(Kind::Network), effect: Effect::RemoveNetwork { id: "n".into() }, needs: vec![id.clone()] };
     let events = [
         Event::Waiting { what: "x".into() },
         Event::ApplyStarted { steps: 1 },
@@ -154,7 +152,8 @@ fn events_fit() {
 #[test]
 fn what_is_wrong_does_not_fit() {
     let graph = graph();
-    let good = serde_json::to_value(plan(&graph, &observed(&graph), &PlanOptions::new(Mode::Launch, "apply", Scope::All))).expect("serialises");
+    let good =
+        serde_json::to_value(plan(&graph, &observed(&graph), &PlanOptions::new(Mode::Launch, "apply", Scope::All))).expect("serialises");
     let mut unknown = good.clone();
     unknown["surprise"] = true.into();
     does_not_fit("plan", &unknown);

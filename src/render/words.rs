@@ -69,11 +69,20 @@ pub(super) fn listed(words: &[String], last: &str) -> String {
 /// A field as `fields` flattens it, taken apart.
 enum Field<'a> {
     /// `env.NAME`, with the part of it that differs.
-    Env { name: &'a str, part: &'a str },
+    Env {
+        name: &'a str,
+        part: &'a str,
+    },
     /// `mounts./path.source`.
-    Mount { path: &'a str, part: &'a str },
+    Mount {
+        path: &'a str,
+        part: &'a str,
+    },
     /// `auth.claude.files.<path>`.
-    Auth { agent: &'a str, part: &'a str },
+    Auth {
+        agent: &'a str,
+        part: &'a str,
+    },
     Other,
 }
 
