@@ -323,7 +323,7 @@ fn limit_words(limits: &Limits) -> Option<String> {
 fn every_field(change: &Change, spec: &Spec, depth: Depth) -> Vec<Row> {
     spec.fields()
         .iter()
-        .filter(|(field, _)| !is_hash(field) && !(field.starts_with("mounts.") && !field.ends_with(".source")))
+        .filter(|(field, _)| !is_hash(field) && (!field.starts_with("mounts.") || field.ends_with(".source")))
         .map(|(field, value)| Row {
             label: field_words(field),
             value: match mounts(spec).and_then(|m| m.get(field.strip_prefix("mounts.")?.strip_suffix(".source")?)) {
