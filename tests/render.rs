@@ -3,12 +3,17 @@
 
 use jackin::config::{Agent, AuthMode, Dind, NetworkMode, Profile};
 use jackin::diagnostic::{Diagnostic, Span};
+use jackin::event::Event;
 use jackin::graph::{Graph, InstanceInfo, Resource};
 use jackin::observed::{Engine, Found, Loss, Observed, PoolMember, State, Stranger};
-use jackin::plan::{Mode, Plan, PlanOptions, Scope, plan};
+use jackin::plan::{Effect, Mode, Plan, PlanOptions, Scope, plan};
 use jackin::render::Style;
 use jackin::render::diagnostic::{diagnostics_json, diagnostics_text};
+use jackin::render::explain::{explain_json, explain_text};
+use jackin::render::graph::{dot, mermaid};
 use jackin::render::plan::{plan_markdown, plan_text};
+use jackin::render::progress::Progress;
+use jackin::render::status::{Health, StatusRow, status_json, status_text};
 use jackin::resource::*;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -65,26 +70,31 @@ fn instance(graph: &mut Graph, workspace: &str) {
     let image = "jk-agent-smith:latest".to_owned();
     let (network, certs, dind) = (format!("{container}-net"), format!("{container}-dind-certs"), format!("{container}-dind"));
     let shared = [
-        (Kind::RoleRepo, "agent-smith", Spec::RoleRepo(RoleRepo {
-            url: "https://github.com/jackin-project/jackin-agent-smith.git".into(),
-            branch: None,
-            commit: recipe().role_git_sha,
-            path: "~/.jackin/roles/agent-smith".into(),
-        })),
+        (
+            Kind::RoleRepo,
+            "agent-smith",
+            Spec::RoleRepo(RoleRepo {
+                url: "https://github.com/jackin-project/jackin-agent-smith.git".into(),
+                branch: None,
+                commit: recipe().role_git_sha,
+                path: "~/.jackin/roles/agent-smith".into(),
+            }),
+        ),
         (Kind::Image, "docker:29-dind", Spec::Image(Image { reference: "docker:29-dind".into(), platform: "linux/amd64".into() })),
-        (Kind::DerivedImage, "agent-smith", Spec::DerivedImage(Box::new(DerivedImage {
-            reference: image.clone(),
-            role: "agent-smith".into(),
-            base: "jackin/construct:trixie".into(),
-            recipe: recipe(),
-        }))),
+        (
+            Kind::DerivedImage,
+            "agent-smith",
+            Spec::DerivedImage(Box::new(DerivedImage {
+                reference: image.clone(),
+                role: "agent-smith".into(),
+                base: "jackin/construct:trixie".into(),
+                recipe: recipe(),
+            })),
+        ),
     ];
     for (kind, name, spec) in shared {
-        let depends_on = if kind == Kind::DerivedImage {
-            BTreeSet::from([Address::new(Kind::RoleRepo, "agent-smith")])
-        } else {
-            BTreeSet::new()
-        };
+        let depends_on =
+            if kind == Kind::DerivedImage { BTreeSet::from([Address::new(Kind::RoleRepo, "agent-smith")]) } else { BTreeSet::new() };
         graph.resources.insert(Address::new(kind, name), Resource { spec, depends_on, sources: BTreeMap::new() });
     }
     let own = |kind| Address::new(kind, key.clone());
@@ -137,7 +147,7 @@ fn instance(graph: &mut Graph, workspace: &str) {
             gid: 1000,
         })),
         &[],
-        &[("", "default")],
+        &[],
     );
     put(Kind::Network, Spec::Network(Network { name: network.clone(), internal: false, owner: container.clone() }), &[], &[]);
     put(Kind::Certs, Spec::Certs(Certs { name: certs.clone(), owner: container.clone() }), &[], &[]);
@@ -205,10 +215,9 @@ fn instance(graph: &mut Graph, workspace: &str) {
             ("env.GH_TOKEN", "config.toml:20:1"),
         ],
     );
-    graph.instances.insert(
-        key,
-        InstanceInfo { workspace: workspace.into(), role: "agent-smith".into(), agent: "claude".into(), container },
-    );
+    graph
+        .instances
+        .insert(key, InstanceInfo { workspace: workspace.into(), role: "agent-smith".into(), agent: "claude".into(), container });
 }
 
 fn graph() -> Graph {
@@ -312,10 +321,9 @@ fn replace() -> Plan {
 fn blocked() -> Plan {
     let mut observed = nothing();
     for (kind, name) in [(Kind::Network, "jk-k7p9m2xq-app-agentsmith-net"), (Kind::Capsule, "jk-k7p9m2xq-app-agentsmith")] {
-        observed.strangers.insert(
-            at(kind),
-            Stranger { id: "8d5a2c".repeat(10), name: name.into(), why: "it bears no jackin label".into() },
-        );
+        observed
+            .strangers
+            .insert(at(kind), Stranger { id: "8d5a2c".repeat(10), name: name.into(), why: "it bears no jackin label".into() });
     }
     plan(&graph(), &observed, &options())
 }
@@ -463,6 +471,269 @@ fn no_digest_of_a_credential_is_shown() {
         for text in [plan_text(&plan, &Style::PLAIN, true), plan_markdown(&plan)] {
             for digest in ["0000000000000", "1111111111111", "ffffffffffff", "aaaaaaaaaaaaa", "bbbbbbbbbbbb"] {
                 assert!(!text.contains(digest), "{name}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_digest_is_shown_in_an_explanation() {
+    let graph = graph();
+    let mut observed = settled(&graph);
+    record(of(&mut observed, &at(Kind::Capsule)), "env.GH_TOKEN.digest", json!("1".repeat(64)));
+    let plan = plan(&graph, &observed, &options());
+    let text = explain_text(&graph, &plan, &observed, &at(Kind::Capsule), &Style { width: 400, ..Style::PLAIN });
+    assert!(text.contains("env GH_TOKEN"), "{text}");
+    assert!(!text.contains("000000000000") && !text.contains("111111111111"), "{text}");
+}
+
+// ---- explain, graph, lists ----
+
+#[test]
+fn explanations() {
+    let graph = graph();
+    let mut observed = settled(&graph);
+    let capsule = of(&mut observed, &at(Kind::Capsule));
+    capsule.live = Fields::from([("limits.memory".to_owned(), json!(8i64 << 30)), ("network".to_owned(), Value::Null)]);
+    let plan = plan(&graph, &observed, &options());
+    golden("explain-drift.txt", &explain_text(&graph, &plan, &observed, &at(Kind::Capsule), &Style { width: 120, ..Style::PLAIN }));
+    let network = at(Kind::Network);
+    golden("explain-network.txt", &explain_text(&graph, &plan, &observed, &network, &Style { unicode: true, ..Style::PLAIN }));
+    let unknown = Address::new(Kind::Network, "nobody/default");
+    assert_eq!(
+        explain_text(&graph, &plan, &observed, &unknown, &Style::PLAIN),
+        "network/nobody/default is neither declared nor there. `jackin graph` lists every\n  address.\n"
+    );
+    assert_eq!(explain_json(&graph, &plan, &observed, &unknown), None);
+    let json = explain_json(&graph, &plan, &observed, &at(Kind::Capsule)).expect("declared");
+    let memory = json["fields"].as_array().expect("list").iter().find(|f| f["field"] == "limits.memory").expect("has a limit");
+    assert_eq!(
+        *memory,
+        json!({"field": "limits.memory", "value": 4i64 << 30, "recorded": 4i64 << 30, "live": 8i64 << 30, "source": "workspaces/app.toml:12:5"})
+    );
+    assert_eq!(json["change"]["action"], "update");
+    assert_eq!(
+        explain_json(&graph, &plan, &observed, &network).expect("declared")["needed_by"],
+        json!(["sidecar/app/default", "capsule/app/default"])
+    );
+}
+
+#[test]
+fn graphs() {
+    let mut graph = graph();
+    golden("graph.dot", &dot(&graph));
+    golden("graph.mmd", &mermaid(&graph));
+    let back: Graph = serde_json::from_str(&jackin::render::graph::json(&graph)).expect("a graph can be read back");
+    assert_eq!(back, graph);
+
+    let odd = Address::new(Kind::Image, "a\"b\\c<d>");
+    let spec = Spec::Image(Image { reference: "x".into(), platform: "linux/amd64".into() });
+    graph.resources = BTreeMap::from([(odd, Resource { spec, depends_on: BTreeSet::new(), sources: BTreeMap::new() })]);
+    assert!(dot(&graph).contains(r#"  "image/a\"b\\c<d>";"#), "{}", dot(&graph));
+    assert!(mermaid(&graph).contains(r#"  n0["image/a#quot;b\c#lt;d#gt;"]"#), "{}", mermaid(&graph));
+}
+
+#[test]
+fn status_list() {
+    let row = |instance: &str, state, sessions| StatusRow {
+        instance: instance.into(),
+        role: "agent-smith".into(),
+        agent: "claude".into(),
+        state,
+        sessions,
+        container: "jk-k7p9m2xq-app-agentsmith".into(),
+        age_seconds: Some(7200),
+    };
+    let rows = [row("app/default", Health::Running, Some(2)), row("app/second", Health::Crashed, None)];
+    assert_eq!(
+        status_text(&rows, &Style { width: 100, ..Style::PLAIN }),
+        "INSTANCE      ROLE          AGENT    STATE     SESSIONS   AGE   CONTAINER\n\
+         app/default   agent-smith   claude   running   2          2h    jk-k7p9m2xq-app-agentsmith\n\
+         app/second    agent-smith   claude   crashed   -          2h    jk-k7p9m2xq-app-agentsmith\n"
+    );
+    assert!(status_text(&rows, &Style::PLAIN).lines().all(|l| l.len() <= 80));
+    assert_eq!(status_text(&[], &Style::PLAIN), "No instances.\n");
+    let json: Value = serde_json::from_str(&status_json(&rows)).expect("JSON");
+    assert_eq!(json["schema_version"], "v1");
+    assert_eq!(json["data"][1]["state"], "crashed");
+}
+
+// ---- diagnostics ----
+
+fn unknown_field() -> Diagnostic {
+    let line = "memroy = \"8G\" # \u{1b}[31mred";
+    let span = Span { file: "workspaces/app.toml".into(), line: 112, column: 1, length: 6, source_line: line.into() };
+    Diagnostic::error("config.unknown_field", "Unknown field", "`memroy` is not a field of [docker.grants].")
+        .at(Some(span))
+        .help("Did you mean `memory`?")
+}
+
+#[test]
+fn diagnostics() {
+    let long = format!("{}wrong{}", "x".repeat(90), "y".repeat(90));
+    let span = Span { file: "config.toml".into(), line: 3, column: 91, length: 5, source_line: long };
+    let all = [
+        unknown_field(),
+        Diagnostic::warning("config.long", "A long line", "Its middle is wrong.").at(Some(span)),
+        Diagnostic::notice("plan.note", "A note", "Line one.\nLine two, which says more.").on("network/app/default"),
+    ];
+    golden("diagnostics.txt", &diagnostics_text(&all, &Style::PLAIN));
+    let coloured = diagnostics_text(&all, &Style { colour: true, ..Style::PLAIN });
+    assert!(coloured.contains("\u{1b}[31m"), "the word `error` is red");
+    assert_eq!(bare(&coloured), diagnostics_text(&all, &Style::PLAIN));
+    assert_eq!(diagnostics_json(&all).as_array().expect("list").len(), 3);
+    assert_eq!(diagnostics_json(&all)[0]["code"], "config.unknown_field");
+}
+
+#[test]
+fn marks_stand_under_wide_characters() {
+    let span = Span { file: "f".into(), line: 1, column: 4, length: 2, source_line: "\t世=ab".into() };
+    let text = diagnostics_text(&[Diagnostic::error("a.b", "S", "d").at(Some(span))], &Style::PLAIN);
+    assert!(text.contains("1 |     世=ab\n  |        ^^\n"), "{text}");
+}
+
+// ---- progress ----
+
+/// Plays a plan: every step takes 100 ms, one after the other; the named step fails and what needs it is skipped.
+fn play(plan: &Plan, failing: Option<&str>, verbose: bool) -> (Progress, Vec<String>) {
+    let mut progress = Progress::new(plan, verbose);
+    let mut lines = Vec::new();
+    let mut now = 0;
+    let mut bad: BTreeSet<String> = BTreeSet::new();
+    let mut feed = |progress: &mut Progress, event: Event, now| lines.extend(progress.feed(&event, now));
+    feed(&mut progress, Event::ApplyStarted { steps: plan.steps.len() }, 0);
+    for step in &plan.steps {
+        let id = step.id.clone();
+        if let Some(because) = step.needs.iter().find(|n| bad.contains(*n)) {
+            feed(&mut progress, Event::StepSkipped { id: id.clone(), because: because.clone() }, now);
+            bad.insert(id);
+            continue;
+        }
+        feed(&mut progress, Event::StepStarted { id: id.clone(), step: step.clone() }, now);
+        if step.effect == Effect::Build {
+            for line in 1..=25 {
+                feed(&mut progress, Event::StepOutput { id: id.clone(), line: format!("#{line} RUN \u{1b}[1mit") }, now);
+            }
+        }
+        now += 100;
+        if failing == Some(id.as_str()) {
+            let error = Diagnostic::error("docker.build", "The image could not be built", "exit code 1").help("Read the output above.");
+            feed(&mut progress, Event::StepFailed { id: id.clone(), milliseconds: 100, error }, now);
+            bad.insert(id);
+        } else {
+            feed(&mut progress, Event::StepFinished { id, milliseconds: 100 }, now);
+        }
+    }
+    let event = Event::ApplyFinished { done: 0, failed: 0, skipped: 0, cancelled: 0, milliseconds: now };
+    feed(&mut progress, event, now);
+    (progress, lines)
+}
+
+#[test]
+fn progress_in_lines() {
+    let (progress, lines) = play(&create(), None, false);
+    golden("progress.txt", &(lines.join("\n") + "\n\n" + &progress.report(&Style::PLAIN)));
+    let (progress, lines) = play(&create(), Some("derived-image/agent-smith#build"), false);
+    golden("progress-failed.txt", &(lines.join("\n") + "\n\n" + &progress.report(&Style::PLAIN)));
+    let (_, lines) = play(&create(), Some("derived-image/agent-smith#build"), true);
+    assert_eq!(lines.iter().filter(|l| l.contains("| #1 RUN \\x1b[1mit")).count(), 1, "shown as it comes, not again: {lines:#?}");
+}
+
+#[test]
+fn progress_in_frames() {
+    let plan = create();
+    let mut progress = Progress::new(&plan, false);
+    let step = |id: &str| plan.steps.iter().find(|s| s.id == id).unwrap_or_else(|| panic!("{id}")).clone();
+    let start = |id: &str| Event::StepStarted { id: id.into(), step: step(id) };
+    let done = |id: &str| Event::StepFinished { id: id.into(), milliseconds: 50 };
+    for (event, now) in [
+        (start("network/app/default#create"), 0),
+        (start("certs/app/default#create"), 0),
+        (done("network/app/default#create"), 50),
+        (start("derived-image/agent-smith#build"), 60),
+        (Event::StepOutput { id: "derived-image/agent-smith#build".into(), line: format!("#7 RUN {}", "npm ".repeat(40)) }, 70),
+        (Event::StepRetried { id: "certs/app/default#create".into(), attempt: 2, error: "connection reset".into() }, 80),
+    ] {
+        progress.feed(&event, now);
+    }
+    let style = Style { unicode: true, ..Style::PLAIN };
+    golden("frame.txt", &(progress.frame(1_500, &style, 24).join("\n") + "\n"));
+    golden("frame-small.txt", &(progress.frame(1_500, &style, 5).join("\n") + "\n"));
+    for height in 1..20 {
+        for width in [10, 40, 80] {
+            for colour in [false, true] {
+                let frame = progress.frame(1_500, &Style { width, colour, unicode: true }, height);
+                assert!(frame.len() <= height, "{height}: {frame:#?}");
+                assert!(frame.iter().all(|l| bare(l).chars().count() <= width), "{width}: {frame:#?}");
+                assert!(bare(frame.last().expect("never empty")).starts_with("1/8 done"), "{frame:#?}");
+            }
+        }
+        let frame = progress.frame(1_500, &style, height).join("\n");
+        assert_eq!(frame.contains("building"), height >= 3, "what runs comes first: {frame}");
+    }
+}
+
+/// What is skipped because of something skipped names the failure behind both.
+#[test]
+fn skipped_names_the_first_failure() {
+    let (progress, lines) = play(&create(), Some("network/app/default#create"), false);
+    for address in ["sidecar/app/default", "capsule/app/default"] {
+        let report = progress.report(&Style::PLAIN);
+        assert!(report.contains(&format!("skipped {address} because network/app/default failed\n")), "{report}");
+    }
+    let told = lines.iter().filter(|l| l.contains("skipped because network/app/default failed")).count();
+    assert_eq!(told, 2, "one line for each thing: {lines:#?}");
+}
+
+#[test]
+fn stopping_is_told_and_counted() {
+    let plan = create();
+    let mut progress = Progress::new(&plan, false);
+    let first = plan.steps[0].clone();
+    progress.feed(&Event::StepStarted { id: first.id.clone(), step: first.clone() }, 0);
+    assert_eq!(progress.feed(&Event::Stopping, 1), ["stopping: nothing new is begun, what has begun is finished"]);
+    progress.feed(&Event::StepFinished { id: first.id.clone(), milliseconds: 5 }, 5);
+    for step in plan.steps.iter().filter(|s| s.id != first.id) {
+        progress.feed(&Event::StepCancelled { id: step.id.clone() }, 6);
+    }
+    let report = progress.report(&Style::PLAIN);
+    assert!(report.starts_with("Stopped. 1 done, 7 cancelled.\n"), "{report}");
+}
+
+// ---- width, whatever the names ----
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_line_is_wider_than_the_window(
+        workspace in "[a-z][a-z0-9-]{0,30}",
+        value in "\\PC{0,60}",
+        source in "[ -~]{0,50}",
+        width in 30usize..130,
+        verbose: bool,
+    ) {
+        let mut graph = Graph::default();
+        instance(&mut graph, &workspace);
+        let address = Address::new(Kind::Capsule, format!("{workspace}/default"));
+        graph.resources.get_mut(&address).expect("made").sources.insert("limits.memory".into(), source);
+        let mut observed = settled(&graph);
+        let capsule = of(&mut observed, &address);
+        record(capsule, "workdir", json!(value));
+        record(capsule, "limits.memory", json!(1));
+        capsule.loss.sessions = Some(3);
+        let mut options = options();
+        options.scope = Scope::All;
+        let plans = [plan(&graph, &observed, &options), plan(&graph, &nothing(), &options)];
+        for plan in plans {
+            let style = Style { width, ..Style::PLAIN };
+            let text = plan_text(&plan, &style, verbose);
+            for line in text.lines() {
+                let columns = tabled::grid::util::string::get_line_width(line);
+                let longest = line.split(' ').map(tabled::grid::util::string::get_line_width).max().unwrap_or(0);
+                // One word may be wider than the window; then it stands with at most its symbol before it.
+                prop_assert!(columns <= width || longest + 4 > width, "{columns} > {width}: {line:?}\n{text}");
+                prop_assert!(!line.chars().any(char::is_control), "{line:?}");
             }
         }
     }

@@ -127,8 +127,18 @@ fn field_table(known: &Known, style: &Style) -> String {
     if !live.is_empty() {
         headers.push("live");
     }
+    // Parts of a variable or a mount that nobody asks about unless they are wrong.
+    let minor = |field: &str| {
+        field.starts_with("env.") && field.ends_with(".digest")
+            || field.starts_with("mounts.") && (field.ends_with(".kind") || field.ends_with(".readonly"))
+    };
+    let agrees = |field: &str| {
+        let want = desired.get(field);
+        (recorded.is_empty() || recorded.get(field) == want) && live.get(field).is_none_or(|is| Some(is) == want)
+    };
     let rows: Vec<Vec<String>> = names
         .into_iter()
+        .filter(|field| !minor(field) || !agrees(field))
         .map(|field| {
             let want = desired.get(field);
             let mut row = vec![
@@ -161,7 +171,11 @@ fn tree<'a>(page: &mut Page, title: &str, plan: &Plan, root: &'a Address, next: 
     for (lead, address, again) in lines {
         let action = plan.change(address).map_or(String::new(), |c| format!("  {}", action_words(c.action)));
         let again = if again { "  (shown above)" } else { "" };
-        page.line(2, 4 + width(&lead), &[(Ink::Faint, &lead), (Ink::Plain, &address.to_string()), (Ink::Faint, &action), (Ink::Faint, again)]);
+        page.line(
+            2,
+            4 + width(&lead),
+            &[(Ink::Faint, &lead), (Ink::Plain, &address.to_string()), (Ink::Faint, &action), (Ink::Faint, again)],
+        );
     }
 }
 

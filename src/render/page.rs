@@ -125,7 +125,7 @@ impl<'a> Page<'a> {
     pub fn line(&mut self, indent: usize, hang: usize, pieces: &[(Ink, &str)]) {
         // In a narrow window a deep indent would leave one word per line.
         let hang = if hang * 2 > self.style.width { (indent + 2).min(hang) } else { hang };
-        let mut words = Words { style: self.style, line: Vec::new(), indent, used: indent, hang, done: Vec::new() };
+        let mut words = Words { style: self.style, line: Vec::new(), first: indent, indent, used: indent, hang, done: Vec::new() };
         let mut word: Vec<(char, Ink)> = Vec::new();
         let mut spaces = 0;
         for (ink, text) in pieces {
@@ -172,6 +172,8 @@ impl<'a> Page<'a> {
 struct Words<'a> {
     style: &'a Style,
     line: Vec<(char, Ink)>,
+    /// Indent of the first line and of the one being filled.
+    first: usize,
     indent: usize,
     used: usize,
     hang: usize,
@@ -184,7 +186,9 @@ impl Words<'_> {
         if !self.line.is_empty() && self.used + spaces + columns > self.style.width {
             self.done.push((self.indent, std::mem::take(&mut self.line)));
             // A long word moves left rather than out of the window.
-            self.indent = self.hang.min(self.style.width.saturating_sub(columns));
+            let fits = |indent: &usize| indent + columns <= self.style.width;
+            let shallow = (self.first + 2).min(self.hang);
+            self.indent = [self.hang, shallow].into_iter().find(fits).unwrap_or(self.style.width.saturating_sub(columns).min(shallow));
             self.used = self.indent;
         } else {
             // Spaces between two words belong to the ink before them, so that runs stay whole.

@@ -2,13 +2,13 @@
 //!
 //! In: a finished [`Plan`]. Out: text. Everything said here is in the plan already; nothing is decided or looked up.
 
+use super::Style;
 use super::diagnostic::{diagnostics_text, escape_markdown, severity_word};
 use super::page::{Ink, Page, clean, pad, width};
 use super::words::{
     Depth, about_words, action_words, bytes_words, commit_words, count_words, field_words, id_words, is_hash, is_idle, loss_words, plural,
     reused, secret_words, source_of, value_words, why_nots, whys,
 };
-use super::Style;
 use crate::plan::{Action, Change, Mode, Plan, Scope};
 use crate::resource::{EnvEntry, Limits, MountKind, MountSpec, Origin, Spec};
 use std::collections::BTreeMap;
@@ -90,9 +90,9 @@ fn group(page: &mut Page, plan: &Plan, instance: Option<&str>, changes: &[&Chang
     }
     page.blank();
     let heading = instance.unwrap_or("Shared");
-    let about = instance.and_then(|key| plan.instances.get(key)).map_or(String::new(), |info| {
-        format!("role {}, agent {}, container {}", info.role, info.agent, info.container)
-    });
+    let about = instance
+        .and_then(|key| plan.instances.get(key))
+        .map_or(String::new(), |info| format!("role {}, agent {}, container {}", info.role, info.agent, info.container));
     if width(heading) + 2 + width(&about) <= style.width {
         page.line(0, 2, &[(Ink::Strong, heading), (Ink::Faint, "  "), (Ink::Faint, &about)]);
     } else {
@@ -263,7 +263,8 @@ fn key_fields(change: &Change, spec: &Spec) -> Vec<Row> {
         Spec::Capsule(spec) => {
             row("container", spec.name.clone(), "name");
             row("image", spec.image.clone(), "image");
-            let word = |value: serde_json::Result<serde_json::Value>| value.ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+            let word =
+                |value: serde_json::Result<serde_json::Value>| value.ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
             row("profile", word(serde_json::to_value(spec.profile)), "profile");
             row("network", format!("{} ({})", spec.network, word(serde_json::to_value(spec.network_mode))), "network_mode");
             let (own, operators): (Vec<_>, Vec<_>) = spec.mounts.iter().partition(|(_, mount)| is_own(mount));
@@ -322,7 +323,7 @@ fn limit_words(limits: &Limits) -> Option<String> {
 fn every_field(change: &Change, spec: &Spec, depth: Depth) -> Vec<Row> {
     spec.fields()
         .iter()
-        .filter(|(field, _)| !is_hash(field) && !(field.starts_with("mounts.") && !field.ends_with(".source")))
+        .filter(|(field, _)| !is_hash(field) && (!field.starts_with("mounts.") || field.ends_with(".source")))
         .map(|(field, value)| Row {
             label: field_words(field),
             value: match mounts(spec).and_then(|m| m.get(field.strip_prefix("mounts.")?.strip_suffix(".source")?)) {
@@ -361,12 +362,19 @@ fn summary(page: &mut Page, plan: &Plan) {
     }
     let lossy = plan.losses().len();
     if lossy > 0 {
-        let text = format!("{} what cannot be brought back; see `destroys` above.", if lossy == 1 { "1 change destroys" } else { "Some changes destroy" });
+        let text = format!(
+            "{} what cannot be brought back; see `destroys` above.",
+            if lossy == 1 { "1 change destroys" } else { "Some changes destroy" }
+        );
         page.line(0, 2, &[(Ink::Bad, &text)]);
     }
     estimate(page, plan);
     let digest: String = plan.digest.chars().take(12).collect();
-    page.line(0, 2, &[(Ink::Strong, "Plan: "), (Ink::Plain, &count_words(plan)), (Ink::Plain, "."), (Ink::Faint, &format!(" Digest {digest}."))]);
+    page.line(
+        0,
+        2,
+        &[(Ink::Strong, "Plan: "), (Ink::Plain, &count_words(plan)), (Ink::Plain, "."), (Ink::Faint, &format!(" Digest {digest}."))],
+    );
 }
 
 /// No step to take and nothing forgotten either.

@@ -38,7 +38,10 @@ const SPINNER_MS: u64 = 80;
 #[derive(Debug, Clone, PartialEq)]
 enum State {
     Waiting,
-    Running { doing: &'static str, since: u64 },
+    Running {
+        doing: &'static str,
+        since: u64,
+    },
     Done,
     Failed(Box<Diagnostic>),
     /// By the failure of which address.
@@ -72,6 +75,8 @@ struct Row {
 pub struct Progress {
     verbose: bool,
     rows: Vec<Row>,
+    /// Where in `rows` an address is.
+    at: BTreeMap<Address, usize>,
     by_step: BTreeMap<StepId, Address>,
     /// Waiting for another jackin.
     waiting: Option<String>,
@@ -81,14 +86,22 @@ pub struct Progress {
 
 impl Progress {
     pub fn new(plan: &Plan, verbose: bool) -> Self {
-        let mut progress =
-            Self { verbose, rows: Vec::new(), by_step: BTreeMap::new(), waiting: None, stopping: false, finished: None };
+        let mut progress = Self {
+            verbose,
+            rows: Vec::new(),
+            at: BTreeMap::new(),
+            by_step: BTreeMap::new(),
+            waiting: None,
+            stopping: false,
+            finished: None,
+        };
+        let actions: BTreeMap<&Address, Action> = plan.changes.iter().map(|c| (&c.address, c.action)).collect();
         for step in &plan.steps {
-            let outcome = plan.change(&step.address).map_or("done", |c| done_word(c.action));
-            progress.register(step, outcome);
+            progress.register(step, actions.get(&step.address).map_or("done", |a| done_word(*a)));
         }
         let stage = |row: &Row| STAGES.iter().position(|s| *s == row.address.kind.stage());
         progress.rows.sort_by(|a, b| (stage(a), &a.address).cmp(&(stage(b), &b.address)));
+        progress.at = progress.rows.iter().enumerate().map(|(index, row)| (row.address.clone(), index)).collect();
         progress
     }
 
@@ -96,10 +109,11 @@ impl Progress {
         if self.by_step.insert(step.id.clone(), step.address.clone()).is_some() {
             return;
         }
-        if let Some(row) = self.rows.iter_mut().find(|r| r.address == step.address) {
-            row.open += 1;
+        if let Some(index) = self.at.get(&step.address) {
+            self.rows[*index].open += 1;
             return;
         }
+        self.at.insert(step.address.clone(), self.rows.len());
         self.rows.push(Row {
             address: step.address.clone(),
             outcome,
@@ -113,8 +127,17 @@ impl Progress {
     }
 
     fn row(&mut self, id: &StepId) -> Option<&mut Row> {
-        let address = self.by_step.get(id)?;
-        self.rows.iter_mut().find(|r| r.address == *address)
+        let index = *self.at.get(self.by_step.get(id)?)?;
+        self.rows.get_mut(index)
+    }
+
+    /// The address whose failure is behind a skipped step: what was skipped itself points further back.
+    fn culprit(&self, because: &StepId) -> Option<Address> {
+        let address = self.by_step.get(because)?;
+        match &self.rows[self.at[address]].state {
+            State::Skipped(Some(first)) => Some(first.clone()),
+            _ => Some(address.clone()),
+        }
     }
 
     /// Takes one event in and returns the lines that it is worth to somebody who sees no frames.
@@ -155,7 +178,7 @@ impl Progress {
             Event::StepFinished { id, .. } => return self.end(id, now_ms, None),
             Event::StepFailed { id, error, .. } => return self.end(id, now_ms, Some(State::Failed(Box::new(error.clone())))),
             Event::StepSkipped { id, because } => {
-                let because = self.by_step.get(because).cloned();
+                let because = self.culprit(because);
                 return self.end(id, now_ms, Some(State::Skipped(because)));
             }
             Event::StepCancelled { id } => return self.end(id, now_ms, Some(State::Cancelled)),
@@ -176,12 +199,9 @@ impl Progress {
         let spoke = row.state.is_final();
         row.ended = Some(now_ms);
         match bad {
-            Some(state) => {
-                // What failed is not made good by its later steps being skipped.
-                if !matches!(row.state, State::Failed(_)) {
-                    row.state = state;
-                }
-            }
+            // The first step that was not done tells why; the later ones of the row only follow from it.
+            Some(state) if !spoke => row.state = state,
+            Some(_) => {}
             None if row.open == 0 && !spoke => row.state = State::Done,
             None => {}
         }
@@ -290,7 +310,7 @@ impl Progress {
         }
         for row in &self.rows {
             if let State::Skipped(because) = &row.state {
-                let why = because.as_ref().map_or(String::new(), |a| format!(" because {a} was not done"));
+                let why = because.as_ref().map_or(String::new(), |a| format!(" because {a} failed"));
                 page.line(0, 2, &[(Ink::Change, "skipped"), (Ink::Plain, &format!(" {}{why}", row.address))]);
             }
         }
@@ -311,7 +331,11 @@ impl Progress {
         }
         let (ink, word) = if failures.is_empty() { (Ink::Change, "Stopped.") } else { (Ink::Bad, "Failed.") };
         page.line(0, 2, &[(ink, word), (Ink::Plain, &format!(" {}{time}.", counts.join(", ")))]);
-        page.line(2, 4, &[(Ink::Info, "help: "), (Ink::Plain, "What was done stays. Plan again to see what is left, apply again to go on.")]);
+        page.line(
+            2,
+            4,
+            &[(Ink::Info, "help: "), (Ink::Plain, "What was done stays. Plan again to see what is left, apply again to go on.")],
+        );
         page.finish()
     }
 }
@@ -326,7 +350,7 @@ impl Row {
         match &self.state {
             State::Done => format!("{}  {took}", self.outcome),
             State::Failed(error) => format!("failed  {took}: {}", clean(&error.summary)),
-            State::Skipped(Some(because)) => format!("skipped because {because} was not done"),
+            State::Skipped(Some(because)) => format!("skipped because {because} failed"),
             State::Skipped(None) => "skipped".to_owned(),
             State::Cancelled => "cancelled".to_owned(),
             State::Waiting | State::Running { .. } => String::new(),
@@ -334,11 +358,11 @@ impl Row {
     }
 
     /// The line under the row.
-    fn below(&self) -> Option<&str> {
+    fn below(&self) -> Option<String> {
         if !matches!(self.state, State::Running { .. }) {
             return None;
         }
-        self.retry.as_deref().or(self.output.back().map(String::as_str))
+        self.retry.as_ref().map(|error| format!("tried again: {error}")).or(self.output.back().cloned())
     }
 
     fn height(&self) -> usize {
@@ -353,9 +377,7 @@ impl Row {
         let pick = |unicode, ascii| if style.unicode { unicode } else { ascii };
         let (ink, mark, rest) = match &self.state {
             State::Waiting => (Ink::Faint, pick("·", "."), "waiting".to_owned()),
-            State::Running { doing, since } => {
-                (Ink::Info, spinner(*since), format!("{doing}  {}", duration_words(self.duration(now_ms))))
-            }
+            State::Running { doing, since } => (Ink::Info, spinner(*since), format!("{doing}  {}", duration_words(self.duration(now_ms)))),
             State::Done => (Ink::Good, pick("✓", "+"), self.ending()),
             State::Failed(_) => (Ink::Bad, pick("✗", "x"), self.ending()),
             State::Skipped(_) | State::Cancelled => (Ink::Change, "-", self.ending()),
@@ -406,7 +428,9 @@ fn doing_word(effect: &Effect) -> &'static str {
         Effect::Pull => "pulling",
         Effect::Build => "building",
         Effect::WriteHome => "writing",
-        Effect::RemoveHome { .. } | Effect::RemoveNetwork { .. } | Effect::RemoveVolume { .. } | Effect::RemoveContainer { .. } => "removing",
+        Effect::RemoveHome { .. } | Effect::RemoveNetwork { .. } | Effect::RemoveVolume { .. } | Effect::RemoveContainer { .. } => {
+            "removing"
+        }
         Effect::CreateNetwork | Effect::CreateVolume | Effect::CreateContainer => "creating",
         Effect::StartContainer { .. } => "starting",
         Effect::UnpauseContainer { .. } => "resuming",

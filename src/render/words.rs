@@ -47,14 +47,7 @@ pub(super) fn counted(action: Action, count: usize) -> String {
 }
 
 pub(super) fn plural(count: usize, one: &str) -> String {
-    if count == 1 {
-        return format!("1 {one}");
-    }
-    match one.strip_suffix("cy").or(one.strip_suffix('y').filter(|s| !s.ends_with(['a', 'e', 'o']))) {
-        Some(stem) if one.ends_with("cy") => format!("{count} {stem}cies"),
-        Some(stem) => format!("{count} {stem}ies"),
-        None => format!("{count} {one}s"),
-    }
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
 }
 
 /// `a, b and c`.
@@ -69,11 +62,20 @@ pub(super) fn listed(words: &[String], last: &str) -> String {
 /// A field as `fields` flattens it, taken apart.
 enum Field<'a> {
     /// `env.NAME`, with the part of it that differs.
-    Env { name: &'a str, part: &'a str },
+    Env {
+        name: &'a str,
+        part: &'a str,
+    },
     /// `mounts./path.source`.
-    Mount { path: &'a str, part: &'a str },
+    Mount {
+        path: &'a str,
+        part: &'a str,
+    },
     /// `auth.claude.files.<path>`.
-    Auth { agent: &'a str, part: &'a str },
+    Auth {
+        agent: &'a str,
+        part: &'a str,
+    },
     Other,
 }
 
