@@ -14,7 +14,8 @@ pub use context::{BuildContext, ContextFile, RepoFiles};
 
 use crate::diagnostic::Diagnostic;
 use crate::resource::{Address, Spec};
-use petgraph::algo::{tarjan_scc, toposort};
+use petgraph::Direction::Incoming;
+use petgraph::algo::{kosaraju_scc, toposort};
 use petgraph::graphmap::DiGraphMap;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,7 +74,7 @@ impl Default for Graph {
     }
 }
 
-/// Addresses on a cycle, first repeated last, so that it reads as a path.
+/// Addresses on a cycle, each depending on the next, the first repeated last.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join(" -> "))]
 pub struct Cycle(pub Vec<Address>);
@@ -94,7 +95,8 @@ impl Graph {
             }
         }
         toposort(&graph, None).map_err(|_| {
-            let component = tarjan_scc(&graph)
+            // Tarjan's is recursive here; a long cycle would exhaust the stack.
+            let component = kosaraju_scc(&graph)
                 .into_iter()
                 .find(|c| c.len() > 1 || graph.contains_edge(c[0], c[0]))
                 .expect("BUG: toposort fails only on a cycle");
@@ -128,7 +130,7 @@ impl Graph {
     }
 }
 
-/// Walks inside a strongly connected component until an address comes round again.
+/// Follows dependencies inside a strongly connected component until an address comes round again.
 fn cycle_path(graph: &DiGraphMap<&Address, ()>, component: &[&Address]) -> Cycle {
     let members: BTreeSet<&Address> = component.iter().copied().collect();
     let start = *members.first().expect("BUG: a component has members");
@@ -136,7 +138,7 @@ fn cycle_path(graph: &DiGraphMap<&Address, ()>, component: &[&Address]) -> Cycle
     let mut seen = BTreeMap::from([(start, 0)]);
     loop {
         let here = *path.last().expect("BUG: never empty");
-        let next = graph.neighbors(here).filter(|n| members.contains(n)).min().expect("BUG: a component is strongly connected");
+        let next = graph.neighbors_directed(here, Incoming).filter(|n| members.contains(n)).min().expect("BUG: a component is strongly connected");
         if let Some(&at) = seen.get(next) {
             let mut cycle: Vec<Address> = path[at..].iter().map(|a| (*a).clone()).collect();
             cycle.push(next.clone());

@@ -90,8 +90,8 @@ impl Action {
             Action::Update | Action::Fetch | Action::Repair => Some(Rung::Update),
             Action::Start | Action::Restart => Some(Rung::Restart),
             Action::Replace => Some(Rung::Replace),
-            Action::Rebuild => Some(Rung::Rebuild),
-            Action::Adopt | Action::Create | Action::Remove | Action::Forget | Action::Pull | Action::Build | Action::Download => None,
+            Action::Rebuild | Action::Download => Some(Rung::Rebuild),
+            Action::Adopt | Action::Create | Action::Remove | Action::Forget | Action::Pull | Action::Build => None,
         }
     }
 
@@ -104,6 +104,7 @@ impl Action {
             Rung::Update => Action::Update,
             Rung::Restart => Action::Start,
             Rung::Replace => Action::Replace,
+            Rung::Rebuild if matches!(kind, Kind::AgentBinary | Kind::CapsuleBinary) => Action::Download,
             Rung::Rebuild => Action::Rebuild,
         }
     }

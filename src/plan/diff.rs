@@ -49,9 +49,10 @@ pub(super) fn differences(kind: Kind, desired: &Fields, recorded: &Fields, live:
     for name in &names {
         let (want, had) = (desired.get(*name), recorded.get(*name));
         // What the living thing already is needs no change, whatever was recorded: an in-place update cannot rewrite labels.
-        let settled = want.is_some() && live.get(*name) == want && rung_of(kind, name) == Rung::Update;
+        let is = live.get(*name);
+        let settled = is.is_some() && is.filter(|v| !v.is_null()) == want && rung_of(kind, name) == Rung::Update;
         if want != had && !settled {
-            let needs = rung_of(kind, name);
+            let needs = needed(kind, name, Cause::Edited, want);
             out.push(Difference {
                 reason: Reason::FieldChanged { field: (*name).clone(), recorded: had.cloned(), desired: want.cloned() },
                 needs,
@@ -78,12 +79,28 @@ pub(super) fn differences(kind: Kind, desired: &Fields, recorded: &Fields, live:
         if is.is_none() && had.is_none() {
             continue;
         }
-        let needs = rung_of(kind, name);
+        let needs = needed(kind, name, Cause::Drifted, want);
+        let reason = match kind {
+            Kind::AgentBinary | Kind::CapsuleBinary if name == "executable" => Reason::NotExecutable,
+            _ => Reason::Drifted { field: name.clone(), recorded: had.cloned(), live: is.clone() },
+        };
         out.push(Difference {
-            reason: Reason::Drifted { field: name.clone(), recorded: had.cloned(), live: is.clone() },
+            reason,
             needs,
             field: Some(FieldChange { field: name.clone(), cause: Cause::Drifted, before: is, after: want.cloned(), needs, source: None }),
         });
     }
     out
+}
+
+/// The field's rung, unless the engine cannot do this very change in place.
+fn needed(kind: Kind, field: &str, cause: Cause, want: Option<&Value>) -> Rung {
+    let cannot = match field {
+        // To Docker an absent limit means "as it is"; only the number of processes can be set free.
+        "limits.memory" | "limits.memory_reservation" | "limits.cpus" => want.is_none(),
+        // A lost network is connected again. Moving to another one would leave the old one attached, and in use when it goes.
+        "network" => cause == Cause::Edited || want.is_some_and(|w| w == "none"),
+        _ => false,
+    };
+    if kind.is_container() && cannot { Rung::Replace } else { rung_of(kind, field) }
 }

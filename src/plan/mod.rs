@@ -110,7 +110,13 @@ impl Planner<'_> {
             self.changes.insert(address.clone(), change);
             return;
         }
-        let (keeper, extras) = choose(self.observed.found(address), resource);
+        let (keeper, extras) = match address.kind {
+            // A folder elsewhere, such as the home under a former role, is another durable thing and not in the way.
+            Kind::Home | Kind::Checkout => {
+                (self.observed.found(address).iter().find(|f| f.name == resource.spec.object_name()), Vec::new())
+            }
+            _ => choose(self.observed.found(address), resource),
+        };
         let Some(found) = keeper else {
             let mut change = Change::new(address, Some(resource), Action::Create, vec![Reason::Missing]);
             change.considered.push(Considered { action: Action::Reuse, ruled_out_by: Reason::Absent });
@@ -124,12 +130,16 @@ impl Planner<'_> {
         let mut differences = self.compare(address, resource, found);
         differences.extend(self.dependency_differences(address, resource, found));
         let mut change = settle(address, resource, found, differences);
-        for extra in extras {
-            change.reasons.push(Reason::Duplicate { kept: found.id.clone() });
-            change.duplicates.push(FoundRef { id: extra.id.clone(), name: extra.name.clone() });
+        if !extras.is_empty() {
+            let duplicate = Reason::Duplicate { kept: found.id.clone() };
             if change.action == Action::Reuse {
                 change.action = Action::Update;
+                change.considered.push(Considered { action: Action::Reuse, ruled_out_by: duplicate.clone() });
             }
+            change.reasons.extend(extras.iter().map(|_| duplicate.clone()));
+            change.duplicates = extras.iter().map(|f| FoundRef { id: f.id.clone(), name: f.name.clone() }).collect();
+            let goes = extras.into_iter().chain(change.loss.is_some().then_some(found));
+            change.loss = total_loss(goes);
         }
         self.changes.insert(address.clone(), change);
     }
@@ -149,6 +159,12 @@ impl Planner<'_> {
         match &found.recorded {
             Some(recorded) => out.extend(differences(kind, &resource.spec.fields(), recorded, &found.live)),
             None => out.extend(unrecorded(kind, resource, found)),
+        }
+        if kind.is_container() && remembers_network(&found.state) {
+            for lost in out.iter_mut().filter(|d| d.field.as_ref().is_some_and(|f| f.field == "network")) {
+                lost.needs = Rung::Replace;
+                lost.field.iter_mut().for_each(|f| f.needs = Rung::Replace);
+            }
         }
         if let Some(needs) = needs_of_state(kind, &found.state) {
             out.push(Difference { reason: Reason::Unhealthy { state: found.state.word() }, needs, field: None });
@@ -172,12 +188,14 @@ impl Planner<'_> {
         if !address.kind.is_container() {
             return Vec::new();
         }
-        let forced = |dependency: &Address| match self.changes.get(dependency).map(|c| c.action) {
-            // A stopped container remembers the network's id and cannot start on its successor; a running one that lost its
-            // network shows that as drift and is reconnected.
-            Some(Action::Create) if dependency.kind == Kind::Network => found.state != State::Running,
-            Some(Action::Replace) if dependency.kind == Kind::Network => true,
-            Some(Action::Create | Action::Replace) if dependency.kind == Kind::Certs => true,
+        let forced = |dependency: &Address| match (dependency.kind, self.changes.get(dependency).map(|c| c.action)) {
+            // A running container that lost its network shows that as drift and is reconnected.
+            (Kind::Network, Some(Action::Create)) => remembers_network(&found.state),
+            (Kind::Network | Kind::Certs, Some(Action::Replace)) | (Kind::Certs, Some(Action::Create)) => true,
+            // What runs still sees the folders that are gone; a stopped container mounts the new ones when it starts.
+            (Kind::Home | Kind::Checkout, Some(Action::Create | Action::Replace)) => {
+                matches!(found.state, State::Running | State::Paused)
+            }
             _ => false,
         };
         resource
@@ -330,6 +348,11 @@ fn unrecorded(kind: Kind, resource: &Resource, found: &Found) -> Vec<Difference>
     out
 }
 
+/// A stopped container remembers its network's id and cannot start on a successor, not even when that is connected to it.
+fn remembers_network(state: &State) -> bool {
+    matches!(state, State::Created | State::Exited { .. })
+}
+
 fn needs_of_state(kind: Kind, state: &State) -> Option<Rung> {
     if !kind.is_container() {
         return None;
@@ -346,11 +369,7 @@ fn needs_of_state(kind: Kind, state: &State) -> Option<Rung> {
 fn settle(address: &Address, resource: &Resource, found: &Found, differences: Vec<Difference>) -> Change {
     let kind = address.kind;
     let needs = differences.iter().map(|d| d.needs).max().unwrap_or(Rung::Reuse);
-    let action = if needs == Rung::Update && differences.iter().any(|d| d.reason == Reason::NotExecutable) {
-        Action::Repair
-    } else {
-        Action::for_rung(kind, needs)
-    };
+    let action = Action::for_rung(kind, needs);
     let mut change = Change::new(address, Some(resource), action, Vec::new());
     for rung in [Rung::Reuse, Rung::Update, Rung::Restart, Rung::Replace].into_iter().filter(|r| *r < needs && applies(kind, *r)) {
         let blocking = differences.iter().filter(|d| d.needs > rung).min_by_key(|d| d.needs == Rung::Reuse);
@@ -367,7 +386,7 @@ fn settle(address: &Address, resource: &Resource, found: &Found, differences: Ve
     }
     change.found = Some(FoundRef { id: found.id.clone(), name: found.name.clone() });
     if action.destructive() || (action == Action::Start && found.state == State::Restarting) {
-        change.loss = total_loss(std::slice::from_ref(found));
+        change.loss = total_loss([found]);
     }
     change
 }
@@ -383,16 +402,16 @@ fn applies(kind: Kind, rung: Rung) -> bool {
     }
 }
 
-fn total_loss(found: &[Found]) -> Option<Loss> {
+fn total_loss<'a>(found: impl IntoIterator<Item = &'a Found>) -> Option<Loss> {
     let mut total = Loss::default();
-    let add = |a: Option<u32>, b: Option<u32>| a.map_or(b, |a| Some(a + b.unwrap_or(0)));
-    for loss in found.iter().map(|f| &f.loss) {
+    let add = |a: Option<u32>, b: Option<u32>| a.map_or(b, |a| Some(a.saturating_add(b.unwrap_or(0))));
+    for loss in found.into_iter().map(|f| &f.loss) {
         total.sessions = add(total.sessions, loss.sessions);
         total.sessions_unknown |= loss.sessions_unknown;
         total.docker_data |= loss.docker_data;
         total.uncommitted_files = add(total.uncommitted_files, loss.uncommitted_files);
         total.unpushed_commits = add(total.unpushed_commits, loss.unpushed_commits);
-        total.bytes = total.bytes.map_or(loss.bytes, |a| Some(a + loss.bytes.unwrap_or(0)));
+        total.bytes = total.bytes.map_or(loss.bytes, |a| Some(a.saturating_add(loss.bytes.unwrap_or(0))));
     }
     (!total.is_nothing()).then_some(total)
 }
@@ -427,7 +446,10 @@ fn first_action(kind: Kind) -> Action {
 /// A stranger blocks only where something would have to be made under its name.
 fn judge_strangers(graph: &Graph, observed: &Observed, changes: &BTreeMap<Address, Change>, diagnostics: &mut Vec<Diagnostic>) {
     for (address, stranger) in &observed.strangers {
-        let in_the_way = changes.get(address).is_some_and(|c| matches!(c.action, Action::Create | Action::Replace | Action::Update));
+        // Mending and starting may begin with a rename.
+        let in_the_way = changes
+            .get(address)
+            .is_some_and(|c| matches!(c.action, Action::Create | Action::Replace | Action::Update | Action::Start | Action::Restart));
         if in_the_way && graph.resources.contains_key(address) {
             let object = match address.kind {
                 Kind::Network => "network",

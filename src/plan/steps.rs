@@ -154,9 +154,27 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
             } else if let (Some(start), Some(ready)) = (mine.start, theirs.ready) {
                 drafts[start].needs.push(ready);
             }
+            if let (Some(first), None) = (mine.first_make, theirs.last_make) {
+                // While there are two of one name, Docker refuses that name.
+                drafts[first].needs.extend(&theirs.remove);
+            }
+            if let Some(first) = theirs.first_make
+                && changes[dependency].action == Action::Create
+                && !dependency.kind.is_container()
+            {
+                // What hangs on its lost predecessor goes first: cut off in between, the new one would look as if all were well.
+                drafts[first].needs.extend(&mine.remove);
+            }
             for removed in &theirs.remove {
                 drafts[*removed].needs.extend(&mine.remove);
             }
+        }
+    }
+    // The record in the home is what makes a kept object the instance's own.
+    for change in changes.values().filter(|c| c.action == Action::Adopt) {
+        let home = change.address.instance().and_then(|i| parts.get(&Address::new(Kind::Home, i)));
+        if let (Some(claim), Some(written)) = (parts[&change.address].first_make, home.and_then(|h| h.last_make)) {
+            drafts[claim].needs.push(written);
         }
     }
     // Undeclared things have no edges in the graph; their kinds say what hangs on what.
@@ -358,7 +376,7 @@ pub(super) fn estimate(steps: &[Step], history: &BTreeMap<String, u64>) -> Optio
             .map(|(id, (t, _))| (*t, Some(*id)))
             .max()
             .unwrap_or((0, None));
-        finish.insert(&step.id, (start + duration(step).unwrap_or(0), from));
+        finish.insert(&step.id, (start.saturating_add(duration(step).unwrap_or(0)), from));
     }
     let (mut last, (milliseconds, _)) = finish.iter().max_by_key(|(_, (t, _))| *t).map(|(id, v)| (*id, *v))?;
     let mut critical_path = vec![last.to_owned()];

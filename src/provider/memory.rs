@@ -301,10 +301,20 @@ impl World {
         }
     }
 
-    /// The record in an instance's home, as the graph builder reads it.
-    pub fn record(&self, instance: &str) -> Option<InstanceRecord> {
+    /// The record in a home, as the graph builder reads it.
+    pub fn record(&self, home: &str) -> Option<InstanceRecord> {
+        Some(self.lock().homes.get(home)?.manifest.as_ref()?.record.clone())
+    }
+
+    /// Networks that a container of this name is, or was last, attached to.
+    pub fn networks_of(&self, container: &str) -> Vec<String> {
+        self.lock().by_name(container).networks.keys().cloned().collect()
+    }
+
+    /// Tags of images and paths of cached programs.
+    pub fn artifacts(&self) -> (Vec<String>, Vec<String>) {
         let world = self.lock();
-        world.homes.values().filter_map(|h| h.manifest.as_ref()).map(|m| &m.record).find(|r| r.instance == instance).cloned()
+        (world.images.keys().cloned().collect(), world.programs.keys().cloned().collect())
     }
 
     // ---- edits behind jackin's back; a name that does not exist is a mistake of the test ----
@@ -454,13 +464,13 @@ impl World {
         commit.clone_into(&mut self.lock().repos.get_mut(path).expect("such a clone").commit);
     }
 
-    /// The file that holds this field, such as `agent_toml` or `auth.claude.files`.
-    pub fn delete_home_file(&self, home: &str, field: &str) {
+    /// The file that holds this field, such as `agent_toml` or `auth.claude.files`. False when it was gone before.
+    pub fn delete_home_file(&self, home: &str, field: &str) -> bool {
         let mut world = self.lock();
         let content = &mut world.homes.get_mut(home).expect("such a home").content;
         let before = content.len();
         content.retain(|name, _| name != field && !name.starts_with(&format!("{field}.")));
-        assert!(content.len() < before, "{home} holds no {field}");
+        content.len() < before
     }
 
     pub fn delete_home_manifest(&self, home: &str) {

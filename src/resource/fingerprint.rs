@@ -30,11 +30,11 @@ fn walk(out: &mut Fields, path: String, value: Value) {
     }
 }
 
-/// Hex sha256 over the fields, one `name=json` line each.
+/// Hex sha256 over the fields, one `"name"=json` line each. Quoted, because a mount's path may hold any character.
 pub fn fingerprint(fields: &Fields) -> String {
     let mut hash = Sha256::new();
     for (name, value) in fields {
-        hash.update(name);
+        hash.update(Value::from(name.as_str()).to_string());
         hash.update("=");
         hash.update(value.to_string());
         hash.update("\n");

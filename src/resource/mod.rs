@@ -31,7 +31,10 @@ pub enum Rung {
 /// The rung that a difference in this field of this kind needs. Fields are named as `fields` flattens them.
 pub fn rung_of(kind: Kind, field: &str) -> Rung {
     match kind {
-        Kind::RoleRepo | Kind::AgentBinary | Kind::CapsuleBinary | Kind::Home | Kind::Checkout => Rung::Update,
+        Kind::RoleRepo | Kind::Home | Kind::Checkout => Rung::Update,
+        // A run bit is given back; other content has to be fetched.
+        Kind::AgentBinary | Kind::CapsuleBinary if field == "executable" => Rung::Update,
+        Kind::AgentBinary | Kind::CapsuleBinary => Rung::Rebuild,
         Kind::Image | Kind::RoleImage | Kind::DerivedImage => Rung::Rebuild,
         Kind::Network | Kind::Certs => Rung::Replace,
         Kind::Sidecar | Kind::Capsule => match field {
