@@ -34,7 +34,7 @@ pub fn spawn(request: &SpawnRequest) -> io::Result<(OwnedFd, Pid)> {
     set_size(&master, request.size)?;
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     let mut command = Command::new(own_binary());
-    command.arg(SESSION_VERB).arg(&request.cwd).args(&request.argv);
+    command.arg0("jackin-capsule").arg(SESSION_VERB).arg(&request.cwd).args(&request.argv);
     for key in &request.unset {
         command.env_remove(key);
     }

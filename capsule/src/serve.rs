@@ -129,7 +129,7 @@ async fn serve(paths: Paths, config: LaunchConfig, initial: &str, log: Log) -> i
     loop {
         match door.recv::<ToMux>().await? {
             Some((ToMux::Ready, _)) => break,
-            Some((message, fds)) => serve.from_init(message, fds),
+            Some((message, fds)) => serve.on_init(message, fds),
             None => return Ok(0),
         }
     }
@@ -153,7 +153,7 @@ async fn serve(paths: Paths, config: LaunchConfig, initial: &str, log: Log) -> i
         if turn >= CLIENT_TURN {
             turn = 0;
             if let Ok(event) = from_ptys.try_recv() {
-                serve.from_pty(event);
+                serve.on_pty(event);
             }
         }
         let tick_at = serve.tick_at;
@@ -161,10 +161,10 @@ async fn serve(paths: Paths, config: LaunchConfig, initial: &str, log: Log) -> i
             biased;
             Some(event) = from_clients.recv() => {
                 turn += 1;
-                serve.from_client(event)?;
+                serve.on_client(event)?;
             }
             message = door.recv::<ToMux>() => match message? {
-                Some((message, fds)) => serve.from_init(message, fds),
+                Some((message, fds)) => serve.on_init(message, fds),
                 // Without init there is nobody to own a terminal.
                 None => return Ok(0),
             },
@@ -174,7 +174,7 @@ async fn serve(paths: Paths, config: LaunchConfig, initial: &str, log: Log) -> i
             }
             Some(event) = from_ptys.recv() => {
                 turn = 0;
-                serve.from_pty(event);
+                serve.on_pty(event);
             }
         }
     }
@@ -193,7 +193,7 @@ async fn serve(paths: Paths, config: LaunchConfig, initial: &str, log: Log) -> i
 }
 
 impl Serve {
-    fn from_init(&mut self, message: ToMux, fds: Vec<OwnedFd>) {
+    fn on_init(&mut self, message: ToMux, fds: Vec<OwnedFd>) {
         match message {
             ToMux::Session(record) if record.ended.is_some() => self.step(Input::Recalled(record)),
             ToMux::Session(record) => {
@@ -249,7 +249,7 @@ impl Serve {
         Ok((size, replay))
     }
 
-    fn from_pty(&mut self, event: PtyEvent) {
+    fn on_pty(&mut self, event: PtyEvent) {
         match event {
             PtyEvent::Output(session, bytes) => {
                 let Some(terminal) = self.terminals.get_mut(&session) else { return };
@@ -279,7 +279,7 @@ impl Serve {
         }
     }
 
-    fn from_client(&mut self, event: Event) -> io::Result<()> {
+    fn on_client(&mut self, event: Event) -> io::Result<()> {
         match event {
             Event::Asked { client, request, ctx, reply } => {
                 self.questions.insert(client, reply);

@@ -177,16 +177,13 @@ fn no_zombies() {
     // Each of these loses its parent while alive and dies as init's child.
     client.type_keys("for i in 1 2 3 4 5; do sh -c 'sleep 0.1 & echo $! >> $HOME/orphans'; done; echo all laun''ched\r");
     client.wait_for_text("all launched");
-    let orphans: Vec<u32> =
-        std::fs::read_to_string(capsule.path("orphans")).unwrap().lines().map(|line| line.parse().unwrap()).collect();
+    let orphans: Vec<u32> = std::fs::read_to_string(capsule.path("orphans")).unwrap().lines().map(|line| line.parse().unwrap()).collect();
     assert_eq!(orphans.len(), 5);
     eventually("all orphans are reaped", || (!processes().iter().any(|p| orphans.contains(&p.pid))).then_some(()));
     let mut other = capsule.attach_and_spawn(Spawn::Shell);
     other.type_keys("exit 0\r");
     eventually("the shell has ended", || capsule.log().contains("session 2 ended").then_some(()));
-    eventually("no child of init is a zombie", || {
-        (!processes().iter().any(|p| p.parent == capsule.pid() && p.state == 'Z')).then_some(())
-    });
+    eventually("no child of init is a zombie", || (!processes().iter().any(|p| p.parent == capsule.pid() && p.state == 'Z')).then_some(()));
 }
 
 #[test]
