@@ -190,7 +190,12 @@ impl Init {
     }
 
     fn mux_ended(&mut self, status: WaitStatus) {
-        self.mux = None;
+        if let Some(door) = self.mux.take().and_then(|mux| mux.door) {
+            // It may have asked for a session with its last breath, and somebody waits for that.
+            while let Some(request) = door.recv_left_over() {
+                self.spawn(&request);
+            }
+        }
         let code = status.exit_status();
         let how = describe(status);
         if self.stopping {
