@@ -172,10 +172,7 @@ mod tests {
     fn envelope_and_bare_message_mean_the_same() {
         assert_eq!(parse(r#"{"ctx":{"v":1,"job_id":"j"},"msg":{"type":"status"}}"#), Request::Status);
         assert_eq!(parse(r#"{"type":"status"}"#), Request::Status);
-        assert_eq!(
-            parse(r#"{"type":"session_read_visible","session_id":3}"#),
-            Request::SessionRead { session_id: Some(3) }
-        );
+        assert_eq!(parse(r#"{"type":"session_read_visible","session_id":3}"#), Request::SessionRead { session_id: Some(3) });
     }
 
     #[test]

@@ -113,17 +113,25 @@ impl Door {
     pub async fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         loop {
             self.socket.readable().await?;
-            let (bytes, fds) = match self.socket.try_io(Interest::READABLE, || receive(self.socket.as_fd())) {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            if bytes.is_empty() {
-                return Ok(None);
+            match self.socket.try_io(Interest::READABLE, || receive(self.socket.as_fd())) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => return decode(received),
             }
-            return Ok(Some((serde_json::from_slice(&bytes)?, fds)));
         }
+    }
+
+    /// What the other side said before it died.
+    pub fn recv_left_over<T: DeserializeOwned>(&self) -> Option<T> {
+        decode(receive(self.socket.as_fd())).ok().flatten().map(|(message, _)| message)
+    }
+}
+
+fn decode<T: DeserializeOwned>(received: io::Result<(Vec<u8>, Vec<OwnedFd>)>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    match received {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+        Err(error) => Err(error),
+        Ok((bytes, _)) if bytes.is_empty() => Ok(None),
+        Ok((bytes, fds)) => Ok(Some((serde_json::from_slice(&bytes)?, fds))),
     }
 }
 
@@ -170,6 +178,7 @@ mod tests {
         let (message, fds) = theirs.recv::<ToMux>().await.unwrap().unwrap();
         assert!(matches!(message, ToMux::Shutdown { reason } if reason == big) && fds.is_empty());
         assert!(theirs.recv::<ToMux>().await.unwrap().is_none());
+        assert!(theirs.recv_left_over::<ToMux>().is_none());
     }
 
     #[tokio::test]

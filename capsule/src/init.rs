@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -132,6 +133,7 @@ impl Init {
         self.restart_at = None;
         let (ours, theirs) = handover::pair()?;
         let child = Command::new(pty::own_binary())
+            .arg0("jackin-capsule")
             .arg(crate::SERVE_VERB)
             .arg(&self.initial)
             .env_remove("JACKIN_CAPSULE_FORCE_DAEMON")
@@ -188,7 +190,12 @@ impl Init {
     }
 
     fn mux_ended(&mut self, status: WaitStatus) {
-        self.mux = None;
+        if let Some(door) = self.mux.take().and_then(|mux| mux.door) {
+            // It may have asked for a session with its last breath, and somebody waits for that.
+            while let Some(request) = door.recv_left_over() {
+                self.spawn(&request);
+            }
+        }
         let code = status.exit_status();
         let how = describe(status);
         if self.stopping {
@@ -313,11 +320,11 @@ impl Init {
 
     fn due(&mut self) {
         let now = Instant::now();
-        if self.restart_at.is_some_and(|at| at <= now) {
-            if let Err(error) = self.start_mux() {
-                self.log.report(&format!("the mux could not be started: {error}"));
-                self.restart_at = Some(now + SLOW_RETRY);
-            }
+        if self.restart_at.is_some_and(|at| at <= now)
+            && let Err(error) = self.start_mux()
+        {
+            self.log.report(&format!("the mux could not be started: {error}"));
+            self.restart_at = Some(now + SLOW_RETRY);
         }
         if self.deadline.is_some_and(|at| at <= now) {
             self.deadline = None;

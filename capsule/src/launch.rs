@@ -16,6 +16,26 @@ pub const AGENTS: [Agent; 6] = [
     Agent { slug: "grok", label: "Grok", model_flag: Some("-m") },
 ];
 
+/// What a client may set in the session it starts; the rest is dropped.
+pub const CLIENT_ENV: [&str; 16] = [
+    "GIT_AUTHOR_NAME",
+    "GIT_AUTHOR_EMAIL",
+    "GH_TOKEN",
+    "JACKIN_GIT_COAUTHOR_TRAILER",
+    "JACKIN_GIT_DCO",
+    "TZ",
+    "ANTHROPIC_AUTH_TOKEN",
+    "ANTHROPIC_BASE_URL",
+    "ANTHROPIC_DEFAULT_OPUS_MODEL",
+    "ANTHROPIC_DEFAULT_SONNET_MODEL",
+    "ANTHROPIC_DEFAULT_HAIKU_MODEL",
+    "API_TIMEOUT_MS",
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
+    "MINIMAX_API_KEY",
+    "JACKIN_CODEX_PROFILE",
+    "KIMI_CODE_API_KEY",
+];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Agent {
     pub slug: &'static str,
@@ -244,8 +264,7 @@ mod tests {
         "#;
         let Err(LaunchError::Invalid(mistakes)) = LaunchConfig::parse(text) else { panic!("accepted") };
         let all = mistakes.join("\n");
-        for part in ["workdir is blank", "\"emacs\" is none of", "twice", "no oauth_token", "\"grok\" is not in agents"]
-        {
+        for part in ["workdir is blank", "\"emacs\" is none of", "twice", "no oauth_token", "\"grok\" is not in agents"] {
             assert!(all.contains(part), "{part} is missing in\n{all}");
         }
     }

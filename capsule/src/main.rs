@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use jackin_capsule::client::{self, Outcome};
 use jackin_capsule::control::{AgentRecord, Reply, Request};
-use jackin_capsule::launch::{AGENTS, LaunchConfig};
+use jackin_capsule::launch::{AGENTS, CLIENT_ENV, LaunchConfig};
 use jackin_capsule::paths::{Paths, var};
 use jackin_capsule::pty::{SESSION_VERB, session_exec};
 use jackin_capsule::wire::{Ctx, Spawn};
@@ -139,8 +139,8 @@ async fn attach(paths: &Paths, mut spawn: Spawn, focus: Option<u64>) -> i32 {
             spawn = Spawn::None;
         }
     }
-    // Only what the operator's exec gave us can differ from PID 1's own environment.
-    let env = ["TZ"].into_iter().filter_map(|key| Some((key.to_owned(), var(key)?))).collect();
+    // What the operator's exec set beside PID 1's own environment.
+    let env = CLIENT_ENV.into_iter().filter_map(|key| Some((key.to_owned(), var(key)?))).collect();
     let hello = client::hello(spawn, focus, env);
     match client::attach(|| UnixStream::connect(&paths.socket), hello).await {
         Ok(Outcome::Detached) => print("[detached; the sessions go on]\n"),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::{AgentRecord, Pane, Reply, Request, ScreenText, SessionState, SessionSummary, Tab};
 use crate::keys::{Keys, Typed};
-use crate::launch::{Agent, LaunchConfig};
+use crate::launch::{Agent, CLIENT_ENV, LaunchConfig};
 use crate::screen::{Colours, Policy, Screen, Shown, Size};
 use crate::wire::{ClientFrame, Ctx, Hello, ServerFrame, ShutdownReason, Spawn, Tri, VERSION};
 
@@ -25,26 +25,6 @@ const CHECKPOINT_EVERY: usize = 128 << 10;
 const MAX_HELD_TICKS: u32 = 9;
 const MAX_TYPED_AHEAD: usize = 64 << 10;
 const MAX_PASSED: usize = 512 << 10;
-
-/// What a client may set in the session it starts; the rest is dropped.
-const CLIENT_ENV: [&str; 16] = [
-    "GIT_AUTHOR_NAME",
-    "GIT_AUTHOR_EMAIL",
-    "GH_TOKEN",
-    "JACKIN_GIT_COAUTHOR_TRAILER",
-    "JACKIN_GIT_DCO",
-    "TZ",
-    "ANTHROPIC_AUTH_TOKEN",
-    "ANTHROPIC_BASE_URL",
-    "ANTHROPIC_DEFAULT_OPUS_MODEL",
-    "ANTHROPIC_DEFAULT_SONNET_MODEL",
-    "ANTHROPIC_DEFAULT_HAIKU_MODEL",
-    "API_TIMEOUT_MS",
-    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
-    "MINIMAX_API_KEY",
-    "JACKIN_CODEX_PROFILE",
-    "KIMI_CODE_API_KEY",
-];
 
 /// Variables of PID 1 that no session inherits; those which it should have are set for it.
 pub const SESSION_UNSET: [&str; 6] = [
@@ -109,37 +89,89 @@ pub enum Program {
 
 pub enum Input<'a> {
     /// A session that a previous mux started; `replay` rebuilds its screen.
-    Adopted { record: Record, size: Size, replay: &'a [u8] },
+    Adopted {
+        record: Record,
+        size: Size,
+        replay: &'a [u8],
+    },
     /// A session that ended under a previous mux.
     Recalled(Record),
     /// The whole table has been told.
-    Ready { initial: &'a str },
-    Spawned { session: SessionId, started_at: u64 },
-    SpawnFailed { session: SessionId, error: &'a str },
-    Output { session: SessionId, bytes: &'a [u8] },
+    Ready {
+        initial: &'a str,
+    },
+    Spawned {
+        session: SessionId,
+        started_at: u64,
+    },
+    SpawnFailed {
+        session: SessionId,
+        error: &'a str,
+    },
+    Output {
+        session: SessionId,
+        bytes: &'a [u8],
+    },
     /// Ended, and every byte of its output has been told.
-    Ended { session: SessionId, ended: Ended },
-    Attached { client: ClientId, hello: Hello },
-    Frame { client: ClientId, frame: ClientFrame },
+    Ended {
+        session: SessionId,
+        ended: Ended,
+    },
+    Attached {
+        client: ClientId,
+        hello: Hello,
+    },
+    Frame {
+        client: ClientId,
+        frame: ClientFrame,
+    },
     /// Everything sent to the client has left.
     Drained(ClientId),
     Gone(ClientId),
-    Asked { client: ClientId, request: Request, ctx: Ctx },
+    Asked {
+        client: ClientId,
+        request: Request,
+        ctx: Ctx,
+    },
     Tick,
-    Shutdown { reason: &'a str },
+    Shutdown {
+        reason: &'a str,
+    },
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
-    Spawn { session: SessionId, meta: Meta, program: Program, env: Vec<(String, String)>, size: Size },
-    Write { session: SessionId, bytes: Vec<u8> },
-    Resize { session: SessionId, size: Size },
+    Spawn {
+        session: SessionId,
+        meta: Meta,
+        program: Program,
+        env: Vec<(String, String)>,
+        size: Size,
+    },
+    Write {
+        session: SessionId,
+        bytes: Vec<u8>,
+    },
+    Resize {
+        session: SessionId,
+        size: Size,
+    },
     /// Bytes that rebuild the screen from nothing; everything spooled before is superseded.
-    Checkpoint { session: SessionId, size: Size, bytes: Vec<u8> },
+    Checkpoint {
+        session: SessionId,
+        size: Size,
+        bytes: Vec<u8>,
+    },
     /// Answered by `Drained` when it is an Output.
-    Send { client: ClientId, frame: ServerFrame },
+    Send {
+        client: ClientId,
+        frame: ServerFrame,
+    },
     Close(ClientId),
-    Reply { client: ClientId, reply: Reply },
+    Reply {
+        client: ClientId,
+        reply: Reply,
+    },
     /// One `Tick`, a sixtieth of a second from now.
     ArmTick,
     Log(String),
@@ -365,10 +397,9 @@ impl Mux {
         screen.set_colours(self.colours);
         let record = Record { id, meta, started_at, ended: None };
         self.live.insert(id, Session { record, screen, since_checkpoint: 0 });
-        if let Some((_, typed)) = self.client.as_mut().and_then(|client| client.awaits.take_if(|(awaited, _)| *awaited == id)) {
-            if !typed.is_empty() {
-                self.effects.push(Effect::Write { session: id, bytes: typed });
-            }
+        let typed = self.client.as_mut().and_then(|client| client.awaits.take_if(|(awaited, _)| *awaited == id));
+        if let Some((_, bytes)) = typed.filter(|(_, bytes)| !bytes.is_empty()) {
+            self.effects.push(Effect::Write { session: id, bytes });
         }
         self.focus(id);
     }
@@ -625,12 +656,11 @@ impl Mux {
         self.pace.rang = false;
         self.pace.flooding = self.pace.since_tick > DRAW_AT_ONCE;
         self.pace.since_tick = 0;
-        if let Some(session) = self.focus_order.last().and_then(|id| self.live.get_mut(id)) {
-            if session.screen.is_painting() {
-                self.pace.held_ticks += 1;
-                if self.pace.held_ticks > MAX_HELD_TICKS {
-                    session.screen.stop_waiting_for_painting();
-                }
+        let focused = self.focus_order.last().and_then(|id| self.live.get_mut(id));
+        if let Some(session) = focused.filter(|session| session.screen.is_painting()) {
+            self.pace.held_ticks += 1;
+            if self.pace.held_ticks > MAX_HELD_TICKS {
+                session.screen.stop_waiting_for_painting();
             }
         }
         if self.pace.dirty {
@@ -662,12 +692,8 @@ impl Mux {
                 tabs: (self.live.values())
                     .map(|session| {
                         let Record { id, meta, .. } = &session.record;
-                        let pane = Pane {
-                            session_id: id.0,
-                            label: meta.label.clone(),
-                            agent: meta.agent.clone(),
-                            state: SessionState::Unknown,
-                        };
+                        let pane =
+                            Pane { session_id: id.0, label: meta.label.clone(), agent: meta.agent.clone(), state: SessionState::Unknown };
                         Tab { label: meta.label.clone(), focused_pane: id.0, panes: vec![pane] }
                     })
                     .collect(),
@@ -763,4 +789,137 @@ pub fn rfc3339(seconds: u64) -> String {
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", of_day / 3600, of_day / 60 % 60, of_day % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: ClientId = ClientId(1);
+    const FIRST: SessionId = SessionId(1);
+
+    fn mux() -> Mux {
+        let config = LaunchConfig::parse("role=\"r\"\nworkdir=\"/w\"\nagents=[\"claude\"]\n[auth_modes]\nclaude=\"sync\"\n").unwrap();
+        Mux::new(Settings { config, policy: Policy::default(), leader: None, socket: "/s".into() })
+    }
+
+    /// A mux with its first session running and a client that has its first frame.
+    fn attached() -> Mux {
+        let mut mux = mux();
+        mux.step(Input::Ready { initial: "claude" });
+        mux.step(Input::Spawned { session: FIRST, started_at: 0 });
+        mux.step(Input::Attached { client: ONE, hello: Hello::default() });
+        mux.step(Input::Drained(ONE));
+        mux
+    }
+
+    fn output(mux: &mut Mux, bytes: &[u8]) -> Vec<Effect> {
+        mux.step(Input::Output { session: FIRST, bytes })
+    }
+
+    fn drawn(effects: &[Effect]) -> usize {
+        effects.iter().filter(|e| matches!(e, Effect::Send { frame: ServerFrame::Output(_), .. })).count()
+    }
+
+    #[test]
+    fn typing_is_drawn_at_once_and_a_flood_at_the_tick() {
+        let mut mux = attached();
+        let effects = output(&mut mux, b"a");
+        assert_eq!(drawn(&effects), 1);
+        assert!(effects.contains(&Effect::ArmTick));
+        mux.step(Input::Drained(ONE));
+        assert_eq!(drawn(&output(&mut mux, b"b")), 1);
+        mux.step(Input::Drained(ONE));
+        let flood = (0..50).map(|i| vec![b'a' + i % 26; 4000]);
+        let frames: usize = flood.map(|line| drawn(&output(&mut mux, &line)) + drawn(&mux.step(Input::Drained(ONE)))).sum();
+        assert!(frames <= 2, "{frames} frames for one flooded tick");
+        let effects = mux.step(Input::Tick);
+        assert_eq!((drawn(&effects), effects.contains(&Effect::ArmTick)), (1, true));
+    }
+
+    #[test]
+    fn without_output_the_ticks_end() {
+        let mut mux = attached();
+        output(&mut mux, &[b'x'; 20_000]);
+        mux.step(Input::Tick);
+        mux.step(Input::Drained(ONE));
+        assert!(mux.step(Input::Tick).is_empty());
+        assert!(mux.step(Input::Tick).is_empty());
+    }
+
+    #[test]
+    fn a_busy_client_gets_one_frame_with_everything_when_it_is_ready() {
+        let mut mux = attached();
+        assert_eq!(drawn(&output(&mut mux, b"one ")), 1);
+        for word in ["two ", "three "] {
+            assert_eq!(drawn(&output(&mut mux, word.as_bytes())), 0);
+        }
+        let effects = mux.step(Input::Drained(ONE));
+        let [Effect::Send { frame: ServerFrame::Output(bytes), .. }] = effects.as_slice() else { panic!("{effects:?}") };
+        assert!(String::from_utf8_lossy(bytes).contains("two three"));
+    }
+
+    #[test]
+    fn a_frame_in_the_making_is_held_but_not_for_ever() {
+        let mut mux = attached();
+        assert_eq!(drawn(&output(&mut mux, b"\x1b[?2026hhalf")), 0);
+        assert_eq!(drawn(&output(&mut mux, b" whole\x1b[?2026l")), 1);
+        mux.step(Input::Drained(ONE));
+        output(&mut mux, b"\x1b[?2026hstuck");
+        let ticks = (1..100).find(|_| drawn(&mux.step(Input::Tick)) == 1);
+        assert!(ticks.is_some_and(|ticks| ticks > 5), "{ticks:?}");
+    }
+
+    #[test]
+    fn a_checkpoint_follows_much_output_and_every_resize() {
+        let mut mux = attached();
+        let effects = output(&mut mux, &vec![b'x'; CHECKPOINT_EVERY]);
+        assert!(effects.iter().any(|e| matches!(e, Effect::Checkpoint { session: FIRST, .. })));
+        let effects = mux.step(Input::Frame { client: ONE, frame: ClientFrame::Resize { rows: 40, cols: 100 } });
+        let size = Size { rows: 40, cols: 100 };
+        assert!(effects.contains(&Effect::Resize { session: FIRST, size }));
+        assert!(effects.iter().any(|e| matches!(e, Effect::Checkpoint { size: s, .. } if *s == size)));
+    }
+
+    #[test]
+    fn the_table_of_an_earlier_mux_is_continued() {
+        let meta = Meta { codename: "birch".into(), label: "Claude".into(), agent: Some("claude".into()), provider: None };
+        let size = Size { rows: 10, cols: 40 };
+        let mut mux = mux();
+        let ended = Some(Ended { at: 60, code: Some(0) });
+        mux.step(Input::Recalled(Record { id: SessionId(6), meta: meta.clone(), started_at: 1, ended }));
+        mux.step(Input::Adopted { record: Record { id: SessionId(7), meta, started_at: 2, ended: None }, size, replay: b"\x1b[6nseen" });
+        // Nothing is started anew, and the query in the replay is not answered a second time.
+        assert_eq!(mux.step(Input::Ready { initial: "claude" }), []);
+        let effects = mux.step(Input::Attached { client: ONE, hello: Hello { spawn: Spawn::Shell, ..Hello::default() } });
+        assert!(effects.iter().any(|e| matches!(e, Effect::Spawn { session: SessionId(8), .. })), "{effects:?}");
+        let Reply::SessionRead(read) = mux.answer(&Request::SessionRead { session_id: Some(7) }, &Ctx::default()) else { panic!() };
+        assert_eq!(read.text.trim(), "seen");
+    }
+
+    #[test]
+    fn sessions_have_a_limit() {
+        let mut mux = attached();
+        for id in 2..=MAX_SESSIONS as u64 + 5 {
+            let hello = Hello { spawn: Spawn::Shell, ..Hello::default() };
+            let spawned = mux.step(Input::Attached { client: ClientId(id), hello }).iter().any(|e| matches!(e, Effect::Spawn { .. }));
+            assert_eq!(spawned, id <= MAX_SESSIONS as u64, "session {id}");
+        }
+    }
+
+    #[test]
+    fn names_are_not_used_twice() {
+        let mut names: Vec<_> = (1..500).map(|id| codename(SessionId(id))).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 499);
+    }
+
+    #[test]
+    fn dates() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(rfc3339(1_795_190_400), "2026-11-20T16:00:00Z");
+    }
 }

@@ -34,7 +34,7 @@ pub fn spawn(request: &SpawnRequest) -> io::Result<(OwnedFd, Pid)> {
     set_size(&master, request.size)?;
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     let mut command = Command::new(own_binary());
-    command.arg(SESSION_VERB).arg(&request.cwd).args(&request.argv);
+    command.arg0("jackin-capsule").arg(SESSION_VERB).arg(&request.cwd).args(&request.argv);
     for key in &request.unset {
         command.env_remove(key);
     }
@@ -81,6 +81,12 @@ pub fn set_size(master: impl AsFd, size: Size) -> io::Result<()> {
     Ok(rustix::termios::tcsetwinsize(master, winsize)?)
 }
 
+/// What a read found; after `closed` nothing will come.
+pub struct Taken {
+    pub len: usize,
+    pub closed: bool,
+}
+
 /// The mux's end of a session's terminal. To tokio it is a pair of pipe ends: all it needs to know is that they poll.
 pub struct Pty {
     reader: pipe::Receiver,
@@ -95,28 +101,24 @@ impl Pty {
         Ok(Self { reader: pipe::Receiver::from_owned_fd_unchecked(master)?, writer })
     }
 
-    /// Waits for output, then takes what is there, up to the buffer. Zero means that no program has it open any more.
-    /// Nothing is lost when the future is dropped: it only waits before the first byte.
-    pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            self.reader.readable().await?;
-            let mut len = 0;
-            // The kernel gives at most a page at a time.
-            while len < buffer.len() {
-                match self.reader.try_read(&mut buffer[len..]) {
-                    Ok(0) => return Ok(len),
-                    Ok(n) => len += n,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    // How Linux says that the last program has closed the terminal. What was read before comes first.
-                    Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => return Ok(len),
-                    Err(error) => return Err(error),
-                }
-            }
-            if len > 0 {
-                return Ok(len);
+    pub async fn readable(&self) -> io::Result<()> {
+        self.reader.readable().await
+    }
+
+    /// Takes what is there, up to the buffer.
+    pub fn try_read(&self, buffer: &mut [u8]) -> Taken {
+        let mut len = 0;
+        // The kernel gives at most a page at a time.
+        while len < buffer.len() {
+            match self.reader.try_read(&mut buffer[len..]) {
+                Ok(n @ 1..) => len += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // An I/O error is how Linux says that the last program has closed the terminal.
+                Ok(0) | Err(_) => return Taken { len, closed: true },
             }
         }
+        Taken { len, closed: false }
     }
 
     pub fn resize(&self, size: Size) -> io::Result<()> {

@@ -150,11 +150,7 @@ impl Screen {
     }
 
     pub fn shown(&self) -> Shown {
-        Shown {
-            screen: self.parser.screen().clone(),
-            title: self.title().to_owned(),
-            focus_events: self.wants_focus_events(),
-        }
+        Shown { screen: self.parser.screen().clone(), title: self.title().to_owned(), focus_events: self.wants_focus_events() }
     }
 
     /// Bytes that turn a terminal showing `shown` (or anything at all) into this screen; empty when nothing differs.
@@ -285,14 +281,7 @@ impl Callbacks for Beside {
         }
     }
 
-    fn unhandled_csi(
-        &mut self,
-        screen: &mut vt100::Screen,
-        i1: Option<u8>,
-        i2: Option<u8>,
-        params: &[&[u16]],
-        c: char,
-    ) {
+    fn unhandled_csi(&mut self, screen: &mut vt100::Screen, i1: Option<u8>, i2: Option<u8>, params: &[&[u16]], c: char) {
         let first = params.first().and_then(|p| p.first()).copied().unwrap_or(0);
         match (i1, i2, c) {
             (None, None, 'c') if first == 0 => self.reply("\x1b[?62;22c"),
@@ -463,18 +452,19 @@ mod tests {
     }
 
     fn output() -> impl Strategy<Value = Vec<u8>> {
-        let piece = prop_oneof![
-            "[ -~]{0,30}".prop_map(String::into_bytes),
-            "\\PC{0,8}".prop_map(String::into_bytes),
-            Just(b"\r\n".to_vec()),
-            (0..9u16, 0..25u16).prop_map(|(r, c)| format!("\x1b[{r};{c}H").into_bytes()),
-            (0..3u16).prop_map(|n| format!("\x1b[{n}J").into_bytes()),
-            (0..3u16).prop_map(|n| format!("\x1b[{n}K").into_bytes()),
-            (30..50u16).prop_map(|n| format!("\x1b[{n}m").into_bytes()),
-            prop_oneof![Just(1u16), Just(25), Just(1000), Just(1004), Just(1006), Just(1049), Just(2004)]
-                .prop_flat_map(|n| prop_oneof![Just('h'), Just('l')].prop_map(move |c| format!("\x1b[?{n}{c}").into_bytes())),
-            "[a-z]{0,5}".prop_map(|t| format!("\x1b]2;{t}\x07").into_bytes()),
-        ];
+        let piece =
+            prop_oneof![
+                "[ -~]{0,30}".prop_map(String::into_bytes),
+                "\\PC{0,8}".prop_map(String::into_bytes),
+                Just(b"\r\n".to_vec()),
+                (0..9u16, 0..25u16).prop_map(|(r, c)| format!("\x1b[{r};{c}H").into_bytes()),
+                (0..3u16).prop_map(|n| format!("\x1b[{n}J").into_bytes()),
+                (0..3u16).prop_map(|n| format!("\x1b[{n}K").into_bytes()),
+                (30..50u16).prop_map(|n| format!("\x1b[{n}m").into_bytes()),
+                prop_oneof![Just(1u16), Just(25), Just(1000), Just(1004), Just(1006), Just(1049), Just(2004)]
+                    .prop_flat_map(|n| prop_oneof![Just('h'), Just('l')].prop_map(move |c| format!("\x1b[?{n}{c}").into_bytes())),
+                "[a-z]{0,5}".prop_map(|t| format!("\x1b]2;{t}\x07").into_bytes()),
+            ];
         proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
     }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,8 +33,18 @@ const CLIENT_TURN: u32 = 32;
 const SPARE_OUTBOX: usize = 8;
 
 enum PtyEvent {
-    Output(SessionId, Vec<u8>),
+    Readable(SessionId),
     Drained(SessionId),
+}
+
+/// Between a terminal's watcher and the loop, which does the reading: bytes that were read must reach the spool before
+/// anything can happen to this process.
+#[derive(Default)]
+struct Watch {
+    taken: Notify,
+    closed: AtomicBool,
+    /// No more than what is there will come.
+    process_ended: Notify,
 }
 
 struct Terminal {
@@ -41,8 +52,7 @@ struct Terminal {
     spool: Option<Spool>,
     input: Arc<Mutex<InputQueue>>,
     input_waits: Arc<Notify>,
-    /// Tells the reader that no more than what is there will come.
-    process_ended: Arc<Notify>,
+    watch: Arc<Watch>,
     drained: bool,
     ended: Option<Ended>,
 }
@@ -59,6 +69,8 @@ struct Serve {
     questions: BTreeMap<ClientId, oneshot::Sender<Reply>>,
     tick_at: Option<Instant>,
     finish: Option<i32>,
+    /// One for all terminals; what is read is used at once.
+    buffer: Vec<u8>,
 }
 
 /// Runs until there is nothing left to serve; the result is the exit code.
@@ -123,13 +135,14 @@ async fn serve(paths: Paths, config: LaunchConfig, initial: &str, log: Log) -> i
         questions: BTreeMap::new(),
         tick_at: None,
         finish: None,
+        buffer: vec![0; MAX_READ],
         paths,
     };
     // The table first: a client must not see a capsule without the sessions it has.
     loop {
         match door.recv::<ToMux>().await? {
             Some((ToMux::Ready, _)) => break,
-            Some((message, fds)) => serve.from_init(message, fds),
+            Some((message, fds)) => serve.on_init(message, fds),
             None => return Ok(0),
         }
     }
@@ -153,7 +166,7 @@ async fn serve(paths: Paths, config: LaunchConfig, initial: &str, log: Log) -> i
         if turn >= CLIENT_TURN {
             turn = 0;
             if let Ok(event) = from_ptys.try_recv() {
-                serve.from_pty(event);
+                serve.on_pty(event);
             }
         }
         let tick_at = serve.tick_at;
@@ -161,10 +174,10 @@ async fn serve(paths: Paths, config: LaunchConfig, initial: &str, log: Log) -> i
             biased;
             Some(event) = from_clients.recv() => {
                 turn += 1;
-                serve.from_client(event)?;
+                serve.on_client(event)?;
             }
             message = door.recv::<ToMux>() => match message? {
-                Some((message, fds)) => serve.from_init(message, fds),
+                Some((message, fds)) => serve.on_init(message, fds),
                 // Without init there is nobody to own a terminal.
                 None => return Ok(0),
             },
@@ -174,7 +187,7 @@ async fn serve(paths: Paths, config: LaunchConfig, initial: &str, log: Log) -> i
             }
             Some(event) = from_ptys.recv() => {
                 turn = 0;
-                serve.from_pty(event);
+                serve.on_pty(event);
             }
         }
     }
@@ -193,7 +206,7 @@ async fn serve(paths: Paths, config: LaunchConfig, initial: &str, log: Log) -> i
 }
 
 impl Serve {
-    fn from_init(&mut self, message: ToMux, fds: Vec<OwnedFd>) {
+    fn on_init(&mut self, message: ToMux, fds: Vec<OwnedFd>) {
         match message {
             ToMux::Session(record) if record.ended.is_some() => self.step(Input::Recalled(record)),
             ToMux::Session(record) => {
@@ -219,7 +232,7 @@ impl Serve {
                 if terminal.drained {
                     self.end(session);
                 } else {
-                    terminal.process_ended.notify_one();
+                    terminal.watch.process_ended.notify_one();
                 }
             }
             ToMux::Shutdown { reason } => self.step(Input::Shutdown { reason: &reason }),
@@ -239,26 +252,34 @@ impl Serve {
             spool: Some(spool),
             input: Arc::default(),
             input_waits: Arc::default(),
-            process_ended: Arc::default(),
+            watch: Arc::default(),
             drained: false,
             ended: None,
         };
-        tokio::spawn(read_terminal(session, Arc::clone(&terminal.pty), self.pty_events.clone(), Arc::clone(&terminal.process_ended)));
+        tokio::spawn(watch_terminal(session, Arc::clone(&terminal.pty), self.pty_events.clone(), Arc::clone(&terminal.watch)));
         tokio::spawn(write_terminal(Arc::clone(&terminal.pty), Arc::clone(&terminal.input), Arc::clone(&terminal.input_waits)));
         self.terminals.insert(session, terminal);
         Ok((size, replay))
     }
 
-    fn from_pty(&mut self, event: PtyEvent) {
+    fn on_pty(&mut self, event: PtyEvent) {
         match event {
-            PtyEvent::Output(session, bytes) => {
+            PtyEvent::Readable(session) => {
                 let Some(terminal) = self.terminals.get_mut(&session) else { return };
+                let mut buffer = std::mem::take(&mut self.buffer);
+                let taken = terminal.pty.try_read(&mut buffer);
+                let bytes = &buffer[..taken.len];
                 // Spooled before it is shown: what the operator has seen must survive.
-                if let Some(Err(error)) = terminal.spool.as_mut().map(|spool| spool.append(&bytes)) {
+                if let Some(Err(error)) = terminal.spool.as_mut().map(|spool| spool.append(bytes)) {
                     terminal.spool = None;
                     self.log.line(&format!("session {session} goes on without its spool: {error}"));
                 }
-                self.step(Input::Output { session, bytes: &bytes });
+                terminal.watch.closed.store(taken.closed, Ordering::Relaxed);
+                terminal.watch.taken.notify_one();
+                if !bytes.is_empty() {
+                    self.step(Input::Output { session, bytes });
+                }
+                self.buffer = buffer;
             }
             PtyEvent::Drained(session) => {
                 let Some(terminal) = self.terminals.get_mut(&session) else { return };
@@ -279,7 +300,7 @@ impl Serve {
         }
     }
 
-    fn from_client(&mut self, event: Event) -> io::Result<()> {
+    fn on_client(&mut self, event: Event) -> io::Result<()> {
         match event {
             Event::Asked { client, request, ctx, reply } => {
                 self.questions.insert(client, reply);
@@ -370,28 +391,28 @@ impl Serve {
     }
 }
 
-async fn read_terminal(session: SessionId, pty: Arc<Pty>, events: mpsc::Sender<PtyEvent>, process_ended: Arc<Notify>) {
-    let mut buffer = vec![0; MAX_READ];
+async fn watch_terminal(session: SessionId, pty: Arc<Pty>, events: mpsc::Sender<PtyEvent>, watch: Arc<Watch>) {
     let mut deadline: Option<Instant> = None;
     loop {
-        let read = tokio::select! {
+        tokio::select! {
             biased;
-            read = pty.read(&mut buffer) => read,
-            () = process_ended.notified(), if deadline.is_none() => {
+            ready = pty.readable() => if ready.is_err() { break },
+            () = watch.process_ended.notified(), if deadline.is_none() => {
                 deadline = Some(Instant::now() + DRAIN);
                 continue;
             }
             () = async { tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)).await }, if deadline.is_some() => break,
-        };
+        }
         // A background process that floods the terminal of an ended session does not get to keep it.
-        let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        match read {
-            Ok(len) if len > 0 && !late => {
-                if events.send(PtyEvent::Output(session, buffer[..len].to_vec())).await.is_err() {
-                    return;
-                }
-            }
-            _ => break,
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            break;
+        }
+        if events.send(PtyEvent::Readable(session)).await.is_err() {
+            return;
+        }
+        watch.taken.notified().await;
+        if watch.closed.load(Ordering::Relaxed) {
+            break;
         }
     }
     let _ = events.send(PtyEvent::Drained(session)).await;

@@ -68,7 +68,8 @@ pub fn run() -> i32 {
         eprintln!("jackin: HOME is not set");
         return 1;
     };
-    let setup = Setup { root: PathBuf::from(var("JACKIN_ROOT").unwrap_or_else(|| "/jackin".to_owned())), state: Paths::from_env().state, home };
+    let setup =
+        Setup { root: PathBuf::from(var("JACKIN_ROOT").unwrap_or_else(|| "/jackin".to_owned())), state: Paths::from_env().state, home };
     let (agent, mode) = (var("JACKIN_AGENT"), var("JACKIN_AUTH_MODE"));
     match setup.prepare(agent.as_deref(), mode.as_deref()) {
         Ok(()) => 0,

@@ -29,9 +29,21 @@ const MAX_ACCEPT_FAILURES: u32 = 10;
 
 /// What connections tell the serve loop.
 pub enum Event {
-    Asked { client: ClientId, request: Request, ctx: Ctx, reply: oneshot::Sender<Reply> },
-    Attached { client: ClientId, hello: Hello, outbox: mpsc::Sender<ServerFrame> },
-    Frame { client: ClientId, frame: ClientFrame },
+    Asked {
+        client: ClientId,
+        request: Request,
+        ctx: Ctx,
+        reply: oneshot::Sender<Reply>,
+    },
+    Attached {
+        client: ClientId,
+        hello: Hello,
+        outbox: mpsc::Sender<ServerFrame>,
+    },
+    Frame {
+        client: ClientId,
+        frame: ClientFrame,
+    },
     Drained(ClientId),
     Gone(ClientId),
     /// Nobody can connect any more.

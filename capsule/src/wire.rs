@@ -463,20 +463,7 @@ impl Hello {
         // Older clients end here, or after the capabilities.
         let capabilities = if r.0.is_empty() { Capabilities::default() } else { Capabilities::read(r)? };
         let ctx = if r.0.is_empty() { Ctx::default() } else { read_ctx(r)? };
-        Ok(Self {
-            rows,
-            cols,
-            spawn,
-            env,
-            focus,
-            term,
-            term_program,
-            colorterm,
-            foreground,
-            background,
-            capabilities,
-            ctx,
-        })
+        Ok(Self { rows, cols, spawn, env, focus, term, term_program, colorterm, foreground, background, capabilities, ctx })
     }
 
     fn write(&self, w: &mut Writer) -> Result<()> {
@@ -773,15 +760,17 @@ mod tests {
             Just(ClientFrame::FocusIn),
             Just(ClientFrame::FocusOut),
             (any::<u8>(), bytes()).prop_map(|(format, bytes)| ClientFrame::ClipboardImage { format, bytes }),
-            any::<(u64, u8, u64)>()
-                .prop_map(|(transfer, format, size)| ClientFrame::ImageStart { transfer, format, size }),
-            (any::<(u64, u64)>(), bytes())
-                .prop_map(|((transfer, offset), bytes)| ClientFrame::ImageChunk { transfer, offset, bytes }),
+            any::<(u64, u8, u64)>().prop_map(|(transfer, format, size)| ClientFrame::ImageStart { transfer, format, size }),
+            (any::<(u64, u64)>(), bytes()).prop_map(|((transfer, offset), bytes)| ClientFrame::ImageChunk { transfer, offset, bytes }),
             any::<(u64, [u8; 32])>().prop_map(|(transfer, sha256)| ClientFrame::ImageEnd { transfer, sha256 }),
             "\\PC{0,20}".prop_map(ClientFrame::ImageError),
             "\\PC{0,20}".prop_map(ClientFrame::HostNotice),
-            (any::<(u8, u64)>(), "\\PC{0,20}", bytes())
-                .prop_map(|((kind, request), ctx, body)| ClientFrame::AttachControl { kind, request, ctx, body }),
+            (any::<(u8, u64)>(), "\\PC{0,20}", bytes()).prop_map(|((kind, request), ctx, body)| ClientFrame::AttachControl {
+                kind,
+                request,
+                ctx,
+                body
+            }),
         ]
     }
 
@@ -800,25 +789,16 @@ mod tests {
             reason.prop_map(ServerFrame::Shutdown),
             Just(ServerFrame::Bell),
             "\\PC{0,40}".prop_map(ServerFrame::HostOpenUrl),
-            (any::<(u64, u64, bool, bool)>(), "\\PC{0,40}", "\\PC{0,40}").prop_map(
-                |((transfer, size, reveal, open), source, name)| ServerFrame::FileExportStart {
-                    transfer,
-                    size,
-                    reveal,
-                    open,
-                    source,
-                    name
-                }
-            ),
-            any::<(u64, u64, Vec<u8>)>()
-                .prop_map(|(transfer, offset, bytes)| ServerFrame::FileExportChunk { transfer, offset, bytes }),
+            (any::<(u64, u64, bool, bool)>(), "\\PC{0,40}", "\\PC{0,40}").prop_map(|((transfer, size, reveal, open), source, name)| {
+                ServerFrame::FileExportStart { transfer, size, reveal, open, source, name }
+            }),
+            any::<(u64, u64, Vec<u8>)>().prop_map(|(transfer, offset, bytes)| ServerFrame::FileExportChunk { transfer, offset, bytes }),
             any::<(u64, [u8; 32])>().prop_map(|(transfer, sha256)| ServerFrame::FileExportEnd { transfer, sha256 }),
             Just(ServerFrame::StageImageFromPath),
             Just(ServerFrame::PasteImage),
             Just(ServerFrame::StageImage),
             "\\PC{0,40}".prop_map(ServerFrame::HostRevealPath),
-            any::<(u64, u8)>()
-                .prop_map(|(request, result)| ServerFrame::AttachControlResponse { request, result }),
+            any::<(u64, u8)>().prop_map(|(request, result)| ServerFrame::AttachControlResponse { request, result }),
         ]
     }
 
@@ -861,10 +841,7 @@ mod tests {
 
     #[test]
     fn the_bytes_are_those_of_the_reference() {
-        assert_eq!(
-            ClientFrame::Resize { rows: 24, cols: 80 }.encode().unwrap(),
-            [0x02, 0, 0, 0, 4, 0, 24, 0, 80]
-        );
+        assert_eq!(ClientFrame::Resize { rows: 24, cols: 80 }.encode().unwrap(), [0x02, 0, 0, 0, 4, 0, 24, 0, 80]);
         assert_eq!(ServerFrame::Welcome { sessions: 1 }.encode().unwrap(), [0x81, 0, 0, 0, 4, 0, 0, 0, 1]);
         let hello = Hello {
             rows: 2,
@@ -873,11 +850,7 @@ mod tests {
             env: vec![("K".into(), "v".into())],
             focus: Some(7),
             foreground: Some([1, 2, 3]),
-            capabilities: Capabilities {
-                sync_output: Tri::On,
-                image_protocol: ImageProtocol::Kitty,
-                ..Default::default()
-            },
+            capabilities: Capabilities { sync_output: Tri::On, image_protocol: ImageProtocol::Kitty, ..Default::default() },
             ..Hello::default()
         };
         let frame = ClientFrame::Hello(Box::new(hello)).encode().unwrap();

@@ -26,7 +26,10 @@ impl Terminal {
     fn run(capsule: &Capsule, client: &str) -> Self {
         let pair = native_pty_system().openpty(PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 }).unwrap();
         let mut command = CommandBuilder::new("/bin/sh");
-        command.args(["-c", &format!("before=$(stty -g); {client}; echo \"code $?\"; [ \"$before\" = \"$(stty -g)\" ] && echo restored; read x")]);
+        command.args([
+            "-c",
+            &format!("before=$(stty -g); {client}; echo \"code $?\"; [ \"$before\" = \"$(stty -g)\" ] && echo restored; read x"),
+        ]);
         command.env("CAPSULE", BINARY);
         command.env("JACKIN_RUN_DIR", capsule.path("run"));
         command.env("TERM", "xterm-256color");
@@ -74,7 +77,10 @@ impl Terminal {
         let leave = text.rfind("\x1b[?1049l").expect("the alternate screen was left");
         assert!(leave > text.rfind("\x1b[?1049h").unwrap());
         for undone in ["\x1b[?1003l", "\x1b[?1006l", "\x1b[?2004l", "\x1b[?1004l", "\x1b[?25h"] {
-            assert!(text[..leave].rfind(undone) > text[..leave].rfind(&undone.replace('l', "h")).filter(|_| undone.ends_with('l')), "{undone:?}");
+            assert!(
+                text[..leave].rfind(undone) > text[..leave].rfind(&undone.replace('l', "h")).filter(|_| undone.ends_with('l')),
+                "{undone:?}"
+            );
         }
     }
 }
@@ -140,9 +146,8 @@ fn the_client_finds_the_mux_again() {
 fn a_client_that_is_terminated_leaves_the_terminal_clean() {
     let mut capsule = Capsule::start(SHELL_AGENT);
     let mut terminal = Terminal::run(&capsule, "\"$CAPSULE\" </dev/tty & echo $! > $JACKIN_RUN_DIR/client; wait $!");
-    let pid = eventually("the client's pid is known", || {
-        std::fs::read_to_string(capsule.path("run/client")).ok()?.trim().parse::<u32>().ok()
-    });
+    let pid =
+        eventually("the client's pid is known", || std::fs::read_to_string(capsule.path("run/client")).ok()?.trim().parse::<u32>().ok());
     terminal.wait_for("agent claude");
     kill("TERM", pid);
     terminal.wait_for("detached");

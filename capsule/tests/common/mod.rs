@@ -90,11 +90,17 @@ impl Capsule {
         self.attach_with(Hello::default())
     }
 
+    /// Attached means answered: a mux that is just dying may still take a connection.
     pub fn attach_with(&self, hello: Hello) -> Attached {
         let size = Size::clamped(hello.rows, hello.cols);
-        let mut attached = Attached { stream: self.connect(), terminal: Screen::new(size, Policy::default()), bytes_out: 0 };
-        attached.send(&ClientFrame::Hello(Box::new(hello)));
-        attached
+        let frame = ClientFrame::Hello(Box::new(hello)).encode().unwrap();
+        eventually("a client is answered", || {
+            let mut attached =
+                Attached { stream: self.connect(), terminal: Screen::new(size, Policy::default()), bytes_out: 0, first: None };
+            attached.stream.write_all(&frame).ok()?;
+            attached.first = Some(attached.next()?);
+            Some(attached)
+        })
     }
 
     pub fn attach_and_spawn(&self, spawn: Spawn) -> Attached {
@@ -194,6 +200,7 @@ pub struct Attached {
     pub stream: UnixStream,
     pub terminal: Screen,
     pub bytes_out: usize,
+    first: Option<ServerFrame>,
 }
 
 impl Attached {
@@ -207,6 +214,9 @@ impl Attached {
 
     /// The next frame, or nothing when the capsule has closed the connection.
     pub fn next(&mut self) -> Option<ServerFrame> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
         let mut header = [0; HEADER_LEN];
         match self.stream.read_exact(&mut header) {
             Ok(()) => {}
