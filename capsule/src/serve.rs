@@ -19,14 +19,13 @@ use crate::log::Log;
 use crate::mux::{ClientId, Effect, Ended, Input, Mux, Program, SESSION_UNSET, SessionId, Settings};
 use crate::paths::{Paths, policy_from_env, var};
 use crate::pty::{InputQueue, MAX_READ, Pty, SHELL};
-use crate::socket::{self, Event};
+use crate::socket::{self, Event, FLUSH, Outbox};
 use crate::spool::Spool;
 use crate::wire::ServerFrame;
 
 const TICK: Duration = Duration::from_micros(16_667);
 /// What a background process may still write to the terminal of an ended session.
 const DRAIN: Duration = Duration::from_millis(200);
-const FLUSH: Duration = Duration::from_secs(2);
 /// Client events in a row before terminals get a turn.
 const CLIENT_TURN: u32 = 32;
 /// A frame beyond this is dropped when the client does not read: only bells can come so far.
@@ -65,7 +64,7 @@ struct Serve {
     requests: mpsc::UnboundedSender<SpawnRequest>,
     pty_events: mpsc::Sender<PtyEvent>,
     terminals: BTreeMap<SessionId, Terminal>,
-    clients: BTreeMap<ClientId, mpsc::Sender<ServerFrame>>,
+    clients: BTreeMap<ClientId, Outbox>,
     questions: BTreeMap<ClientId, oneshot::Sender<Reply>>,
     tick_at: Option<Instant>,
     finish: Option<i32>,
@@ -353,10 +352,10 @@ impl Serve {
             }
             Effect::Send { client, frame } => {
                 let Some(outbox) = self.clients.get(&client) else { return };
-                if frame == ServerFrame::Bell && outbox.capacity() < SPARE_OUTBOX {
+                if frame == ServerFrame::Bell && outbox.frames.capacity() < SPARE_OUTBOX {
                     return;
                 }
-                if outbox.try_send(frame).is_err() {
+                if outbox.frames.try_send(frame).is_err() {
                     self.clients.remove(&client);
                 }
             }

@@ -172,7 +172,17 @@ fn sigterm_is_an_orderly_shutdown() {
     assert!(matches!(client.wait_for_shutdown(), ShutdownReason::Other(reason) if reason.contains("stopped")));
     assert_eq!(capsule.wait().code(), Some(0));
     assert!(!processes().iter().any(|p| p.pid == agent));
-    assert!(capsule.path("farewell").exists() || !capsule.log().contains("ended with 0"), "{}", capsule.log());
+    assert!(capsule.path("farewell").exists(), "the agent had no time to leave: {}", capsule.log());
+}
+
+#[test]
+fn a_shell_that_ignores_the_first_signal_is_hung_up() {
+    let mut capsule = Capsule::start(SHELL_AGENT);
+    capsule.attach().wait_for_text("agent claude");
+    capsule.attach_and_spawn(Spawn::Shell).wait_for("a prompt", |text| !text.trim().is_empty());
+    kill("TERM", capsule.pid());
+    assert_eq!(capsule.wait().code(), Some(0));
+    assert!(!capsule.log().contains("by signal 9"), "{}", capsule.log());
 }
 
 #[test]
