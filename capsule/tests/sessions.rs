@@ -232,6 +232,12 @@ fn sessions_are_many_and_the_focus_moves() {
     let Reply::SessionRead(read) = capsule.ask(r#"{"type":"session_read","session_id":3}"#) else { panic!() };
     assert!(read.text.contains("agent codex"));
 
+    // A new mux looks where the old one looked.
+    kill("KILL", capsule.mux_pid());
+    focused.wait_until_lost();
+    let mut focused = capsule.attach();
+    focused.wait_for_text("agent claude");
+
     // The focused one ends; the one before it is shown.
     focused.type_keys("exit 0\r");
     focused.wait_for_text("agent codex");
