@@ -162,6 +162,8 @@ pub enum Effect {
         size: Size,
         bytes: Vec<u8>,
     },
+    /// Remember, beyond this mux, that it was looked at last. Adopting goes in that order.
+    Focused(SessionId),
     /// Answered by `Drained` when it is an Output.
     Send {
         client: ClientId,
@@ -195,7 +197,6 @@ struct Session {
 
 struct Client {
     id: ClientId,
-    size: Size,
     keys: Keys,
     sync_output: bool,
     /// An Output is on its way; nothing more is drawn until it has left.
@@ -479,6 +480,7 @@ impl Mux {
         }
         self.focus_order.retain(|other| *other != id);
         self.focus_order.push(id);
+        self.effects.push(Effect::Focused(id));
         self.fit(id);
         self.draw();
     }
@@ -520,7 +522,6 @@ impl Mux {
         }
         self.client = Some(Client {
             id,
-            size: self.size,
             keys: Keys::new(self.settings.leader.as_deref()),
             sync_output: hello.capabilities.sync_output != Tri::Off,
             busy: false,
@@ -569,10 +570,9 @@ impl Mux {
                 }
             }
             ClientFrame::Resize { rows, cols } => {
-                client.size = Size::clamped(rows, cols);
                 // Resizing a terminal moves and cuts what it shows, each in its own way.
                 client.shown = None;
-                self.size = client.size;
+                self.size = Size::clamped(rows, cols);
                 if let Some(session) = self.focus_order.last().copied() {
                     self.fit(session);
                 }
