@@ -110,9 +110,10 @@ impl Live {
 
 impl Provider for Live {
     async fn observe(&self, graph: &Graph, scope: &Scope) -> Result<Observed, Diagnostics> {
-        let homes = self.host.observe(graph, scope, self.digest.clone()).await?;
+        let homes = self.host.observe(graph, scope, self.digest.clone());
+        let (homes, inventory) = futures_util::future::try_join(homes, self.engine.inventory(graph)).await?;
         let look = Look { graph, scope, digest: &*self.digest, sessions: &*self.capsules, homes: &homes.records };
-        let mut observed = self.engine.observe(&look).await?;
+        let mut observed = self.engine.observe(inventory, &look).await?;
         for (address, found) in homes.resources {
             observed.resources.entry(address).or_default().push(found);
         }

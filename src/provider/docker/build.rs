@@ -70,7 +70,7 @@ impl Engine {
             .buildargs(&build_args)
             .labels(&labels)
             .build();
-        let mut lines = Lines { report, last: VecDeque::new() };
+        let mut lines = Lines { report, last: VecDeque::new(), open: BTreeMap::new() };
         if self.connection.greeting.buildkit {
             match self.run(self.buildkit(tag, options.clone()), parcel.clone(), &mut lines).await {
                 // Nothing was said and nothing was built: the engine has no sessions after all.
@@ -110,8 +110,8 @@ impl Engine {
             match part {
                 Ok(info) => {
                     begun = true;
-                    if let Some(text) = info.stream.or(info.status) {
-                        lines.push(&text);
+                    if let Some(text) = info.stream.or(info.status.map(|status| status + "\n")) {
+                        lines.piece("", text.as_bytes());
                     }
                     if let Some(BuildInfoAux::BuildKit(state)) = info.aux {
                         for vertex in state.vertexes {
@@ -125,7 +125,7 @@ impl Engine {
                             *told = (*told).max(stage);
                         }
                         for log in state.logs {
-                            lines.push(&String::from_utf8_lossy(&log.msg));
+                            lines.piece(&log.vertex, &log.msg);
                         }
                     }
                 }
@@ -135,6 +135,7 @@ impl Engine {
                 }
             }
         }
+        lines.close();
         let packed = packing.await;
         match outcome {
             Ok(()) => Ok(()),
@@ -177,9 +178,29 @@ impl Failure {
 struct Lines<'a> {
     report: &'a dyn Fn(String),
     last: VecDeque<String>,
+    /// Lines that are not at their end yet, by who writes them.
+    open: BTreeMap<String, Vec<u8>>,
 }
 
 impl Lines<'_> {
+    /// A part of what one build step writes; parts end anywhere.
+    fn piece(&mut self, from: &str, bytes: &[u8]) {
+        let mut pending = self.open.remove(from).unwrap_or_default();
+        pending.extend_from_slice(bytes);
+        let whole = pending.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let rest = pending.split_off(whole);
+        self.push(&String::from_utf8_lossy(&pending));
+        if !rest.is_empty() {
+            self.open.insert(from.to_owned(), rest);
+        }
+    }
+
+    fn close(&mut self) {
+        for bytes in std::mem::take(&mut self.open).into_values() {
+            self.push(&String::from_utf8_lossy(&bytes));
+        }
+    }
+
     fn push(&mut self, text: &str) {
         for line in text.lines().map(|l| l.trim_end_matches('\r').trim_end()).filter(|l| !l.is_empty()) {
             if self.last.len() == KEPT_LINES {

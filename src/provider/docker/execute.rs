@@ -3,7 +3,7 @@
 //! In: specs, ids and names from the plan. Out: nothing, or why not. A name that is taken counts as done only when what bears it is
 //! ours, for the same address, made from the same spec.
 
-use super::observe::nano_cpus;
+use super::observe::{SWAP_UNLIMITED, UNLIMITED, limited, nano_cpus};
 use super::{Engine, Marks, doing, message, name_conflict, scrub, short_id, status};
 use crate::diagnostic::Diagnostic;
 use crate::provider::StepError;
@@ -298,7 +298,8 @@ impl Engine {
         }
     }
 
-    /// Docker can lift limits on memory and processes by -1, but not one on CPUs.
+    /// Docker has no word for lifting a limit. On processes -1 does it; on memory a number beyond all memory (-1 is refused, and
+    /// for swap not passed on to the kernel); on CPUs nothing does.
     pub async fn limit_container(&self, id: &str, limits: &Limits) -> Result<(), StepError> {
         let what = format!("Limiting container {}", short_id(id));
         let docker = &self.connection.docker;
@@ -314,15 +315,18 @@ impl Engine {
             .help("Have the container made anew: `jackin apply --replace ADDRESS`.")
             .into());
         }
-        let changed = |want: Option<i64>, had: Option<i64>| (want.unwrap_or(0) != had.unwrap_or(0).max(0)).then(|| want.unwrap_or(-1));
-        let memory = changed(limits.memory, host.memory);
+        let changed = |want: Option<i64>, had: Option<i64>, none: i64| {
+            let had = had.filter(|had| limited(*had));
+            (want != had).then(|| want.unwrap_or(none))
+        };
+        let memory = changed(limits.memory, host.memory, UNLIMITED);
         let update = ContainerUpdateBody {
             memory,
             // Swap must not be below memory; twice the memory is what the engine itself gives at creation.
-            memory_swap: memory.map(|m| if m > 0 { m.saturating_mul(2) } else { -1 }),
-            memory_reservation: changed(limits.memory_reservation, host.memory_reservation),
+            memory_swap: memory.map(|memory| if memory == UNLIMITED { SWAP_UNLIMITED } else { memory.saturating_mul(2) }),
+            memory_reservation: changed(limits.memory_reservation, host.memory_reservation, UNLIMITED),
             nano_cpus: limits.cpus.map(nano_cpus).filter(|n| *n != had_cpus),
-            pids_limit: changed(limits.pids, host.pids_limit),
+            pids_limit: changed(limits.pids, host.pids_limit, -1),
             ..Default::default()
         };
         docker.update_container(id, update).await.map_err(|e| doing(&what).failed(e))?;

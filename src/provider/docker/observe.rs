@@ -41,6 +41,12 @@ pub struct Look<'a> {
     pub homes: &'a [HomeRecord],
 }
 
+/// What the engine holds, before anything is matched: everything that can be asked without knowing the homes.
+pub struct Inventory {
+    lists: Lists,
+    images: Vec<(Address, Vec<Found>)>,
+}
+
 /// What the four lists returned.
 struct Lists {
     containers: Vec<ContainerSummary>,
@@ -49,8 +55,12 @@ struct Lists {
 }
 
 impl Engine {
-    pub async fn observe(&self, look: &Look<'_>) -> Result<Observed, Diagnostics> {
-        let (lists, images) = futures_util::future::try_join(self.lists(), self.images(look.graph)).await.map_err(|error| unseen(&error))?;
+    pub async fn inventory(&self, graph: &Graph) -> Result<Inventory, Diagnostics> {
+        let (lists, images) = futures_util::future::try_join(self.lists(), self.images(graph)).await.map_err(|error| unseen(&error))?;
+        Ok(Inventory { lists, images })
+    }
+
+    pub async fn observe(&self, Inventory { lists, images }: Inventory, look: &Look<'_>) -> Result<Observed, Diagnostics> {
         let mut observed = Observed::empty();
         observed.engine = Some(crate::observed::Engine { api_version: self.connection.api_version() });
         observed.resources.extend(images);
@@ -482,7 +492,7 @@ impl Seen<'_> {
                 None => {}
             }
         };
-        let positive = |value: Option<i64>| value.filter(|v| *v > 0).map(Value::from);
+        let positive = |value: Option<i64>| value.filter(|v| limited(*v)).map(Value::from);
         limit("memory", positive(host.memory));
         limit("memory_reservation", positive(host.memory_reservation));
         limit(
@@ -526,6 +536,16 @@ impl Seen<'_> {
             (_, false) => live.insert(field.to_owned(), is.into_iter().collect::<Vec<_>>().into()),
         };
     }
+}
+
+/// Stands for "no limit" on the memory of a living container; memory and swap together must be more.
+pub(super) const UNLIMITED: i64 = 1 << 62;
+/// The highest number of whole pages.
+pub(super) const SWAP_UNLIMITED: i64 = i64::MAX - 4095;
+
+/// A limit that limits anything.
+pub(super) fn limited(value: i64) -> bool {
+    value > 0 && value < UNLIMITED
 }
 
 pub(super) fn nano_cpus(cpus: f64) -> i64 {
