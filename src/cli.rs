@@ -1,1 +1,418 @@
+//! The command line: clap types only. What a flag means is decided by the command that takes it.
 
+use crate::config::{Agent, Profile};
+use crate::resource::Address;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "jackin",
+    version,
+    about = "Run AI coding agents in containers, by plan and apply",
+    long_about = "jackin runs AI coding agents at full speed inside Docker containers that see only what you mount.\n\n\
+        Every command compiles your workspaces and roles into one graph of resources, compares it with what Docker, git and the \
+        disk really hold, shows a plan that says why, and carries it out in dependency order.",
+    after_help = "Examples:\n  jackin plan                      preview what every workspace needs\n  jackin apply app                 launch what workspace `app` declares\n  jackin load agent-smith .        run a role on this folder and attach\n  jackin hardline app              come back to it\n  jackin eject app                 remove its containers\n\nExit codes: 0 done or nothing to do, 1 error, 2 wrong usage (or changes, with plan --detailed-exitcode), 130 cancelled.",
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// Write inputs, observation and plan into the run's diary, whole.
+    #[arg(long, global = true, env = "JACKIN_DEBUG", value_parser = clap::builder::FalseyValueParser::new())]
+    pub debug: bool,
+    /// Never use colour (also: NO_COLOR).
+    #[arg(long, global = true)]
+    pub no_color: bool,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what `apply` would do, and why.
+    Plan(PlanArgs),
+    /// Make what the workspaces declare real.
+    Apply(ApplyArgs),
+    /// Start a new instance of a role and attach to it.
+    Load(LoadArgs),
+    /// Come back to an instance: attach, restart, or rebuild round its saved state.
+    Hardline(HardlineArgs),
+    /// Remove an instance's containers, network and certificates; its durable home stays.
+    Eject(EjectArgs),
+    /// Eject every instance.
+    Exile(ExileArgs),
+    /// Show the instances and what state they are in.
+    #[command(visible_alias = "ps")]
+    Status(StatusArgs),
+    /// Walk from a resource to the lines of configuration that made it, and to all that depends on it.
+    Explain(ExplainArgs),
+    /// Print the graph of resources.
+    Graph(GraphArgs),
+    /// Save a snapshot of what exists, for planning elsewhere; it holds no secrets.
+    Observe(ObserveArgs),
+    /// Print a JSON Schema.
+    Schema(SchemaArgs),
+    /// Check the engine, the configuration and this machine.
+    Doctor(DoctorArgs),
+    /// Look at earlier runs.
+    #[command(subcommand)]
+    Runs(RunsCommand),
+    /// Manage saved workspaces.
+    #[command(subcommand)]
+    Workspace(WorkspaceCommand),
+    /// Print a shell completion script.
+    Completions {
+        shell: clap_complete::Shell,
+    },
+    /// Print a manual page, of the program or of one command.
+    Man {
+        /// The command, such as `workspace create`.
+        command: Vec<String>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PlanFormat {
+    Human,
+    Json,
+    Markdown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub enum Format {
+    #[default]
+    Human,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GraphFormat {
+    Dot,
+    Mermaid,
+    Json,
+}
+
+/// Which workspaces.
+#[derive(Debug, Clone, Args)]
+pub struct Selection {
+    /// Workspaces; none = the one whose folder this is, or all.
+    #[arg(value_name = "WORKSPACE")]
+    pub workspaces: Vec<String>,
+    /// Every saved workspace.
+    #[arg(long, conflicts_with = "workspaces")]
+    pub all: bool,
+}
+
+/// Answers to what roles ask for.
+#[derive(Debug, Clone, Args)]
+pub struct RoleAnswers {
+    /// Answer a role's question; repeat for several.
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = name_value)]
+    pub env: Vec<(String, String)>,
+}
+
+/// Where the facts come from.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Looking {
+    /// Ask no engine and no git remote; plan for an empty engine.
+    #[arg(long)]
+    pub offline: bool,
+    /// Plan against a snapshot made by `jackin observe` instead of the engine.
+    #[arg(long, value_name = "FILE", conflicts_with = "offline")]
+    pub observed: Option<PathBuf>,
+    /// `false` uses the last snapshot that jackin took and leaves role repos as they are.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub refresh: bool,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub struct Narrowing {
+    /// Only this resource and what it needs; repeat for several.
+    #[arg(long, value_name = "ADDRESS")]
+    pub target: Vec<Address>,
+    /// Make this resource anew although nothing asks for it; repeat for several.
+    #[arg(long, value_name = "ADDRESS")]
+    pub replace: Vec<Address>,
+    /// Build images anew.
+    #[arg(long)]
+    pub rebuild: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  jackin plan\n  jackin plan app --out app.plan\n  jackin plan --all --format markdown --detailed-exitcode\n  jackin plan --offline --format json       no engine needed, for CI\n  jackin plan --replay last                 the plan of an earlier --debug run, byte for byte")]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Save the plan for `jackin apply FILE`.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = PlanFormat::Human)]
+    pub format: PlanFormat,
+    /// Exit 2 when there are changes, 0 when there are none.
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+    /// Show reused resources and every field.
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Plan for `apply --prune`: instances that are no longer declared go.
+    #[arg(long)]
+    pub prune: bool,
+    #[command(flatten)]
+    pub looking: Looking,
+    #[command(flatten)]
+    pub narrowing: Narrowing,
+    #[command(flatten)]
+    pub answers: RoleAnswers,
+    /// Plan again from what an earlier `--debug` run recorded.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["workspaces", "all", "offline", "observed", "target", "replace", "prune"])]
+    pub replay: Option<String>,
+}
+
+/// How a plan is carried out.
+#[derive(Debug, Clone, Args)]
+pub struct Carrying {
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Allow what would be lost: live sessions, the private Docker's data.
+    #[arg(long)]
+    pub allow_loss: bool,
+    /// Show the plan and stop.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Steps at once.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    pub parallelism: u16,
+    /// Form of the dry run's plan, or of the report.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  jackin apply app\n  jackin apply --all --yes --prune\n  jackin plan app --out app.plan && jackin apply app.plan\n\nA saved plan is refused when the world has moved since it was made.")]
+pub struct ApplyArgs {
+    /// Workspaces, or one saved plan; none = the workspace whose folder this is, or all.
+    #[arg(value_name = "WORKSPACE|PLANFILE")]
+    pub what: Vec<String>,
+    /// Every saved workspace.
+    #[arg(long, conflicts_with = "what")]
+    pub all: bool,
+    /// Remove instances that are no longer declared.
+    #[arg(long)]
+    pub prune: bool,
+    #[command(flatten)]
+    pub narrowing: Narrowing,
+    #[command(flatten)]
+    pub answers: RoleAnswers,
+    #[command(flatten)]
+    pub carrying: Carrying,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  jackin load                        the role of the workspace whose folder this is\n  jackin load agent-smith .\n  jackin load agent-smith app --agent codex\n  jackin load acme/tools ~/src/app:/app --mount ~/data:/data:ro --yes --no-attach")]
+pub struct LoadArgs {
+    /// Role; none = the workspace's default or last one.
+    pub role: Option<String>,
+    /// A saved workspace, or a folder as PATH[:CONTAINER_PATH]; none = the workspace whose folder this is, else this folder.
+    pub target: Option<String>,
+    /// Further mount; repeat for several.
+    #[arg(long, value_name = "SRC[:DST][:ro]")]
+    pub mount: Vec<String>,
+    /// Agent of the first session.
+    #[arg(long, value_parser = agent)]
+    pub agent: Option<Agent>,
+    /// Branch of the role repository.
+    #[arg(long, value_name = "BRANCH")]
+    pub role_branch: Option<String>,
+    /// Build images anew and start a new instance.
+    #[arg(long)]
+    pub rebuild: bool,
+    #[arg(long, value_name = "PROFILE", value_parser = profile)]
+    pub docker_profile: Option<Profile>,
+    /// Leave it running in the background.
+    #[arg(long)]
+    pub no_attach: bool,
+    #[command(flatten)]
+    pub answers: RoleAnswers,
+    #[command(flatten)]
+    pub carrying: Carrying,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "SELECTOR is an instance (`app/default`), a workspace with one instance, an instance id, a container name or a role.\n\nExamples:\n  jackin hardline app\n  jackin hardline app --new --agent codex\n  jackin hardline app --inspect\n\nDetach with Ctrl+\\ d; everything goes on.")]
+pub struct HardlineArgs {
+    pub selector: Option<String>,
+    /// Show state and screen, then return.
+    #[arg(long, conflicts_with_all = ["new", "shell"])]
+    pub inspect: bool,
+    /// Open a new agent session.
+    #[arg(long, conflicts_with = "shell")]
+    pub new: bool,
+    /// Agent of the new session.
+    #[arg(long, requires = "new", value_parser = agent)]
+    pub agent: Option<Agent>,
+    /// Open a shell session.
+    #[arg(long)]
+    pub shell: bool,
+    #[command(flatten)]
+    pub carrying: Carrying,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  jackin eject app\n  jackin eject app/default --dry-run\n  jackin eject --all --yes")]
+pub struct EjectArgs {
+    /// Instance, workspace, instance id, container name or role.
+    #[arg(required_unless_present = "all")]
+    pub selector: Option<String>,
+    /// Every instance that SELECTOR fits, or every instance there is.
+    #[arg(long)]
+    pub all: bool,
+    /// Remove the durable home as well.
+    #[arg(long)]
+    pub purge: bool,
+    #[command(flatten)]
+    pub carrying: Carrying,
+}
+
+#[derive(Debug, Args)]
+pub struct ExileArgs {
+    #[command(flatten)]
+    pub carrying: Carrying,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Only this workspace or instance.
+    pub selector: Option<String>,
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  jackin explain capsule/app/default\n  jackin explain derived-image/agent-smith")]
+pub struct ExplainArgs {
+    /// KIND/NAME, as `jackin plan` and `jackin graph` show it.
+    pub address: Address,
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+    #[command(flatten)]
+    pub looking: Looking,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  jackin graph app --format dot | dot -Tsvg > app.svg\n  jackin graph --format mermaid")]
+pub struct GraphArgs {
+    #[command(flatten)]
+    pub selection: Selection,
+    #[arg(long, value_enum, default_value_t = GraphFormat::Dot)]
+    pub format: GraphFormat,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  jackin observe --out world.json && jackin plan --observed world.json")]
+pub struct ObserveArgs {
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Where to write it; none = standard output.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Which document; none = list them.
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RunsCommand {
+    /// The runs that are kept, newest first.
+    List {
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
+    },
+    /// What one run did, and how long it took.
+    Show {
+        /// Run id, the beginning of one, or `last`.
+        #[arg(default_value = "last")]
+        run: String,
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WorkspaceCommand {
+    /// Save a new workspace.
+    #[command(after_help = "Examples:\n  jackin workspace create app --workdir ~/src/app --mount ~/src/app --default-role agent-smith")]
+    Create(WorkspaceCreateArgs),
+    /// The saved workspaces.
+    List {
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
+    },
+    /// One workspace in full.
+    Show {
+        name: String,
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
+    },
+    /// Delete a workspace's file; its instances stay until ejected.
+    Remove {
+        name: String,
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
+        /// Say what would be removed and stop.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct WorkspaceCreateArgs {
+    pub name: String,
+    /// Folder in the container where sessions start.
+    #[arg(long, value_name = "PATH")]
+    pub workdir: String,
+    #[arg(long, value_name = "SRC[:DST][:ro]", required = true)]
+    pub mount: Vec<String>,
+    #[arg(long, value_name = "ROLE")]
+    pub allowed_role: Vec<String>,
+    #[arg(long, value_name = "ROLE")]
+    pub default_role: Option<String>,
+    #[arg(long, value_name = "AGENT", value_parser = agent)]
+    pub default_agent: Option<Agent>,
+    /// Isolation of the mount at DST: shared, worktree or clone.
+    #[arg(long, value_name = "DST=TYPE")]
+    pub mount_isolation: Vec<String>,
+    #[arg(long)]
+    pub keep_awake: bool,
+    #[arg(long)]
+    pub git_pull: bool,
+    /// Print the file and stop.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+fn agent(text: &str) -> Result<Agent, String> {
+    Agent::from_slug(text).ok_or_else(|| format!("agents are {}", Agent::ALL.map(Agent::slug).join(", ")))
+}
+
+fn profile(text: &str) -> Result<Profile, String> {
+    crate::config::file::parse_profile(text).ok_or_else(|| "profiles are locked, hardened, standard, compat".to_owned())
+}
+
+fn name_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        // The text may be a value by mistake, so it is not repeated.
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}

@@ -4,6 +4,7 @@
 //! Absent: credentials themselves; a fact about one is its keyed digest. Ordered maps only, so that equal facts give equal bytes.
 
 use crate::config::Agent;
+use crate::resource::InstanceRecord;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -66,9 +67,12 @@ pub struct Facts {
     pub git_user_name: String,
     #[serde(default)]
     pub git_user_email: String,
-    /// Answers to role prompts, from `--env NAME=VALUE` or a person: keyed digests by name.
+    /// The role manifests' variables as resolved for each instance, by instance key.
     #[serde(default)]
-    pub answers: BTreeMap<String, String>,
+    pub role_env: BTreeMap<String, BTreeMap<String, RoleValue>>,
+    /// What the instances' own records say, by instance key: names they already bear.
+    #[serde(default)]
+    pub records: BTreeMap<String, InstanceRecord>,
     /// Median duration of earlier steps in milliseconds, by `<effect> <kind>`, from the run history.
     #[serde(default)]
     pub history: BTreeMap<String, u64>,
@@ -187,6 +191,18 @@ pub enum RoleProblem {
     },
     /// Not in the cache and the run is offline.
     NotCached,
+}
+
+/// What became of one variable that a role declares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RoleValue {
+    /// An answer, or the default.
+    Set { digest: String },
+    /// A person skipped it, or it hangs on one that was skipped.
+    Skipped,
+    /// It asks for an answer and nobody could be asked.
+    Unanswered { prompt: String },
 }
 
 /// Credential files that agents.md §6 hands over under `sync`.

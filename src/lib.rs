@@ -4,8 +4,8 @@
 
 pub mod diagnostic;
 pub mod config;
-pub mod facts;
 pub mod resource;
+pub mod facts;
 pub mod graph;
 pub mod observed;
 pub mod plan;
@@ -13,9 +13,9 @@ pub mod walk;
 pub mod event;
 pub mod render;
 // ---- the line: everything above is plain values and functions, everything below touches the world ----
+pub mod journal;
 pub mod gather;
 pub mod provider;
-pub mod journal;
 pub mod apply;
 pub mod attach;
 pub mod cli;

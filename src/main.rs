@@ -1,1 +1,5 @@
-fn main() {}
+//! Parses arguments, runs one command, turns its outcome into an exit code.
+
+fn main() {
+    std::process::exit(jackin::command::main());
+}

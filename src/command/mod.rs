@@ -1,1 +1,94 @@
+//! One verb, one file. This file parses the command line and hands it over.
 
+mod apply;
+mod doctor;
+mod eject;
+mod explain;
+mod graph;
+mod hardline;
+mod live;
+mod load;
+mod meta;
+mod observe;
+mod plan;
+mod run;
+mod runs;
+mod select;
+mod status;
+mod ui;
+mod workspace;
+
+use crate::cli::{Cli, Command};
+use clap::Parser;
+use run::Run;
+use ui::Ui;
+
+/// Runs one command; the result is the exit code.
+pub fn main() -> i32 {
+    let cli = Cli::parse();
+    let ui = Ui::new(cli.no_color);
+    let Some(command) = cli.command else {
+        ui.result(&meta::help());
+        return ui::DONE;
+    };
+    // These need nothing of this machine and leave no diary.
+    match command {
+        Command::Schema(args) => return meta::said(&ui, meta::schema(&ui, &args)),
+        Command::Completions { shell } => return meta::said(&ui, meta::completions(shell)),
+        Command::Man { command } => return meta::said(&ui, meta::man(&command)),
+        _ => {}
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            ui.talk(&format!("jackin: the runtime cannot start: {error}"));
+            return ui::ERROR;
+        }
+    };
+    let code = runtime.block_on(dispatch(ui, cli.debug, command));
+    // A question that nobody answered may still sit in a blocking thread.
+    runtime.shutdown_background();
+    code
+}
+
+async fn dispatch(ui: Ui, debug: bool, command: Command) -> i32 {
+    let mut run = Run::start(ui, debug, verb(&command));
+    let result = match command {
+        Command::Plan(args) => plan::run(&mut run, args).await,
+        Command::Apply(args) => apply::run(&mut run, args).await,
+        Command::Load(args) => load::run(&mut run, args).await,
+        Command::Hardline(args) => hardline::run(&mut run, args).await,
+        Command::Eject(args) => eject::run(&mut run, args).await,
+        Command::Exile(args) => eject::exile(&mut run, args).await,
+        Command::Status(args) => status::run(&mut run, args).await,
+        Command::Explain(args) => explain::run(&mut run, args).await,
+        Command::Graph(args) => graph::run(&mut run, args).await,
+        Command::Observe(args) => observe::run(&mut run, args).await,
+        Command::Doctor(args) => doctor::run(&mut run, args).await,
+        Command::Runs(args) => runs::run(&mut run, args),
+        Command::Workspace(args) => workspace::run(&mut run, args).await,
+        Command::Schema(_) | Command::Completions { .. } | Command::Man { .. } => unreachable!("BUG: handled before"),
+    };
+    run.finish(result)
+}
+
+fn verb(command: &Command) -> &'static str {
+    match command {
+        Command::Plan(_) => "plan",
+        Command::Apply(_) => "apply",
+        Command::Load(_) => "load",
+        Command::Hardline(_) => "hardline",
+        Command::Eject(_) => "eject",
+        Command::Exile(_) => "exile",
+        Command::Status(_) => "status",
+        Command::Explain(_) => "explain",
+        Command::Graph(_) => "graph",
+        Command::Observe(_) => "observe",
+        Command::Schema(_) => "schema",
+        Command::Doctor(_) => "doctor",
+        Command::Runs(_) => "runs",
+        Command::Workspace(_) => "workspace",
+        Command::Completions { .. } => "completions",
+        Command::Man { .. } => "man",
+    }
+}

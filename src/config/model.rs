@@ -122,6 +122,14 @@ pub enum DirtyExit {
     Discard,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TelemetryLevel {
+    Info,
+    Debug,
+    Trace,
+}
+
 /// The value of one env entry. A literal may be a credential, so it is held as one.
 #[derive(Debug, Clone)]
 pub enum EnvValue {
@@ -215,6 +223,8 @@ pub struct Global {
     pub dco: bool,
     pub dirty_exit_policy: Option<Located<DirtyExit>>,
     pub role_repo_refresh_ttl_seconds: Option<Located<u64>>,
+    pub telemetry_level: Option<Located<TelemetryLevel>>,
+    pub telemetry_categories: Vec<String>,
 }
 
 #[derive(Debug, Clone)]

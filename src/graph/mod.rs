@@ -3,6 +3,12 @@
 //! Serialisable, so that a run can be replayed elsewhere. petgraph stays inside this module. Absent: what exists.
 
 mod context;
+pub mod derived;
+pub mod build;
+pub mod names;
+pub mod role;
+pub mod role_repo;
+pub mod want;
 
 pub use context::{BuildContext, ContextFile, RepoFiles};
 

@@ -251,6 +251,10 @@ impl Planner<'_> {
 
     /// Things of ours that the graph does not hold.
     fn decide_undeclared(&mut self, diagnostics: &mut Vec<Diagnostic>) {
+        // A graph that could not be built whole says nothing about what is no longer wanted.
+        if diagnostics.iter().any(Diagnostic::is_error) {
+            return;
+        }
         let undeclared: Vec<(&Address, &Vec<Found>)> = self
             .observed
             .resources

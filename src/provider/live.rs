@@ -1,1 +1,184 @@
+//! The real world behind `Provider`: sends each kind to the engine or to this host.
+//!
+//! In: what cannot be found out here, as `LiveParts` (credentials, git, sessions of a capsule, build contexts). Out: observations
+//! and carried-out effects. Absent: decisions; an effect already says all.
 
+use super::docker::{Engine, Look};
+use super::endpoint::Connection;
+use super::host::Host;
+use super::{Provider, StepError, Task};
+use crate::config::Agent;
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::facts::Facts;
+use crate::graph::{BuildContext, Graph};
+use crate::observed::Observed;
+use crate::plan::{Effect, Scope};
+use crate::resource::{Address, Binary, Checkout, RoleRepo, SecretSource, Spec};
+use secrecy::{SecretSlice, SecretString};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// An answer that takes a while.
+pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// Finds the value behind a reference. Values go into containers and nowhere else.
+pub trait Vault {
+    fn value<'a>(&'a self, source: &'a SecretSource) -> Later<'a, Result<SecretString, Diagnostic>>;
+}
+
+/// Talks to the capsule inside a running container.
+pub trait Capsules {
+    /// Live sessions; `None` = it could not be asked.
+    fn sessions<'a>(&'a self, container: &'a str) -> Later<'a, Option<u32>>;
+
+    /// Does its control socket answer? `socket` is where the socket lies on this host, when host and engine share a kernel.
+    fn ready<'a>(&'a self, container: &'a str, socket: Option<&'a Path>) -> Later<'a, bool> {
+        let _ = container;
+        Box::pin(async move {
+            match socket {
+                Some(path) => tokio::net::UnixStream::connect(path).await.is_ok(),
+                None => false,
+            }
+        })
+    }
+}
+
+/// Git, downloads and credential files: what comes onto this host from elsewhere.
+pub trait Sources {
+    /// Tar of a cached clone's files at a commit.
+    fn archive<'a>(&'a self, cache: &'a str, commit: &'a str) -> Later<'a, Result<Vec<u8>, Diagnostic>>;
+
+    /// Moves the cached clone's working tree to the pinned commit.
+    fn check_out<'a>(&'a self, repo: &'a RoleRepo) -> Later<'a, Result<(), Diagnostic>>;
+
+    /// Puts a program into the cache.
+    fn download<'a>(
+        &'a self,
+        address: &'a Address,
+        binary: &'a Binary,
+        report: &'a dyn Fn(String),
+    ) -> Later<'a, Result<(), Diagnostic>>;
+
+    /// Content of one hand-off file, `file` being its path below the instance's state folder; `None` = the host has none (any more).
+    fn credential<'a>(&'a self, agent: Agent, file: &'a str) -> Later<'a, Result<Option<SecretSlice<u8>>, Diagnostic>>;
+
+    /// Makes the isolated checkout of a mount's source; one that is there is taken as it is.
+    fn make_checkout<'a>(&'a self, checkout: &'a Checkout) -> Later<'a, Result<(), Diagnostic>>;
+
+    /// Removes an isolated checkout, and whatever the repository remembers of it.
+    fn remove_checkout<'a>(&'a self, path: &'a Path) -> Later<'a, Result<(), Diagnostic>>;
+}
+
+/// What the live provider needs from its surroundings.
+pub struct LiveParts {
+    pub facts: Arc<Facts>,
+    pub connection: Connection,
+    pub contexts: BTreeMap<Address, BuildContext>,
+    pub vault: Box<dyn Vault>,
+    pub capsules: Box<dyn Capsules>,
+    pub sources: Box<dyn Sources>,
+    /// The keyed digest that facts show credentials by.
+    pub digest: Arc<dyn Fn(&[u8]) -> String + Send + Sync>,
+    /// Now, RFC 3339 in UTC; only instance records have it.
+    pub now: Box<dyn Fn() -> String>,
+}
+
+pub struct Live {
+    engine: Engine,
+    host: Host,
+    contexts: BTreeMap<Address, BuildContext>,
+    vault: Box<dyn Vault>,
+    capsules: Box<dyn Capsules>,
+    sources: Box<dyn Sources>,
+    digest: Arc<dyn Fn(&[u8]) -> String + Send + Sync>,
+    now: Box<dyn Fn() -> String>,
+}
+
+impl Live {
+    pub fn new(parts: LiveParts) -> Self {
+        let LiveParts { facts, connection, contexts, vault, capsules, sources, digest, now } = parts;
+        Self { engine: Engine { connection, facts: facts.clone() }, host: Host { facts }, contexts, vault, capsules, sources, digest, now }
+    }
+
+    pub fn connection(&self) -> &Connection {
+        &self.engine.connection
+    }
+}
+
+impl Provider for Live {
+    async fn observe(&self, graph: &Graph, scope: &Scope) -> Result<Observed, Diagnostics> {
+        let homes = self.host.observe(graph, scope, self.digest.clone()).await?;
+        let look = Look { graph, scope, digest: &*self.digest, sessions: &*self.capsules, homes: &homes.records };
+        let mut observed = self.engine.observe(&look).await?;
+        for (address, found) in homes.resources {
+            observed.resources.entry(address).or_default().push(found);
+        }
+        Ok(observed)
+    }
+
+    async fn execute(&self, task: &Task, report: &dyn Fn(String)) -> Result<(), StepError> {
+        let address = &task.step.address;
+        let result = match (&task.step.effect, &task.spec) {
+            (Effect::CheckOut, Some(Spec::RoleRepo(repo))) => self.sources.check_out(repo).await.map_err(StepError::from),
+            (Effect::RepairBinary, Some(Spec::AgentBinary(binary) | Spec::CapsuleBinary(binary))) => self.host.repair(binary).await,
+            (Effect::Download, Some(Spec::AgentBinary(binary) | Spec::CapsuleBinary(binary))) => {
+                self.sources.download(address, binary, report).await.map_err(StepError::from)
+            }
+            (Effect::Pull, Some(Spec::Image(image))) => self.engine.pull(image, report).await,
+            (Effect::Build, Some(spec)) => match self.contexts.get(address) {
+                Some(context) => self.engine.build(address, spec, context, &*self.sources, report).await,
+                None => Err(mismatched(task)),
+            },
+            (Effect::WriteHome, Some(Spec::Home(home))) => self.host.write_home(home, &*self.sources, (self.now)()).await,
+            (Effect::WriteHome, Some(Spec::Checkout(checkout))) => {
+                let made = self.sources.make_checkout(checkout).await;
+                match made {
+                    Ok(()) => self.host.record_checkout(address, checkout).await,
+                    Err(diagnostic) => Err(diagnostic.into()),
+                }
+            }
+            (Effect::RemoveHome { path }, _) => self.host.remove_home(path, address, &*self.sources, (self.now)()).await,
+            (Effect::CreateNetwork, Some(spec @ Spec::Network(network))) => self.engine.create_network(address, spec, network).await,
+            (Effect::RemoveNetwork { id }, _) => self.engine.remove_network(id).await,
+            (Effect::CreateVolume, Some(spec @ Spec::Certs(certs))) => self.engine.create_volume(address, spec, certs).await,
+            (Effect::RemoveVolume { name }, _) => self.engine.remove_volume(name).await,
+            (Effect::CreateContainer, Some(spec @ (Spec::Sidecar(_) | Spec::Capsule(_)))) => {
+                self.engine.create_container(address, spec, &*self.vault).await
+            }
+            (Effect::StartContainer { name }, _) => self.engine.start_container(name).await,
+            (Effect::UnpauseContainer { id }, _) => self.engine.unpause_container(id).await,
+            (Effect::AwaitReady, Some(Spec::Sidecar(sidecar))) => self.engine.await_sidecar(sidecar).await,
+            (Effect::AwaitReady, Some(Spec::Capsule(capsule))) => self.engine.await_capsule(capsule, &*self.capsules).await,
+            (Effect::RenameContainer { id, to }, _) => self.engine.rename_container(id, to).await,
+            (Effect::ConnectNetwork { id, network }, _) => self.engine.connect_network(id, network).await,
+            (Effect::LimitContainer { id }, Some(Spec::Capsule(capsule))) => self.engine.limit_container(id, &capsule.limits).await,
+            (Effect::RemoveContainer { id }, _) => self.engine.remove_container(id).await,
+            (Effect::Claim { name }, _) => self.engine.claim(address.kind, name).await,
+            (
+                Effect::CheckOut
+                | Effect::RepairBinary
+                | Effect::Download
+                | Effect::Pull
+                | Effect::Build
+                | Effect::WriteHome
+                | Effect::CreateNetwork
+                | Effect::CreateVolume
+                | Effect::CreateContainer
+                | Effect::AwaitReady
+                | Effect::LimitContainer { .. },
+                _,
+            ) => Err(mismatched(task)),
+        };
+        result.map_err(|error| StepError { diagnostic: error.diagnostic.on(address), ..error })
+    }
+}
+
+/// A plan that this jackin's planner would not have made.
+fn mismatched(task: &Task) -> StepError {
+    Diagnostic::error("plan.bad_step", "A step of the plan makes no sense", format!("{} has nothing to work from.", task.step.id))
+        .help("Make the plan again with this version of jackin.")
+        .into()
+}

@@ -127,7 +127,7 @@ impl FromStr for Address {
         let error = || ParseAddressError(text.to_owned());
         let (kind, name) = text.split_once('/').ok_or_else(error)?;
         let kind = Kind::ALL.into_iter().find(|k| k.as_str() == kind).ok_or_else(error)?;
-        if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        if name.trim().is_empty() || name.trim() != name || name.chars().any(char::is_control) {
             return Err(error());
         }
         Ok(Address::new(kind, name))
@@ -153,6 +153,6 @@ impl schemars::JsonSchema for Address {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string", "pattern": format!("^({})/\\S+$", Kind::ALL.map(Kind::as_str).join("|")) })
+        schemars::json_schema!({ "type": "string", "pattern": format!("^({})/\\S", Kind::ALL.map(Kind::as_str).join("|")) })
     }
 }

@@ -176,6 +176,10 @@ pub struct InstanceRecord {
     pub certs_volume: Option<String>,
     /// From a workspace file, or loaded ad hoc.
     pub declared: bool,
+    /// An ad hoc load of a folder: its workdir and mounts as `SRC:DST[:ro]`, home as `~`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ad_hoc_mounts: Vec<String>,
+    pub workdir: String,
 }
 
 /// The durable home and the runtime files of one instance on this host.

@@ -1,0 +1,385 @@
+//! Sessions from start to end, through a real init, a real mux and real terminals.
+
+mod common;
+
+use std::io::{Read, Write};
+
+use common::{Capsule, SHELL_AGENT, eventually, kill, processes, resident_kb};
+use jackin_capsule::control::Reply;
+use jackin_capsule::wire::{ClientFrame, Ctx, Hello, ServerFrame, ShutdownReason, Spawn};
+
+#[test]
+fn typing_is_echoed_and_the_model_reaches_the_agent() {
+    let capsule = Capsule::start(SHELL_AGENT);
+    let mut client = capsule.attach();
+    assert!(matches!(client.next(), Some(ServerFrame::Welcome { .. })));
+    client.wait_for_text("agent claude args --model opus");
+    client.type_keys("echo $((40+2))-$TERM-$COLORTERM-$JACKIN_SESSION_ID-$JACKIN_AUTH_MODE-$PWD\r");
+    client.wait_for_text("42-xterm-256color-truecolor-1-sync-");
+    client.type_keys("[ \"$PWD\" -ef \"$HOME/work\" ] && echo in-the-work''dir\r");
+    client.wait_for_text("in-the-workdir");
+}
+
+#[test]
+fn a_resize_reaches_the_program_and_the_repaint_has_the_new_size() {
+    let capsule = Capsule::start("trap 'stty size' WINCH\nstty size\nwhile :; do read line; done");
+    let mut client = capsule.attach_with(Hello { rows: 20, cols: 70, ..Hello::default() });
+    client.wait_for_text("20 70");
+    client.terminal.resize(jackin_capsule::screen::Size { rows: 33, cols: 111 });
+    client.send(&ClientFrame::Resize { rows: 33, cols: 111 });
+    client.wait_for_text("33 111");
+}
+
+#[test]
+fn sizes_beyond_reason_are_cut() {
+    let capsule = Capsule::start("stty size; exec cat");
+    let mut client = capsule.attach_with(Hello { rows: u16::MAX, cols: u16::MAX, ..Hello::default() });
+    client.terminal.resize(jackin_capsule::screen::Size { rows: 500, cols: 1000 });
+    client.type_keys("still here\r");
+    client.wait_for_text("still here");
+    client.terminal.resize(jackin_capsule::screen::Size { rows: 6, cols: 3 });
+    client.send(&ClientFrame::Resize { rows: 0, cols: 0 });
+    client.type_keys("ok\r");
+    client.wait_for_text("ok");
+}
+
+#[test]
+fn detaching_keeps_everything_and_the_next_client_sees_it() {
+    let mut capsule = Capsule::start(SHELL_AGENT);
+    let mut first = capsule.attach();
+    first.wait_for_text("agent claude");
+    first.type_keys("printf '\\033]2;the title\\007\\033[1;31mmark%s\\033[m\\n' er; KEPT=kept-value\r");
+    first.wait_for_text("marker");
+    first.type_keys("\x1cd");
+    assert_eq!(first.wait_for_shutdown(), ShutdownReason::Detached);
+    capsule.assert_running();
+
+    let mut second = capsule.attach();
+    second.wait_for_text("marker");
+    assert_eq!(second.terminal.text(), first.terminal.text());
+    assert_eq!(second.terminal.title(), "the title");
+    second.type_keys("echo $KEPT\r");
+    second.wait_for_text("kept-value");
+    second.send(&ClientFrame::Detach);
+    assert_eq!(second.wait_for_shutdown(), ShutdownReason::Detached);
+    capsule.assert_running();
+}
+
+#[test]
+fn a_new_client_takes_over() {
+    let capsule = Capsule::start(SHELL_AGENT);
+    let mut first = capsule.attach();
+    first.wait_for_text("agent claude");
+    let mut second = capsule.attach();
+    assert_eq!(first.wait_for_shutdown(), ShutdownReason::TakenOver);
+    second.wait_for_text("agent claude");
+    second.type_keys("echo st''ill\r");
+    second.wait_for_text("still");
+}
+
+#[test]
+fn kill_nine_of_the_mux_loses_no_session_and_no_screen() {
+    let mut capsule = Capsule::start(SHELL_AGENT);
+    let mut client = capsule.attach();
+    client.wait_for_text("agent claude");
+    client.type_keys("KEPT=still-known; echo be''fore the crash\r");
+    client.wait_for_text("before the crash");
+    let agent = session_process(&capsule);
+    for round in 0..3 {
+        let mux = capsule.mux_pid();
+        kill("KILL", mux);
+        client.wait_until_lost();
+        client = capsule.attach();
+        client.wait_for_text("before the crash");
+        client.type_keys(&format!("echo $KEPT-{round}\r"));
+        client.wait_for_text(&format!("still-known-{round}"));
+        assert_ne!(capsule.mux_pid(), mux);
+    }
+    assert_eq!(session_process(&capsule), agent);
+    capsule.assert_running();
+    assert!(capsule.log().contains("by signal 9; 1 sessions live on"));
+    // The new mux has the whole table: it knows when the last session ends, and how.
+    client.type_keys("exit 5\r");
+    assert_eq!(client.wait_for_shutdown(), ShutdownReason::SessionEnded(Some(5)));
+    assert_eq!(capsule.wait().code(), Some(0));
+}
+
+#[test]
+fn a_flood_survives_the_mux_in_order() {
+    let capsule = Capsule::start("read x; seq 1 400000; exec cat");
+    let mut client = capsule.attach();
+    client.type_keys("\r");
+    for _ in 0..3 {
+        client.wait_for("some numbers", |text| text.lines().filter(|line| line.parse::<u32>().is_ok()).count() > 10);
+        kill("KILL", capsule.mux_pid());
+        client.wait_until_lost();
+        client = capsule.attach();
+    }
+    client.wait_for_text("400000");
+    // 24 rows: the last numbers, and the empty row of the cursor.
+    let expected: String = (399_978..=400_000).map(|n| format!("{n}\n")).collect();
+    assert_eq!(client.terminal.text().trim_end(), expected.trim_end());
+}
+
+#[test]
+fn a_screen_behind_an_editor_survives_the_mux() {
+    let capsule = Capsule::start("printf 'main screen\\n'; printf '\\033[?1049h\\033[Hinside'; read x; printf '\\033[?1049l'; exec cat");
+    capsule.attach().wait_for_text("inside");
+    kill("KILL", capsule.mux_pid());
+    let mut client = capsule.attach();
+    client.wait_for_text("inside");
+    client.type_keys("\r");
+    client.wait_for_text("main screen");
+}
+
+#[test]
+fn a_session_that_ends_while_the_mux_is_dead_still_ends_the_container() {
+    let mut capsule = Capsule::start("read x; exit 0");
+    capsule.attach().wait_for("anything", |_| true);
+    let agent = session_process(&capsule);
+    kill("STOP", capsule.mux_pid());
+    kill("KILL", agent);
+    kill("KILL", capsule.mux_pid());
+    assert_eq!(capsule.wait().code(), Some(0));
+}
+
+#[test]
+fn the_last_session_ends_the_container_after_its_final_frame() {
+    let mut capsule = Capsule::start("read x; seq 1 20000; echo the last words; exit 3");
+    let mut client = capsule.attach();
+    client.wait_for("anything", |_| true);
+    client.type_keys("\r");
+    assert_eq!(client.wait_for_shutdown(), ShutdownReason::SessionEnded(Some(3)));
+    assert!(client.terminal.text().contains("20000\nthe last words"), "{}", client.terminal.text());
+    assert_eq!(capsule.wait().code(), Some(0));
+}
+
+#[test]
+fn an_agent_that_fails_unseen_leaves_its_screen_in_the_log() {
+    let mut capsule = Capsule::start("echo cannot find my brain; exit 9");
+    assert_eq!(capsule.wait().code(), Some(0));
+    assert!(capsule.stderr().contains("ended with 9"), "{}", capsule.stderr());
+    assert!(capsule.stderr().contains("cannot find my brain"));
+}
+
+#[test]
+fn sigterm_is_an_orderly_shutdown() {
+    let mut capsule = Capsule::start("trap 'echo bye > $HOME/farewell; exit 0' TERM; echo ready; while :; do sleep 1 & wait $!; done");
+    let mut client = capsule.attach();
+    client.wait_for_text("ready");
+    let agent = session_process(&capsule);
+    kill("TERM", capsule.pid());
+    assert!(matches!(client.wait_for_shutdown(), ShutdownReason::Other(reason) if reason.contains("stopped")));
+    assert_eq!(capsule.wait().code(), Some(0));
+    assert!(!processes().iter().any(|p| p.pid == agent));
+    assert!(capsule.path("farewell").exists() || !capsule.log().contains("ended with 0"), "{}", capsule.log());
+}
+
+#[test]
+fn a_session_deaf_to_every_signal_does_not_hold_up_the_shutdown() {
+    let mut capsule = Capsule::start("trap '' TERM HUP INT; echo deaf; while :; do sleep 1; done");
+    capsule.attach().wait_for_text("deaf");
+    kill("INT", capsule.pid());
+    assert_eq!(capsule.wait().code(), Some(0));
+}
+
+#[test]
+fn no_zombies() {
+    let capsule = Capsule::start(SHELL_AGENT);
+    let mut client = capsule.attach();
+    client.wait_for_text("agent claude");
+    // Each of these loses its parent while alive and dies as init's child.
+    client.type_keys("for i in 1 2 3 4 5; do sh -c 'sleep 0.1 & echo $! >> $HOME/orphans'; done; echo all laun''ched\r");
+    client.wait_for_text("all launched");
+    let orphans: Vec<u32> = std::fs::read_to_string(capsule.path("orphans")).unwrap().lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(orphans.len(), 5);
+    eventually("all orphans are reaped", || (!processes().iter().any(|p| orphans.contains(&p.pid))).then_some(()));
+    let mut other = capsule.attach_and_spawn(Spawn::Shell);
+    other.type_keys("exit 0\r");
+    eventually("the shell has ended", || capsule.log().contains("session 2 ended").then_some(()));
+    eventually("no child of init is a zombie", || (!processes().iter().any(|p| p.parent == capsule.pid() && p.state == 'Z')).then_some(()));
+}
+
+#[test]
+fn sessions_are_many_and_the_focus_moves() {
+    let capsule = Capsule::start(SHELL_AGENT);
+    capsule.attach().wait_for_text("agent claude");
+    let mut shell = capsule.attach_and_spawn(Spawn::Shell);
+    // A shell has no agent, and nothing of PID 1's that is not its business.
+    shell.type_keys("echo \"<$JACKIN_AGENT$JACKIN_AUTH_MODE$JACKIN_CAPSULE_FORCE_DAEMON>\" $JACKIN_SESSION_ID\r");
+    shell.wait_for_text("<> 2");
+    let env = vec![("GIT_AUTHOR_NAME".to_owned(), "Ada".to_owned()), ("LD_PRELOAD".to_owned(), "evil".to_owned())];
+    let mut codex = capsule.attach_with(Hello { spawn: Spawn::Agent("codex".into()), env, ..Hello::default() });
+    codex.wait_for_text("agent codex");
+    codex.type_keys("echo \"<$GIT_AUTHOR_NAME|$LD_PRELOAD>\"\r");
+    codex.wait_for_text("<Ada|>");
+
+    let mut focused = capsule.attach_with(Hello { focus: Some(1), ..Hello::default() });
+    focused.wait_for_text("agent claude");
+    let Reply::SessionList { sessions } = capsule.ask(r#"{"ctx":{"v":1},"msg":{"type":"status"}}"#) else { panic!() };
+    let rows: Vec<_> = sessions.iter().map(|s| (s.id, s.label.as_str(), s.agent.as_deref(), s.active)).collect();
+    assert_eq!(rows, [(1, "Claude", Some("claude"), true), (2, "shell", None, false), (3, "Codex", Some("codex"), false)]);
+    let Reply::SessionRead(read) = capsule.ask(r#"{"type":"session_read","session_id":3}"#) else { panic!() };
+    assert!(read.text.contains("agent codex"));
+
+    // The focused one ends; the one before it is shown.
+    focused.type_keys("exit 0\r");
+    focused.wait_for_text("agent codex");
+    let Reply::AgentRegistry { records } = capsule.ask(r#"{"ctx":{"v":1,"session_id":"2"},"msg":{"type":"agents"}}"#) else { panic!() };
+    let rows: Vec<_> = records.iter().map(|r| (r.status.as_str(), r.exited_at.is_some(), r.is_self)).collect();
+    assert_eq!(rows, [("exited", true, false), ("running", false, true), ("running", false, false)]);
+    let mut names: Vec<_> = records.iter().map(|r| &r.codename).collect();
+    names.dedup();
+    assert_eq!(names.len(), 3);
+}
+
+#[test]
+fn queries_are_answered_without_a_client() {
+    let capsule = Capsule::start(
+        "stty raw -echo; printf '\\033[6n'; a=$(dd bs=1 count=6 2>/dev/null | od -An -c | tr -d ' \\n'); stty sane; echo \"got $a\"; exec cat",
+    );
+    eventually("the answer is on the screen", || match capsule.ask(r#"{"type":"session_read"}"#) {
+        Reply::SessionRead(screen) => screen.text.contains("got 033[1;1R").then_some(()),
+        _ => None,
+    });
+}
+
+#[test]
+fn a_missing_workdir_is_said_and_survived() {
+    let capsule = Capsule::start(SHELL_AGENT);
+    capsule.attach().wait_for_text("agent claude");
+    std::fs::remove_dir(capsule.path("work")).unwrap();
+    let mut client = capsule.attach_and_spawn(Spawn::Agent("codex".into()));
+    client.wait_for_text("starting in / instead");
+    client.type_keys("pwd | sed s/^/at/\r");
+    client.wait_for_text("at/");
+}
+
+#[test]
+fn a_hello_of_another_version_is_told_so() {
+    let capsule = Capsule::start("exec cat");
+    let ctx = Ctx { v: 2, ..Ctx::default() };
+    let mut client = capsule.attach_with(Hello { ctx, ..Hello::default() });
+    assert!(matches!(client.wait_for_shutdown(), ShutdownReason::Other(text) if text.contains("version 2")));
+}
+
+#[test]
+fn what_is_typed_before_the_session_is_there_is_for_it() {
+    let capsule = Capsule::start("read x; echo first got $x; exec cat");
+    let mut client = capsule.attach();
+    client.type_keys("early\r");
+    client.wait_for_text("first got early");
+    let mut second = capsule.attach_and_spawn(Spawn::Agent("codex".into()));
+    second.type_keys("later\r");
+    second.wait_for_text("first got later");
+}
+
+#[test]
+fn a_client_that_does_not_read_slows_nobody_and_costs_no_memory() {
+    let capsule = Capsule::start("read x; seq 1 2000000; touch $HOME/flooded; exec cat");
+    let mut client = capsule.attach();
+    client.wait_for("anything", |_| true);
+    client.type_keys("\r");
+    eventually("the flood runs to its end", || capsule.path("flooded").exists().then_some(()));
+    assert!(resident_kb(capsule.mux_pid()) < 40_000, "{} KB", resident_kb(capsule.mux_pid()));
+    client.wait_for_text("2000000");
+    assert!(client.bytes_out < 15_000_000 / 4, "{} bytes were sent for 15 MB", client.bytes_out);
+    client.type_keys("and on\r");
+    client.wait_for_text("and on");
+}
+
+#[test]
+fn garbage_harms_no_session() {
+    let mut capsule = Capsule::start(SHELL_AGENT);
+    let mut client = capsule.attach();
+    client.wait_for_text("agent claude");
+    for json in ["", "{", "null", "{\"type\":\"fly\"}", "\u{0}\u{0}", "{\"ctx\":{\"v\":1,\"x\":1},\"msg\":{\"type\":\"status\"}}"] {
+        assert_eq!(capsule.ask_raw(json), r#"{"type":"unknown"}"#, "{json}");
+    }
+    let garbage: [&[u8]; 7] = [
+        &[0xff; 64],
+        // Control and attach frames larger than allowed.
+        &[0x00, 0xff, 0xff, 0xff, b'{'],
+        &[0x03, 0xff, 0xff, 0xff, 0xff],
+        // Input before any hello, a hello with nothing in it, and one that stops in its midst.
+        &[0x03, 0, 0, 0, 1, b'x'],
+        &[0x01, 0, 0, 0, 0],
+        &[0x01, 0, 0, 0, 200, 1, 2, 3],
+        &[0x81, 0, 0, 0, 4, 0, 0, 0, 1],
+    ];
+    for bytes in garbage {
+        let mut stream = capsule.connect();
+        stream.write_all(bytes).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        // The capsule closes; whether by reset depends on what it left unread.
+        let _ = stream.read_to_end(&mut answer);
+        assert_eq!(answer, b"", "{bytes:?}");
+    }
+    // The attached client was not displaced by any of it.
+    client.type_keys("echo un''moved\r");
+    client.wait_for_text("unmoved");
+    capsule.assert_running();
+}
+
+#[test]
+fn the_seventeenth_client_is_refused() {
+    let capsule = Capsule::start(SHELL_AGENT);
+    let mut client = capsule.attach();
+    client.wait_for_text("agent claude");
+    let idle: Vec<_> = (0..15).map(|_| capsule.connect()).collect();
+    let mut one_too_many = capsule.connect();
+    let mut answer = Vec::new();
+    one_too_many.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"");
+    client.type_keys("echo un''moved\r");
+    client.wait_for_text("unmoved");
+    drop(idle);
+    eventually("there is room again", || {
+        let mut stream = capsule.connect();
+        stream.write_all(&jackin_capsule::control::frame("{}")).ok()?;
+        stream.read_exact(&mut [0; 4]).ok()
+    });
+}
+
+#[test]
+fn a_mux_that_cannot_start_is_given_up_and_reported() {
+    let mut capsule = Capsule::start_with(SHELL_AGENT, &[("JACKIN_CAPSULE_FORCE_PANIC", "1")]);
+    assert_eq!(capsule.wait().code(), Some(101));
+    assert!(capsule.stderr().contains("giving up"), "{}", capsule.stderr());
+    assert!(capsule.log().contains("JACKIN_CAPSULE_FORCE_PANIC"));
+}
+
+#[test]
+fn a_bad_configuration_is_said_once() {
+    let mut capsule = Capsule::start_with(SHELL_AGENT, &[("JACKIN_RUN_DIR", "/nonexistent")]);
+    assert_eq!(capsule.wait().code(), Some(78));
+    assert_eq!(capsule.stderr().matches("agent.toml").count(), 1, "{}", capsule.stderr());
+}
+
+#[test]
+fn an_idle_capsule_uses_no_cpu() {
+    let capsule = Capsule::start(SHELL_AGENT);
+    let mut client = capsule.attach();
+    client.wait_for_text("agent claude");
+    let switches = |pid: u32| -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let pids = [capsule.pid(), capsule.mux_pid()];
+    // Quiet is reached when two looks a tick apart agree; from there on nothing may wake up.
+    let quiet = eventually("both processes come to rest", || {
+        let before = pids.map(switches);
+        std::thread::park_timeout(std::time::Duration::from_millis(50));
+        (pids.map(switches) == before).then_some(before)
+    });
+    let (_keep, silence) = std::sync::mpsc::channel::<()>();
+    assert!(silence.recv_timeout(std::time::Duration::from_millis(500)).is_err());
+    assert_eq!(pids.map(switches), quiet);
+}
+
+fn session_process(capsule: &Capsule) -> u32 {
+    let mux = capsule.mux_pid();
+    eventually("the agent runs", || processes().into_iter().find(|p| p.parent == capsule.pid() && p.pid != mux).map(|p| p.pid))
+}

@@ -1,0 +1,144 @@
+//! Wires the live provider to what was gathered: the vault, git, credential files, the capsules' sockets.
+
+use super::ui::Failure;
+use crate::config::Agent;
+use crate::diagnostic::Diagnostic;
+use crate::gather::session::Session;
+use crate::gather::vault::Vault;
+use crate::gather::{Paths, RoleKey, credentials, role_repo};
+use crate::graph::BuildContext;
+use crate::provider::endpoint;
+use crate::provider::live::{Capsules, Later, Live, LiveParts, Sources};
+use crate::resource::{Address, Binary, Checkout, RoleRepo, SecretSource};
+use jackin_capsule::control::{Reply, Request};
+use secrecy::{SecretSlice, SecretString};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest path that fits a unix socket address.
+const SOCKET_PATH_LIMIT: usize = 103;
+
+pub async fn connect(session: &mut Session, contexts: BTreeMap<Address, BuildContext>) -> Result<Live, Failure> {
+    let connection = endpoint::connect_by_env(&engine_env()).await?;
+    let digest = session.digest.clone();
+    let parts = LiveParts {
+        facts: Arc::new(session.facts.clone()),
+        connection,
+        contexts,
+        vault: Box::new(SessionVault(std::mem::take(&mut session.vault))),
+        capsules: Box::new(Sockets { root: session.paths.sockets() }),
+        sources: Box::new(SessionSources { paths: session.paths.clone(), dirs: session.sync_source_dirs() }),
+        digest: Arc::new(move |bytes: &[u8]| digest.of(bytes)),
+        now: Box::new(|| format!("{:.0}", jiff::Timestamp::now())),
+    };
+    Ok(Live::new(parts))
+}
+
+/// The variables that say where the engine is.
+pub fn engine_env() -> BTreeMap<String, String> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+}
+
+struct SessionVault(Vault);
+
+impl crate::provider::live::Vault for SessionVault {
+    fn value<'a>(&'a self, source: &'a SecretSource) -> Later<'a, Result<SecretString, Diagnostic>> {
+        Box::pin(self.0.value(source))
+    }
+}
+
+/// The capsules' bind-mounted sockets on this host.
+pub struct Sockets {
+    pub root: PathBuf,
+}
+
+impl Sockets {
+    pub fn path(&self, container: &str) -> PathBuf {
+        self.root.join(container).join("jackin.sock")
+    }
+
+    /// One control question; `None` when nobody answers in time.
+    pub async fn ask(&self, container: &str, request: &Request) -> Option<Reply> {
+        let path = self.path(container);
+        if path.as_os_str().len() > SOCKET_PATH_LIMIT {
+            return None;
+        }
+        let asking = async {
+            let stream = tokio::net::UnixStream::connect(&path).await.ok()?;
+            jackin_capsule::client::ask(stream, request, &jackin_capsule::wire::Ctx::default()).await.ok()
+        };
+        tokio::time::timeout(Duration::from_secs(2), asking).await.ok()?
+    }
+}
+
+impl Capsules for Sockets {
+    fn sessions<'a>(&'a self, container: &'a str) -> Later<'a, Option<u32>> {
+        Box::pin(async move {
+            match self.ask(container, &Request::Status).await? {
+                Reply::SessionList { sessions } => u32::try_from(sessions.len()).ok(),
+                _ => None,
+            }
+        })
+    }
+
+    fn ready<'a>(&'a self, container: &'a str, _socket: Option<&'a Path>) -> Later<'a, bool> {
+        Box::pin(async move { self.ask(container, &Request::Status).await.is_some() })
+    }
+}
+
+struct SessionSources {
+    paths: Paths,
+    /// `sync_source_dir` of an agent, when one is configured.
+    dirs: BTreeMap<Agent, PathBuf>,
+}
+
+impl Sources for SessionSources {
+    fn archive<'a>(&'a self, cache: &'a str, commit: &'a str) -> Later<'a, Result<Vec<u8>, Diagnostic>> {
+        Box::pin(role_repo::archive(Path::new(cache), commit))
+    }
+
+    fn check_out<'a>(&'a self, repo: &'a RoleRepo) -> Later<'a, Result<(), Diagnostic>> {
+        Box::pin(async move {
+            let cache = self.paths.expand(&repo.path);
+            let key = cache
+                .strip_prefix(self.paths.roles())
+                .ok()
+                .and_then(Path::parent)
+                .map(|key| key.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            role_repo::checkout(&self.paths, &RoleKey::parse(&key)?, &repo.commit, &super::run::notice).await
+        })
+    }
+
+    fn download<'a>(&'a self, address: &'a Address, _: &'a Binary, _: &'a dyn Fn(String)) -> Later<'a, Result<(), Diagnostic>> {
+        Box::pin(async move {
+            Err(Diagnostic::error("binary.download", "Programs are not downloaded yet", format!("{address} is not in the cache."))
+                .help("Put the file there, or name it with JACKIN_AGENT_BIN_<SLUG>=PATH."))
+        })
+    }
+
+    fn credential<'a>(&'a self, agent: Agent, file: &'a str) -> Later<'a, Result<Option<SecretSlice<u8>>, Diagnostic>> {
+        Box::pin(async move {
+            let dir = self.dirs.get(&agent).map(PathBuf::as_path);
+            let found = credentials::handoff_files(agent, &self.paths.home, dir)?.into_iter().find(|h| h.to == file);
+            match found {
+                Some(handoff) => Ok(credentials::read(&handoff.from).await?.map(|bytes| SecretSlice::from(bytes.to_vec()))),
+                None => Ok(None),
+            }
+        })
+    }
+
+    fn make_checkout<'a>(&'a self, checkout: &'a Checkout) -> Later<'a, Result<(), Diagnostic>> {
+        Box::pin(async move {
+            Err(Diagnostic::error("mount.isolation", "Isolated mounts are not supported yet", checkout.path.clone()))
+        })
+    }
+
+    fn remove_checkout<'a>(&'a self, path: &'a Path) -> Later<'a, Result<(), Diagnostic>> {
+        Box::pin(async move {
+            Err(Diagnostic::error("mount.isolation", "Isolated mounts are not supported yet", path.display().to_string()))
+        })
+    }
+}

@@ -1,0 +1,371 @@
+//! What every command that plans has in common: gather -> Config -> Graph -> observe -> plan -> render -> confirm -> apply -> render.
+//!
+//! In: wanted instances and what to do about them. Out: an exit code. Each command file chooses the goal; nothing else creates or
+//! removes a Docker object.
+
+use super::live;
+use super::ui::{CANCELLED, DONE, ERROR, Failure, Ui};
+use crate::apply::{self, Report};
+use crate::cli::{Carrying, Format};
+use crate::diagnostic::Diagnostic;
+use crate::event::Event;
+use crate::gather::lock::Lock;
+use crate::gather::session::{self, Freshness, Request, Session};
+use crate::gather::{Paths, clock, prompt};
+use crate::graph::build::{Built, build};
+use crate::graph::want::Wanted;
+use crate::journal::{self, Entry, JOURNAL_FORMAT, Journal};
+use crate::observed::{Loss, Observed};
+use crate::plan::{Plan, PlanOptions, plan};
+use crate::provider::Provider;
+use crate::provider::live::Live;
+use crate::render::plan::plan_text;
+use crate::render::progress::Progress;
+use crate::resource::Address;
+use crate::walk::Limits;
+use secrecy::SecretString;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// One invocation.
+pub struct Run {
+    pub ui: Ui,
+    pub journal: Journal,
+    pub debug: bool,
+    pub started: Instant,
+    pub predicted: Option<u64>,
+}
+
+impl Run {
+    pub fn start(ui: Ui, debug: bool, command: &str) -> Run {
+        let run_id = clock::run_id().unwrap_or_else(|_| "unknown".to_owned());
+        let mut journal = match Paths::from_env(crate::gather::env::variable) {
+            Ok(paths) => {
+                let directory = paths.runs();
+                let journal = Journal::open(&directory, &run_id);
+                journal::prune(&directory);
+                journal
+            }
+            Err(_) => Journal::nowhere(&run_id),
+        };
+        journal.write(Entry::RunStarted {
+            format_version: JOURNAL_FORMAT,
+            run_id,
+            command: command.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+        });
+        Run { ui, journal, debug, started: Instant::now(), predicted: None }
+    }
+
+    /// Says what has not been said, closes the diary, returns the exit code.
+    pub fn finish(mut self, result: Result<i32, Failure>) -> i32 {
+        let (code, diagnostics) = match result {
+            Ok(code) | Err(Failure::Said(code)) => (code, Vec::new()),
+            Err(Failure::Diagnostics(diagnostics)) => {
+                self.ui.diagnostics(&diagnostics);
+                (ERROR, diagnostics)
+            }
+        };
+        if code != DONE && self.debug && !self.journal.path.as_os_str().is_empty() {
+            self.ui.talk(&format!("Run {}: {}", self.journal.run_id, self.journal.path.display()));
+        }
+        self.journal.write(Entry::RunFinished {
+            exit_code: code,
+            predicted_milliseconds: self.predicted,
+            actual_milliseconds: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            diagnostics,
+        });
+        code
+    }
+
+    pub async fn open(&self, answers: &[(String, String)], freshness: Freshness, may_ask: bool) -> Result<Session, Failure> {
+        self.open_pinned(answers, freshness, may_ask, BTreeMap::new()).await
+    }
+
+    pub async fn open_pinned(
+        &self,
+        answers: &[(String, String)],
+        freshness: Freshness,
+        may_ask: bool,
+        pinned: BTreeMap<String, String>,
+    ) -> Result<Session, Failure> {
+        let answers = answers.iter().map(|(name, value)| (name.clone(), SecretString::from(value.clone()))).collect();
+        let request = Request { answers, freshness, may_ask, pinned };
+        let session = session::open(request, &notice).await?;
+        self.ui.warn(&session.warnings);
+        Ok(session)
+    }
+
+    /// Facts completed, graph built.
+    pub async fn graph(&self, session: &mut Session, wanted: &[Wanted]) -> Result<Built, Failure> {
+        session.complete(wanted, &notice).await?;
+        Ok(build(&session.config, &session.facts, wanted))
+    }
+
+    pub fn write_observed(&mut self, observed: &Observed) {
+        self.journal.write(Entry::Observed {
+            digest: observed.digest(),
+            resources: observed.resources.values().map(Vec::len).sum(),
+            observed: self.debug.then(|| Box::new(observed.clone())),
+        });
+    }
+
+    pub fn write_plan(&mut self, built: &Built, options: &PlanOptions, plan: &Plan) {
+        self.predicted = plan.estimate.as_ref().map(|e| e.milliseconds);
+        self.journal.write(Entry::Planned {
+            digest: plan.digest.clone(),
+            counts: plan.counts.iter().map(|(action, count)| (action.as_str().to_owned(), *count)).collect(),
+            blockers: plan.blockers.clone(),
+            estimate_milliseconds: self.predicted,
+            graph: self.debug.then(|| Box::new(built.graph.clone())),
+            options: self.debug.then(|| Box::new(options.clone())),
+            plan: self.debug.then(|| Box::new(plan.clone())),
+        });
+    }
+
+    /// Looks, plans, shows, asks, applies. `expected` is a saved plan that must still hold.
+    pub async fn carry_out(
+        &mut self,
+        session: &mut Session,
+        built: Built,
+        options: &PlanOptions,
+        carrying: &Carrying,
+        expected: Option<&Plan>,
+    ) -> Result<Carried, Failure> {
+        let mut options = options.clone();
+        options.history = session.history();
+        let ask = !carrying.yes && !carrying.dry_run && expected.is_none();
+        let containers = locked_containers(session, &built, &options);
+        let provider = live::connect(session, built.contexts.clone()).await?;
+        // Nobody is kept waiting while a person thinks: without `--yes` the locks are taken after the answer.
+        let mut locks = if ask || carrying.dry_run { Vec::new() } else { lock_all(session, &containers).await? };
+
+        let (observed, mut plan) = self.look(&provider, &built, &options).await?;
+        self.write_observed(&observed);
+        self.write_plan(&built, &options, &plan);
+        if let Some(saved) = expected {
+            refuse_stale(saved, &plan)?;
+        }
+        if carrying.dry_run {
+            self.show(&plan, carrying.format, false);
+            return Ok(Carried { code: if plan.is_blocked() { ERROR } else { DONE }, plan });
+        }
+        if plan.is_blocked() {
+            self.ui.diagnostics(&plan.blockers);
+            self.ui.talk("Nothing was changed.");
+            return Err(Failure::Said(ERROR));
+        }
+        if plan.is_empty() {
+            if carrying.format == Format::Json {
+                self.ui.result(&plan.to_json());
+            } else {
+                self.ui.result(&plan_text(&plan, &self.ui.out, false));
+            }
+            return Ok(Carried { code: DONE, plan });
+        }
+        let removing = options.mode == crate::plan::Mode::Remove;
+        if carrying.format == Format::Human {
+            self.ui.talk(&plan_text(&plan, &self.ui.err, false));
+        }
+        if ask {
+            let question = match plan.losses().is_empty() {
+                true => "Apply this plan?",
+                false => "Apply this plan and lose what it says?",
+            };
+            let yes = tokio::task::spawn_blocking(move || prompt::confirm(question)).await.expect("BUG: asking does not panic")?;
+            if !yes {
+                self.ui.talk("Nothing was changed.");
+                return Err(Failure::Said(CANCELLED));
+            }
+            locks = lock_all(session, &containers).await?;
+            let (_, again) = self.look(&provider, &built, &options).await?;
+            refuse_stale(&plan, &again)?;
+            plan = again;
+        } else if !carrying.allow_loss && !removing && !plan.losses().is_empty() {
+            return Err(refuse_loss(&plan).into());
+        }
+
+        let report = self.apply(&provider, &plan, carrying).await;
+        drop(locks);
+        if carrying.format == Format::Json {
+            self.ui.result(&plan.to_json());
+        }
+        let code = match &report {
+            report if report.interrupted => CANCELLED,
+            report if report.succeeded() => DONE,
+            _ => ERROR,
+        };
+        if code != DONE {
+            return Err(Failure::Said(code));
+        }
+        session.remember_history();
+        Ok(Carried { code, plan })
+    }
+
+    pub async fn look(&self, provider: &Live, built: &Built, options: &PlanOptions) -> Result<(Observed, Plan), Failure> {
+        let observed = provider.observe(&built.graph, &options.scope).await?;
+        let plan = plan(&built.graph, &observed, options);
+        Ok((observed, plan))
+    }
+
+    pub fn show(&self, plan: &Plan, format: Format, verbose: bool) {
+        match format {
+            Format::Human => self.ui.result(&plan_text(plan, &self.ui.out, verbose)),
+            Format::Json => self.ui.result(&plan.to_json()),
+        }
+    }
+
+    async fn apply(&mut self, provider: &Live, plan: &Plan, carrying: &Carrying) -> Report {
+        let interrupts = interrupts();
+        let limits = Limits { steps: usize::from(carrying.parallelism), ..Limits::default() };
+        let started = Instant::now();
+        let mut screen = Screen { progress: Progress::new(plan, self.debug), drawn: 0, live: self.ui.live, style: self.ui.err, started };
+        let journal = &mut self.journal;
+        let shared = std::cell::RefCell::new(&mut screen);
+        let applying = async {
+            let mut emit = |event: Event| {
+                journal.write(Entry::Event { event: event.clone() });
+                shared.borrow_mut().take(&event);
+            };
+            apply::apply(provider, plan, limits, interrupts, &mut emit).await
+        };
+        let ticking = async {
+            let mut tick = tokio::time::interval(Duration::from_millis(100));
+            loop {
+                tick.tick().await;
+                shared.borrow_mut().draw();
+            }
+        };
+        let report = tokio::select! {
+            report = applying => report,
+            () = ticking => unreachable!("BUG: the ticker never ends"),
+        };
+        screen.finish();
+        report
+    }
+}
+
+/// What a carried-out plan was, and how it ended.
+pub struct Carried {
+    pub code: i32,
+    pub plan: Plan,
+}
+
+/// The live view, or plain lines.
+struct Screen {
+    progress: Progress,
+    drawn: usize,
+    live: bool,
+    style: crate::render::Style,
+    started: Instant,
+}
+
+impl Screen {
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn take(&mut self, event: &Event) {
+        let now = self.elapsed();
+        let lines = self.progress.feed(event, now);
+        if self.live {
+            return self.draw();
+        }
+        for line in lines {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    }
+
+    fn erase(&mut self) -> String {
+        let text = if self.drawn > 0 { format!("\x1b[{}A\r\x1b[J", self.drawn) } else { String::new() };
+        self.drawn = 0;
+        text
+    }
+
+    fn draw(&mut self) {
+        if !self.live {
+            return;
+        }
+        let height = crossterm::terminal::size().map_or(24, |(_, rows)| usize::from(rows)).saturating_sub(2).max(3);
+        let frame = self.progress.frame(self.elapsed(), &self.style, height);
+        let mut text = self.erase();
+        for line in &frame {
+            text.push_str(line);
+            text.push('\n');
+        }
+        self.drawn = frame.len();
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    fn finish(mut self) {
+        let mut text = self.erase();
+        text.push_str(&self.progress.report(&self.style));
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+}
+
+/// Said while waiting for another jackin.
+pub fn notice(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Counts Ctrl-C, and SIGTERM as two of them at once.
+fn interrupts() -> watch::Receiver<u32> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (sender, receiver) = watch::channel(0);
+    tokio::spawn(async move {
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else { return };
+        loop {
+            tokio::select! {
+                Some(()) = interrupt.recv() => sender.send_modify(|n| *n += 1),
+                Some(()) = terminate.recv() => sender.send_modify(|n| *n += 1),
+                () = sender.closed() => return,
+            }
+        }
+    });
+    receiver
+}
+
+/// Instances whose parts the plan may touch, in one order for everybody.
+fn locked_containers(session: &Session, built: &Built, options: &PlanOptions) -> BTreeSet<String> {
+    let mut out = Session::containers(&built.graph);
+    out.extend(session.facts.records.values().filter(|r| options.scope.covers(&r.instance)).map(|r| r.role_container.clone()));
+    out
+}
+
+async fn lock_all(session: &Session, containers: &BTreeSet<String>) -> Result<Vec<Lock>, Failure> {
+    let mut locks = Vec::new();
+    for container in containers {
+        locks.push(Lock::exclusive(&session.paths.instance_lock(container), container, None, &notice).await?);
+    }
+    Ok(locks)
+}
+
+/// A plan holds as long as planning again gives the same one.
+fn refuse_stale(saved: &Plan, now: &Plan) -> Result<(), Failure> {
+    if saved.digest == now.digest {
+        return Ok(());
+    }
+    let moved: Vec<String> = saved.differing(now).iter().map(Address::to_string).collect();
+    let what = if moved.is_empty() { "the goal or its blockers".to_owned() } else { moved.join(", ") };
+    let again = match &saved.goal.scope {
+        crate::plan::Scope::Workspaces(names) => format!("jackin plan {}", names.join(" ")),
+        _ => format!("jackin {} --dry-run", saved.goal.command),
+    };
+    Err(Diagnostic::error("plan.stale", "The world has moved since the plan was made", format!("Changed: {what}."))
+        .help(format!("Plan again: `{again}`. Nothing was changed."))
+        .into())
+}
+
+fn refuse_loss(plan: &Plan) -> Diagnostic {
+    let list: Vec<String> = plan.losses().iter().map(|(address, loss)| format!("{address}: {}", loss_words(loss))).collect();
+    Diagnostic::error("plan.loss", "Applying would destroy something", list.join("; "))
+        .help("Look at it with `jackin plan`, then apply with --allow-loss, or without --yes to be asked. Nothing was changed.")
+}
+
+fn loss_words(loss: &Loss) -> String {
+    crate::render::loss_words(loss)
+}

@@ -1,0 +1,84 @@
+//! The two streams: results on standard output, talk on standard error. Colour and width are decided here, once.
+
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::render::Style;
+use crate::render::diagnostic::diagnostics_text;
+use std::io::{IsTerminal, Write};
+
+pub struct Ui {
+    pub out: Style,
+    pub err: Style,
+    /// A live view may be drawn on standard error.
+    pub live: bool,
+}
+
+impl Ui {
+    pub fn new(no_color: bool) -> Ui {
+        let forbidden = no_color || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        let dumb = std::env::var_os("TERM").is_none_or(|t| t == "dumb");
+        let utf8 = ["LC_ALL", "LC_CTYPE", "LANG"]
+            .into_iter()
+            .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))
+            .is_some_and(|v| v.to_ascii_lowercase().contains("utf-8") || v.to_ascii_lowercase().contains("utf8"));
+        let width = crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns.max(20)));
+        let style = |terminal: bool| Style {
+            colour: terminal && !forbidden && !dumb,
+            width: if terminal { width.min(120) } else { 80 },
+            unicode: utf8,
+        };
+        let err_terminal = std::io::stderr().is_terminal();
+        Ui { out: style(std::io::stdout().is_terminal()), err: style(err_terminal), live: err_terminal && !dumb }
+    }
+
+    /// A result. A reader that went away (`| head`) is no error of ours.
+    pub fn result(&self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(text.as_bytes());
+        if !text.is_empty() && !text.ends_with('\n') {
+            let _ = out.write_all(b"\n");
+        }
+        let _ = out.flush();
+    }
+
+    pub fn talk(&self, text: &str) {
+        let mut err = std::io::stderr().lock();
+        let _ = err.write_all(text.as_bytes());
+        if !text.ends_with('\n') {
+            let _ = err.write_all(b"\n");
+        }
+    }
+
+    pub fn diagnostics(&self, diagnostics: &[Diagnostic]) {
+        if !diagnostics.is_empty() {
+            self.talk(&diagnostics_text(diagnostics, &self.err));
+        }
+    }
+
+    pub fn warn(&self, diagnostics: &[Diagnostic]) {
+        self.diagnostics(diagnostics);
+    }
+}
+
+/// Why a command ends before its end.
+pub enum Failure {
+    Diagnostics(Vec<Diagnostic>),
+    /// Everything has been said already.
+    Said(i32),
+}
+
+impl From<Diagnostic> for Failure {
+    fn from(one: Diagnostic) -> Self {
+        Failure::Diagnostics(vec![one])
+    }
+}
+
+impl From<Diagnostics> for Failure {
+    fn from(many: Diagnostics) -> Self {
+        Failure::Diagnostics(many.0)
+    }
+}
+
+pub const DONE: i32 = 0;
+pub const ERROR: i32 = 1;
+pub const CHANGES: i32 = 2;
+pub const CANCELLED: i32 = 130;

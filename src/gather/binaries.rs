@@ -1,0 +1,197 @@
+//! Programs that go into images: the capsule and the agents.
+//!
+//! In: environment variables, the running executable's folder, the cache. Out: a `BinaryFact` for what is there. Absent: downloads,
+//! running any of them.
+
+use super::digest::sha256_file;
+use super::failure::io_failed;
+use super::paths::Paths;
+use super::{atomic, program};
+use crate::config::Agent;
+use crate::diagnostic::Diagnostic;
+use crate::facts::{BinaryFact, BinarySource};
+use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+const CAPSULE: &str = "jackin-capsule";
+
+/// sha256 of files by path, as long as size and time of change stay: hashing 200 MB would be most of a plan that changes nothing.
+#[derive(Debug, Default)]
+pub struct FileDigests {
+    path: PathBuf,
+    known: BTreeMap<String, Known>,
+    changed: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    size: u64,
+    /// Seconds and nanoseconds of the last change to content or inode, and the inode: a file put in the place of another with its
+    /// time restored still differs.
+    changed: (i64, i64),
+    inode: u64,
+    sha256: String,
+}
+
+impl FileDigests {
+    /// A missing or damaged file is an empty one: it is a cache.
+    pub fn load(paths: &Paths) -> FileDigests {
+        let path = paths.file_digests();
+        let known = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        FileDigests { path, known, changed: false }
+    }
+
+    pub fn of(&mut self, file: &Path) -> Result<String, Diagnostic> {
+        let failed = |error| io_failed("read", file, &error);
+        let found = fs::metadata(file).map_err(failed)?;
+        let name = file.to_string_lossy().into_owned();
+        let stamp = |sha256: String| Known { size: found.len(), changed: (found.ctime(), found.ctime_nsec()), inode: found.ino(), sha256 };
+        if let Some(known) = self.known.get(&name)
+            && *known == stamp(known.sha256.clone())
+        {
+            return Ok(known.sha256.clone());
+        }
+        let sha256 = sha256_file(file).map_err(failed)?;
+        self.known.insert(name, stamp(sha256.clone()));
+        self.changed = true;
+        Ok(sha256)
+    }
+
+    /// Writes what was learnt. Failure costs time, not correctness, so it is not reported; a cache folder that does not exist yet
+    /// is not made for it.
+    pub fn save(&mut self) {
+        if !self.changed {
+            return;
+        }
+        self.known.retain(|name, _| Path::new(name).exists());
+        if let Ok(bytes) = serde_json::to_vec(&self.known)
+            && self.path.parent().is_some_and(Path::is_dir)
+            && atomic::write(&self.path, &bytes, 0o644).is_ok()
+        {
+            self.changed = false;
+        }
+    }
+}
+
+/// `JACKIN_CAPSULE_BIN`, else beside the executable, else the cache; `arch` is Docker's name of it.
+pub fn capsule_binary(
+    paths: &Paths,
+    lookup: impl Fn(&str) -> Option<OsString>,
+    executable: Option<&Path>,
+    version: &str,
+    arch: &str,
+    digests: &mut FileDigests,
+) -> Result<Option<BinaryFact>, Diagnostic> {
+    if let Some(fact) = from_environment("JACKIN_CAPSULE_BIN", &lookup, digests)? {
+        return Ok(Some(fact));
+    }
+    // Through a symlink (Homebrew's `bin`) the capsule may lie beside either end.
+    let ends = executable.into_iter().flat_map(|path| [Some(path.to_owned()), fs::canonicalize(path).ok()]).flatten();
+    let dirs: Vec<PathBuf> = ends.filter_map(|path| path.parent().map(Path::to_owned)).collect();
+    let beside = dirs.iter().map(|dir| dir.join(CAPSULE));
+    let installed = dirs.iter().map(|dir| dir.join(format!("../libexec/{CAPSULE}/linux-{arch}/{CAPSULE}")));
+    // On macOS a capsule built for macOS may lie there; it is of no use in a container.
+    if let Some(path) = beside.chain(installed).find(|path| path.is_file() && is_linux_program(path, arch)) {
+        return fact(&path, version.to_owned(), BinarySource::Beside, digests).map(Some);
+    }
+    let cached = paths.capsule_binaries().join(format!("{version}/linux-{arch}/{CAPSULE}"));
+    if cached.is_file() { fact(&cached, version.to_owned(), BinarySource::Cache, digests).map(Some) } else { Ok(None) }
+}
+
+/// `JACKIN_AGENT_BIN_<SLUG>`, else the newest version in the cache.
+pub fn agent_binary(
+    agent: Agent,
+    paths: &Paths,
+    lookup: impl Fn(&str) -> Option<OsString>,
+    arch: &str,
+    digests: &mut FileDigests,
+) -> Result<Option<BinaryFact>, Diagnostic> {
+    let variable = format!("JACKIN_AGENT_BIN_{}", agent.slug().to_uppercase());
+    if let Some(fact) = from_environment(&variable, &lookup, digests)? {
+        return Ok(Some(fact));
+    }
+    let dir = paths.agent_binaries().join(agent.slug());
+    let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+    let versions = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let file = |version: &str| dir.join(format!("{version}/linux-{arch}/{agent}"));
+    let newest = versions.filter(|version| file(version).is_file()).max_by(|a, b| compare_versions(a, b));
+    newest.map(|version| fact(&file(&version), version, BinarySource::Cache, digests)).transpose()
+}
+
+fn from_environment(
+    variable: &str,
+    lookup: &impl Fn(&str) -> Option<OsString>,
+    digests: &mut FileDigests,
+) -> Result<Option<BinaryFact>, Diagnostic> {
+    let Some(value) = lookup(variable).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let path = PathBuf::from(value);
+    let wrong = |reason: &str| {
+        Err(Diagnostic::error("binary.unusable", "Binary cannot be used", format!("{variable} is {}, which {reason}", path.display()))
+            .help(format!("set {variable} to the absolute path of a Linux program, or unset it")))
+    };
+    if !path.is_absolute() || path.to_str().is_none() {
+        return wrong("is not an absolute UTF-8 path");
+    }
+    match fs::metadata(&path) {
+        Ok(found) if found.is_file() => {}
+        Ok(_) => return wrong("is not a file"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return wrong("does not exist"),
+        Err(error) => return wrong(&format!("cannot be read: {error}")),
+    }
+    let mut fact = fact(&path, String::new(), BinarySource::Environment, digests)?;
+    // Not asked for its version: it need not run on this machine.
+    fact.version = format!("env-{}", &fact.digest[..8]);
+    Ok(Some(fact))
+}
+
+fn fact(path: &Path, version: String, source: BinarySource, digests: &mut FileDigests) -> Result<BinaryFact, Diagnostic> {
+    let digest = digests.of(path)?;
+    Ok(BinaryFact { path: path.to_string_lossy().into_owned(), version, digest, executable: program::is_executable(path), source })
+}
+
+/// By the first 20 bytes: an ELF file for this machine.
+fn is_linux_program(path: &Path, arch: &str) -> bool {
+    let mut head = [0; 20];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    let machine = match arch {
+        "arm64" => 183,
+        _ => 62,
+    };
+    read.is_ok() && head.starts_with(b"\x7fELF") && u16::from_le_bytes([head[18], head[19]]) == machine
+}
+
+/// Numbers by value, other parts as text: `1.9` < `1.10` < `1.10.1`, and `1.0-rc` < `1.0`.
+pub fn compare_versions(a: &str, b: &str) -> Ordering {
+    let split = |version: &str| {
+        let (release, pre) = version
+            .trim_start_matches('v')
+            .split_once('-')
+            .map_or((version.trim_start_matches('v').to_owned(), None), |(r, p)| (r.to_owned(), Some(p.to_owned())));
+        (parts(&release), pre)
+    };
+    let ((a_release, a_pre), (b_release, b_pre)) = (split(a), split(b));
+    a_release.cmp(&b_release).then_with(|| match (a_pre, b_pre) {
+        (None, None) => Ordering::Equal,
+        (None, Some(_)) => Ordering::Greater,
+        (Some(_), None) => Ordering::Less,
+        (Some(a), Some(b)) => parts(&a).cmp(&parts(&b)),
+    })
+}
+
+/// Text sorts before numbers, so that a stray folder name never beats a version.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Text(String),
+    Number(u64),
+}
+
+fn parts(text: &str) -> Vec<Part> {
+    let part = |part: &str| part.parse().map_or_else(|_| Part::Text(part.to_owned()), Part::Number);
+    text.split(['.', '_', '+', '-']).map(part).collect()
+}

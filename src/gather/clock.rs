@@ -1,0 +1,41 @@
+//! The clock and randomness: the only places where a run differs from the one before.
+//!
+//! In: the system's random source and time. Out: hex digits and run ids. Absent: use of either inside plans.
+
+use crate::diagnostic::Diagnostic;
+use jiff::Timestamp;
+use std::fmt::Write;
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+pub fn fill(bytes: &mut [u8]) -> Result<(), Diagnostic> {
+    getrandom::fill(bytes).map_err(|error| {
+        Diagnostic::error("random.failed", "No random numbers", error.to_string()).help("the system's random source must be available")
+    })
+}
+
+/// `N` random bytes as 2·`N` hex digits.
+pub fn random_hex<const N: usize>() -> Result<String, Diagnostic> {
+    let mut bytes = [0; N];
+    fill(&mut bytes)?;
+    Ok(hex(&bytes))
+}
+
+/// 32 hex digits, fresh for every run: `Facts::seed`.
+pub fn seed() -> Result<String, Diagnostic> {
+    random_hex::<16>()
+}
+
+/// Sortable name of a run: `20261120T155544Z-1a2b3c4d`.
+pub fn run_id() -> Result<String, Diagnostic> {
+    Ok(run_id_at(Timestamp::now(), &random_hex::<4>()?))
+}
+
+pub fn run_id_at(time: Timestamp, random: &str) -> String {
+    format!("{}-{random}", time.strftime("%Y%m%dT%H%M%SZ"))
+}

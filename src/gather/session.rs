@@ -1,0 +1,411 @@
+//! Gathering, composed: environment and files -> `Config`, then roles, mounts, credentials and values -> complete `Facts`.
+//!
+//! Two steps, because which roles matter is known only after the configuration has been read: `open`, then `complete` for the
+//! wanted instances. Absent: Docker, and what should be done.
+
+use super::binaries::{FileDigests, agent_binary, capsule_binary};
+use super::lock::{Lock, Notice};
+use super::role_repo::{Refresh, RoleRepo};
+use super::vault::Vault;
+use super::{KeyedDigest, Paths, RoleKey, clock, credentials, env, files, git, github, installation, mounts, prompt};
+use crate::config::prompts::{self, Answer, State};
+use crate::config::{self, Agent, AuthMode, Config, EnvMap, EnvValue, FileKind, GithubMode, layer};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::facts::{BinaryFact, Facts, RoleProblem, RoleSnapshot, RoleValue};
+use crate::graph::build::role_slot;
+use crate::graph::want::{Wanted, place};
+use crate::resource::{InstanceRecord, Kind, Spec};
+use secrecy::{ExposeSecret, SecretString};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How far gathering may go.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// From `--env`.
+    pub answers: BTreeMap<String, SecretString>,
+    pub freshness: Freshness,
+    /// May a person be asked?
+    pub may_ask: bool,
+    /// `NAME` -> commit, for coming back to an instance as it was.
+    pub pinned: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// Fetch role repos that are older than their time to live.
+    Ttl,
+    /// Fetch them all.
+    Always,
+    /// Take what the cache has.
+    Cached,
+    /// Like `Cached`, and never clone.
+    Offline,
+}
+
+pub struct Session {
+    pub paths: Paths,
+    pub config: Config,
+    pub warnings: Vec<Diagnostic>,
+    pub facts: Facts,
+    pub digest: Arc<KeyedDigest>,
+    pub vault: Vault,
+    source_dirs: BTreeMap<Agent, PathBuf>,
+    request: Request,
+}
+
+/// Environment, configuration and the records of instances. Writes only the installation id and the digest key, once.
+pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagnostics> {
+    let paths = Paths::from_env(env::variable)?;
+    paths.check()?;
+    let (config, mut warnings) = read_config(&paths, notice).await?;
+    let digest = Arc::new(KeyedDigest::open(&paths)?);
+    let image = |name: &str, warnings: &mut Vec<Diagnostic>| {
+        let value = env::variable(name).filter(|v| !v.is_empty())?;
+        match value.to_str().filter(|v| env::is_image_reference(v)) {
+            Some(value) => Some(value.to_owned()),
+            None => {
+                warnings.push(
+                    Diagnostic::warning("env.image_name", "An image name is malformed and ignored", format!("{name} is not an image reference."))
+                        .help("Use letters, digits and `. _ - / : @ +`, at most 256."),
+                );
+                None
+            }
+        }
+    };
+    let construct_image = image("JACKIN_CONSTRUCT_IMAGE", &mut warnings);
+    let dind_image = image("JACKIN_DIND_IMAGE", &mut warnings);
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let (name, email) = git::identity().await;
+    let arch = match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        _ => "amd64",
+    };
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let mut digests = FileDigests::load(&paths);
+    let executable = std::env::current_exe().ok();
+    let mut agent_binaries = BTreeMap::new();
+    for agent in Agent::ALL {
+        if let Some(fact) = agent_binary(agent, &paths, env::variable, arch, &mut digests)? {
+            agent_binaries.insert(agent, fact);
+        }
+    }
+    let capsule: Option<BinaryFact> = capsule_binary(&paths, env::variable, executable.as_deref(), &version, arch, &mut digests)?;
+    digests.save();
+    let passthrough_env = env::passthrough(std::env::vars_os());
+    let facts = Facts {
+        home: text(&paths.home),
+        config_dir: text(&paths.config_dir),
+        jackin_home: text(&paths.jackin_home),
+        cwd: super::paths::current_dir()?,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        arch: arch.to_owned(),
+        installation: installation(&paths)?,
+        seed: clock::seed()?,
+        version,
+        construct_image,
+        dind_image,
+        capsule_binary: capsule,
+        agent_binaries,
+        host_env: BTreeMap::new(),
+        literal_env: BTreeMap::new(),
+        passthrough_env,
+        paths: BTreeMap::new(),
+        roles: BTreeMap::new(),
+        credentials: BTreeMap::new(),
+        github_token: None,
+        git_user_name: name,
+        git_user_email: email,
+        role_env: BTreeMap::new(),
+        records: read_records(&paths),
+        history: BTreeMap::new(),
+    };
+    Ok(Session { paths, config, warnings, facts, digest, vault: Vault::default(), source_dirs: BTreeMap::new(), request })
+}
+
+async fn read_config(paths: &Paths, notice: Notice<'_>) -> Result<(Config, Vec<Diagnostic>), Diagnostics> {
+    let _lock = Lock::shared(&paths.config_lock(), "the configuration", Some(Duration::from_secs(5)), notice).await?;
+    let (files, mut wrong) = files::read_config(paths);
+    let mut sources = Vec::new();
+    if let Some(global) = files.global {
+        sources.push(config::SourceFile { kind: FileKind::Global, shown: global.name, bytes: global.text.into_bytes() });
+    }
+    for file in files.workspaces {
+        let kind = FileKind::Workspace { name: file.stem().to_owned() };
+        sources.push(config::SourceFile { kind, shown: file.name, bytes: file.text.into_bytes() });
+    }
+    match config::load(&sources) {
+        Ok(loaded) if wrong.is_empty() => Ok(loaded),
+        Ok(_) => Err(Diagnostics(wrong)),
+        Err(mistakes) => {
+            wrong.extend(mistakes.0);
+            Err(Diagnostics(wrong))
+        }
+    }
+}
+
+/// What instances say of themselves, by instance key. A record that cannot be read is as good as none.
+fn read_records(paths: &Paths) -> BTreeMap<String, InstanceRecord> {
+    let entries = std::fs::read_dir(paths.data()).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let text = std::fs::read_to_string(entry.path().join(".jackin/spec.json")).ok()?;
+            let fields: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).ok()?;
+            let record: serde_json::Map<String, serde_json::Value> =
+                fields.into_iter().filter_map(|(k, v)| Some((k.strip_prefix("record.")?.to_owned(), v))).collect();
+            let record: InstanceRecord = serde_json::from_value(record.into()).ok()?;
+            Some((record.instance.clone(), record))
+        })
+        .collect()
+}
+
+impl Session {
+    /// Everything the wanted instances need to know. Role repos are cloned and fetched here, concurrently.
+    pub async fn complete(&mut self, wanted: &[Wanted], notice: Notice<'_>) -> Result<(), Diagnostics> {
+        self.roles(wanted, notice).await?;
+        let hosts: BTreeSet<String> = wanted
+            .iter()
+            .flat_map(|w| {
+                let global = layer::global_mounts(&self.config.global, &w.role).into_iter().map(|m| &m.src.value);
+                w.mounts.iter().map(|m| &m.src.value).chain(global)
+            })
+            .map(|src| self.facts.expand(src))
+            .collect();
+        self.facts.paths = mounts::path_facts(hosts.iter().map(String::as_str));
+        self.values(wanted).await?;
+        self.role_values(wanted).await?;
+        self.credentials(wanted).await?;
+        Ok(())
+    }
+
+    async fn roles(&mut self, wanted: &[Wanted], notice: Notice<'_>) -> Result<(), Diagnostics> {
+        let slots: BTreeMap<String, &Wanted> = wanted.iter().map(|w| (role_slot(w), w)).collect();
+        let ttl = Duration::from_secs(layer::role_refresh_seconds(&self.config.global));
+        let refresh = match self.request.freshness {
+            Freshness::Ttl => Refresh::Ttl(ttl),
+            Freshness::Always => Refresh::Ttl(Duration::ZERO),
+            Freshness::Cached => Refresh::CacheOnly,
+            Freshness::Offline => Refresh::Offline,
+        };
+        let resolving = slots.into_iter().map(|(slot, wanted)| {
+            let url = self.role_url(&wanted.role);
+            let pinned = self.request.pinned.get(&wanted.key).cloned();
+            let paths = &self.paths;
+            async move {
+                let key = RoleKey::parse(&wanted.role)?;
+                let Some(url) = url else {
+                    return Ok((slot, unknown_role(&wanted.role)));
+                };
+                let repo = RoleRepo { key, url, branch: wanted.branch.clone(), pinned };
+                repo.resolve(paths, refresh, notice).await.map(|snapshot| (slot, snapshot))
+            }
+        });
+        let mut wrong = Vec::new();
+        for result in futures_util::future::join_all(resolving).await {
+            match result {
+                Ok((slot, snapshot)) => {
+                    self.facts.roles.insert(slot, snapshot);
+                }
+                Err(diagnostic) => wrong.push(diagnostic),
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(Diagnostics(wrong)) }
+    }
+
+    fn role_url(&self, role: &str) -> Option<String> {
+        let configured = self.config.global.roles.get(role).map(|r| r.git.value.clone());
+        configured
+            .or_else(|| config::role_key::builtin_url(role).map(str::to_owned))
+            .or_else(|| config::role_key::parse_role_key(role).ok()?.derived_url())
+    }
+
+    /// Host variables and literals of every env layer that the instances use.
+    async fn values(&mut self, wanted: &[Wanted]) -> Result<(), Diagnostics> {
+        let mut maps: Vec<&EnvMap> = vec![&self.config.global.env, &self.config.global.github.env];
+        maps.extend(self.config.global.roles.values().map(|r| &r.env));
+        let names: BTreeSet<&String> = wanted.iter().filter_map(|w| w.workspace.as_ref()).collect();
+        for workspace in names.into_iter().filter_map(|n| self.config.workspaces.get(n)) {
+            maps.extend([&workspace.env, &workspace.github.env]);
+            maps.extend(workspace.roles.values().flat_map(|r| [&r.env, &r.github.env]));
+        }
+        let mut hosts = BTreeSet::new();
+        for (name, located) in maps.into_iter().flatten() {
+            match &located.value {
+                EnvValue::Literal { value, .. } => {
+                    let at = place(&located.span, name);
+                    self.facts.literal_env.insert(at.clone(), self.digest.of_secret(value));
+                    self.vault.literals.insert(at, value.clone());
+                }
+                EnvValue::Host { name, .. } => {
+                    hosts.insert(name.as_str());
+                }
+                EnvValue::Op { .. } => {}
+            }
+        }
+        let found = env::host_values(hosts, env::variable);
+        self.facts.host_env = env::digests(&found, &self.digest);
+        self.vault.host = found;
+        Ok(())
+    }
+
+    /// The variables that roles declare: operator's values, `--env`, a person's answers, defaults.
+    async fn role_values(&mut self, wanted: &[Wanted]) -> Result<(), Diagnostics> {
+        let mut wrong = Vec::new();
+        for instance in wanted {
+            let Some(snapshot) = self.facts.roles.get(&role_slot(instance)) else { continue };
+            let (Some(role), _) = crate::graph::role::check(snapshot) else { continue };
+            let declared = &role.manifest.env;
+            let workspace = instance.workspace.as_ref().and_then(|n| self.config.workspaces.get(n));
+            let operator: BTreeMap<String, Option<SecretString>> = layer::env(&self.config.global, workspace, &instance.role)
+                .into_iter()
+                .map(|(name, chosen)| {
+                    let value = match chosen.value {
+                        EnvValue::Literal { value, .. } => Some(value),
+                        EnvValue::Host { name, .. } => self.vault.host.get(&name).cloned(),
+                        EnvValue::Op { .. } => None,
+                    };
+                    (name, value)
+                })
+                .collect();
+            let mut answers: BTreeMap<String, Answer> =
+                self.request.answers.iter().map(|(name, value)| (name.clone(), Answer::Value(value.clone()))).collect();
+            let may_ask = self.request.may_ask && prompt::is_interactive();
+            let variables = loop {
+                if !may_ask {
+                    break prompts::settle(declared, &operator, &answers);
+                }
+                let variables = prompts::resolve(declared, &operator, &answers);
+                let Some((name, question)) = variables.iter().find_map(|v| match &v.state {
+                    State::Ask(question) => Some((v.name.clone(), question.clone())),
+                    _ => None,
+                }) else {
+                    break variables;
+                };
+                answers.insert(name, ask(question).await?);
+            };
+            let mut values = BTreeMap::new();
+            for variable in variables {
+                let value = match variable.state {
+                    State::Operator(_) => continue,
+                    State::Default(value) | State::Answered(value) => {
+                        let digest = self.digest.of_secret(&value);
+                        self.vault.role.insert(format!("{}:{}", instance.key, variable.name), value);
+                        RoleValue::Set { digest }
+                    }
+                    State::Skipped { .. } => RoleValue::Skipped,
+                    State::Ask(question) => RoleValue::Unanswered { prompt: question.text.expose_secret().to_owned() },
+                    State::Waiting { on } => RoleValue::Unanswered { prompt: format!("after {on}") },
+                    State::Refused(diagnostic) => {
+                        wrong.push(diagnostic);
+                        continue;
+                    }
+                };
+                values.insert(variable.name, value);
+            }
+            self.facts.role_env.insert(instance.key.clone(), values);
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(Diagnostics(wrong)) }
+    }
+
+    async fn credentials(&mut self, wanted: &[Wanted]) -> Result<(), Diagnostics> {
+        let mut github = false;
+        for instance in wanted {
+            let workspace = instance.workspace.as_ref().and_then(|n| self.config.workspaces.get(n));
+            github |= layer::github(&self.config.global, workspace, &instance.role).mode.value == GithubMode::Sync;
+            for agent in Agent::ALL {
+                let auth = layer::auth(&self.config.global, workspace, &instance.role, agent);
+                if auth.mode.value != AuthMode::Sync || self.facts.credentials.contains_key(&agent) {
+                    continue;
+                }
+                let dir = auth.sync_source_dir.map(|dir| self.paths.expand(&dir.value));
+                if let Some(dir) = &dir {
+                    self.source_dirs.insert(agent, dir.clone());
+                }
+                if let Some(fact) = credentials::credential_fact(agent, &self.paths.home, dir.as_deref(), &self.digest).await? {
+                    self.facts.credentials.insert(agent, fact);
+                }
+            }
+        }
+        if github {
+            let config = self.paths.home.join(".config/gh");
+            let token = github::github_token(None, &config, std::env::var_os("PATH").as_deref()).await;
+            self.facts.github_token = token.as_ref().map(|t| self.digest.of_secret(t));
+            self.vault.github = token;
+        }
+        Ok(())
+    }
+
+    /// Configured credential folders, by agent.
+    pub fn sync_source_dirs(&self) -> BTreeMap<Agent, PathBuf> {
+        self.source_dirs.clone()
+    }
+
+    /// Durations of earlier steps, for estimates.
+    pub fn history(&self) -> BTreeMap<String, u64> {
+        let text = std::fs::read_to_string(self.paths.cache().join("history.json")).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// Learns from the diaries; failing to costs an estimate.
+    pub fn remember_history(&self) {
+        let history = crate::journal::history(&self.paths.runs());
+        if let Ok(text) = serde_json::to_vec(&history)
+            && super::paths::ensure_dir(&self.paths.cache(), 0o700).is_ok()
+        {
+            let _ = super::atomic::write(&self.paths.cache().join("history.json"), &text, 0o600);
+        }
+    }
+
+    /// Where the capsule of a home spec listens, on this host.
+    pub fn socket_of(&self, container: &str) -> PathBuf {
+        self.paths.instance_socket_dir(container).join("jackin.sock")
+    }
+
+    /// Container name of every instance in a graph, for locks.
+    pub fn containers(graph: &crate::graph::Graph) -> BTreeSet<String> {
+        graph
+            .resources
+            .iter()
+            .filter(|(address, _)| address.kind == Kind::Capsule)
+            .filter_map(|(_, resource)| match &resource.spec {
+                Spec::Capsule(spec) => Some(spec.name.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+async fn ask(question: prompts::Question) -> Result<Answer, Diagnostic> {
+    let asked = tokio::task::spawn_blocking(move || {
+        let default = question.default.as_ref().map(|d| d.expose_secret().to_owned());
+        prompt::ask(&prompt::Question {
+            text: question.text.expose_secret(),
+            default: default.as_deref(),
+            options: &question.options,
+            skippable: question.skippable,
+            secret: false,
+        })
+    });
+    match asked.await.expect("BUG: asking does not panic")? {
+        prompt::Answer::Given(value) => Ok(Answer::Value(value)),
+        prompt::Answer::Skipped => Ok(Answer::Skip),
+    }
+}
+
+fn unknown_role(key: &str) -> RoleSnapshot {
+    RoleSnapshot {
+        key: key.to_owned(),
+        url: String::new(),
+        branch: None,
+        cache: String::new(),
+        commit: None,
+        checked_out: None,
+        dirty: Vec::new(),
+        tree: BTreeMap::new(),
+        files: BTreeMap::new(),
+        problem: Some(RoleProblem::Unknown),
+    }
+}

@@ -1,0 +1,89 @@
+//! The list of instances. In: rows that a command filled. Out: a table, or JSON through the envelope.
+
+use super::Style;
+use super::json::envelope;
+use super::table::table;
+use serde::{Deserialize, Serialize};
+
+/// An instance as a whole, over its capsule and its sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    Running,
+    /// Some part it needs is not there or does not run.
+    Degraded,
+    Paused,
+    Stopped,
+    /// The capsule ended by itself, with an error.
+    Crashed,
+    /// Only its home is left.
+    Saved,
+    /// Declared and never made.
+    Absent,
+}
+
+impl Health {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Health::Running => "running",
+            Health::Degraded => "degraded",
+            Health::Paused => "paused",
+            Health::Stopped => "stopped",
+            Health::Crashed => "crashed",
+            Health::Saved => "saved",
+            Health::Absent => "absent",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StatusRow {
+    /// Instance key, `workspace/name`.
+    pub instance: String,
+    pub role: String,
+    pub agent: String,
+    pub state: Health,
+    /// Live sessions; `None` = the capsule could not be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u32>,
+    pub container: String,
+    /// Since its capsule was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<u64>,
+}
+
+pub fn status_text(rows: &[StatusRow], style: &Style) -> String {
+    if rows.is_empty() {
+        return "No instances.\n".to_owned();
+    }
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            vec![
+                row.instance.clone(),
+                row.role.clone(),
+                row.agent.clone(),
+                row.state.as_str().to_owned(),
+                row.sessions.map_or_else(|| "-".to_owned(), |n| n.to_string()),
+                row.age_seconds.map_or_else(|| "-".to_owned(), age_words),
+                row.container.clone(),
+            ]
+        })
+        .collect();
+    table(&cells, &["instance", "role", "agent", "state", "sessions", "age", "container"], style)
+}
+
+pub fn status_json(rows: &[StatusRow]) -> String {
+    envelope(&rows)
+}
+
+/// `45s`, `12m`, `3h`, `9d`.
+pub fn age_words(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..86_400 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
