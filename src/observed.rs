@@ -70,7 +70,7 @@ pub struct Found {
     /// Something of ours is attached to it (networks, volumes); decides which of two duplicates stays.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_use: bool,
-    #[serde(default, skip_serializing_if = "Loss::is_nothing")]
+    #[serde(default, skip_serializing_if = "Loss::is_unknown")]
     pub loss: Loss,
     /// Image id a container was made from, to be compared with the image's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,6 +139,11 @@ pub struct Loss {
 }
 
 impl Loss {
+    /// Nobody looked. Not the same as having looked and found nothing, which is written down too.
+    fn is_unknown(&self) -> bool {
+        *self == Loss::default()
+    }
+
     pub fn is_nothing(&self) -> bool {
         self.sessions.unwrap_or(0) == 0
             && !self.sessions_unknown

@@ -155,12 +155,16 @@ fn edits() -> Vec<Edit> {
             w.remove(&n.capsule);
             w.retag_image(&derived_reference());
         }),
-        edit("all that an image is made of is gone", "agent-binary download, capsule create, derived-image build, role-image build", |w, n| {
-            w.remove(&n.capsule);
-            w.remove_image(&derived_reference());
-            w.remove_image(&base_reference());
-            w.delete_program(CLAUDE);
-        }),
+        edit(
+            "all that an image is made of is gone",
+            "agent-binary download, capsule create, derived-image build, role-image build",
+            |w, n| {
+                w.remove(&n.capsule);
+                w.remove_image(&derived_reference());
+                w.remove_image(&base_reference());
+                w.delete_program(CLAUDE);
+            },
+        ),
     ]
 }
 
@@ -318,7 +322,12 @@ fn changes_of_mind() -> Vec<Mind> {
         // The engine takes an absent limit for "as it is".
         ("memory set free", |w| w.memory = Some(4 << 30), as_is, "capsule replace"),
         ("pids set free", |w| w.pids = Some(100), as_is, "capsule update"),
-        ("role moved on", as_is, |w| w.commit = "1".repeat(40), "capsule replace, derived-image build, home update, role-image build, role-repo fetch"),
+        (
+            "role moved on",
+            as_is,
+            |w| w.commit = "1".repeat(40),
+            "capsule replace, derived-image build, home update, role-image build, role-repo fetch",
+        ),
         ("sidecar dropped", as_is, |w| w.dind = Dind::None, "capsule replace, certs remove, home update, sidecar remove"),
         ("sidecar wanted", |w| w.dind = Dind::None, as_is, "capsule replace, certs create, home update, image pull, sidecar create"),
         ("tier changed", as_is, |w| w.dind = Dind::Rootless, "sidecar replace"),
@@ -380,7 +389,9 @@ fn docker_update_is_seen_and_undone() {
     world.update_memory(&want.container(), 1 << 30);
     let plan = plan_of(&world, &graph(&world, std::slice::from_ref(&want)), &launch());
     assert_eq!(summary(&plan), "capsule update");
-    assert!(matches!(&plan.change(&want.at(Kind::Capsule)).unwrap().reasons[..], [Reason::Drifted { field, .. }] if field == "limits.memory"));
+    assert!(
+        matches!(&plan.change(&want.at(Kind::Capsule)).unwrap().reasons[..], [Reason::Drifted { field, .. }] if field == "limits.memory")
+    );
     converge(&world, &[want], &mut Dice(0));
 }
 
@@ -568,7 +579,12 @@ fn a_kept_sidecar_of_another_tier_is_left_alone() {
     let plan = plan_of(&world, &graph(&world, std::slice::from_ref(&want)), &launch());
     let change = plan.change(&want.at(Kind::Sidecar)).unwrap();
     assert_eq!(change.action, Action::Create);
-    assert!(change.considered.iter().any(|c| c.action == Action::Adopt && matches!(&c.ruled_out_by, Reason::Mismatch { field, .. } if field == "tier")));
+    assert!(
+        change
+            .considered
+            .iter()
+            .any(|c| c.action == Action::Adopt && matches!(&c.ruled_out_by, Reason::Mismatch { field, .. } if field == "tier"))
+    );
     converge(&world, &[want.clone()], &mut Dice(0));
     let none = Want { dind: Dind::None, ..want };
     converge(&world, &[none], &mut Dice(0));

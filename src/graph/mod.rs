@@ -138,7 +138,8 @@ fn cycle_path(graph: &DiGraphMap<&Address, ()>, component: &[&Address]) -> Cycle
     let mut seen = BTreeMap::from([(start, 0)]);
     loop {
         let here = *path.last().expect("BUG: never empty");
-        let next = graph.neighbors_directed(here, Incoming).filter(|n| members.contains(n)).min().expect("BUG: a component is strongly connected");
+        let next =
+            graph.neighbors_directed(here, Incoming).filter(|n| members.contains(n)).min().expect("BUG: a component is strongly connected");
         if let Some(&at) = seen.get(next) {
             let mut cycle: Vec<Address> = path[at..].iter().map(|a| (*a).clone()).collect();
             cycle.push(next.clone());

@@ -3,6 +3,7 @@
 //! The graph is rebound to the kept set's names before anything is decided, so that the rest of the planner sees plain names.
 
 use super::action::Reason;
+use super::diff::present;
 use crate::graph::Graph;
 use crate::observed::{Observed, PoolMember, State};
 use crate::resource::{Address, EnvEntry, Kind, Spec};
@@ -79,7 +80,7 @@ fn mismatch(wanted: &crate::resource::Sidecar, member: &PoolMember) -> Option<Re
     };
     let desired = Spec::Sidecar(wanted.clone()).fields();
     ["image", "tier", "privileged"].into_iter().find_map(|field| {
-        let (desired, found) = (desired.get(field).cloned(), recorded.get(field).cloned());
+        let (desired, found) = (present(&desired, field).cloned(), present(recorded, field).cloned());
         (desired != found).then(|| Reason::Mismatch { candidate: candidate.clone(), field: field.to_owned(), desired, found })
     })
 }

@@ -47,10 +47,9 @@ pub(super) fn differences(kind: Kind, desired: &Fields, recorded: &Fields, live:
     names.sort_unstable();
     names.dedup();
     for name in &names {
-        let (want, had) = (desired.get(*name), recorded.get(*name));
+        let (want, had) = (present(desired, name), present(recorded, name));
         // What the living thing already is needs no change, whatever was recorded: an in-place update cannot rewrite labels.
-        let is = live.get(*name);
-        let settled = is.is_some() && is.filter(|v| !v.is_null()) == want && rung_of(kind, name) == Rung::Update;
+        let settled = live.contains_key(*name) && present(live, name) == want && rung_of(kind, name) == Rung::Update;
         if want != had && !settled {
             let needs = needed(kind, name, Cause::Edited, want);
             out.push(Difference {
@@ -67,30 +66,36 @@ pub(super) fn differences(kind: Kind, desired: &Fields, recorded: &Fields, live:
             });
         }
     }
-    for (name, is) in live {
-        let want = desired.get(name);
-        let had = recorded.get(name);
+    for name in live.keys() {
+        let (want, had, is) = (present(desired, name), present(recorded, name), present(live, name));
         // An edited field is explained by its edit; one that already is as desired is fine.
-        if Some(is) == had || Some(is) == want || want != had {
-            continue;
-        }
-        // A live null means: declared, looked for, not there.
-        let is = if is.is_null() { None } else { Some(is.clone()) };
-        if is.is_none() && had.is_none() {
+        if is == had || is == want || want != had {
             continue;
         }
         let needs = needed(kind, name, Cause::Drifted, want);
         let reason = match kind {
             Kind::AgentBinary | Kind::CapsuleBinary if name == "executable" => Reason::NotExecutable,
-            _ => Reason::Drifted { field: name.clone(), recorded: had.cloned(), live: is.clone() },
+            _ => Reason::Drifted { field: name.clone(), recorded: had.cloned(), live: is.cloned() },
         };
         out.push(Difference {
             reason,
             needs,
-            field: Some(FieldChange { field: name.clone(), cause: Cause::Drifted, before: is, after: want.cloned(), needs, source: None }),
+            field: Some(FieldChange {
+                field: name.clone(),
+                cause: Cause::Drifted,
+                before: is.cloned(),
+                after: want.cloned(),
+                needs,
+                source: None,
+            }),
         });
     }
     out
+}
+
+/// A null says: declared, looked for, not there.
+pub(super) fn present<'a>(fields: &'a Fields, name: &str) -> Option<&'a Value> {
+    fields.get(name).filter(|value| !value.is_null())
 }
 
 /// The field's rung, unless the engine cannot do this very change in place.

@@ -178,12 +178,15 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
         }
     }
     // Undeclared things have no edges in the graph; their kinds say what hangs on what.
-    let undeclared: Vec<&Address> = parts.keys().filter(|a| !graph.resources.contains_key(a)).collect();
-    for address in undeclared {
+    let undeclared = |address: &Address| !graph.resources.contains_key(address);
+    for (address, mine) in parts.iter().filter(|(_, p)| !p.remove.is_empty()) {
         let Some(instance) = address.instance() else { continue };
-        for above in Kind::ALL.into_iter().filter(|k| *k > address.kind && k.is_container()) {
-            if let Some(theirs) = parts.get(&Address::new(above, instance)) {
-                for removed in &parts[address].remove {
+        for kind in Kind::ALL.into_iter().filter(|k| *k > address.kind && k.is_container()) {
+            let above = Address::new(kind, instance);
+            if let Some(theirs) = parts.get(&above)
+                && (undeclared(address) || undeclared(&above))
+            {
+                for removed in &mine.remove {
                     drafts[*removed].needs.extend(&theirs.remove);
                 }
             }

@@ -815,8 +815,7 @@ impl Inner {
                     let recorded = fields(checkout);
                     // What an agent did in it is kept.
                     let uncommitted = self.checkouts.get(&checkout.path).map_or(0, |c| c.uncommitted);
-                    self.checkouts
-                        .insert(checkout.path.clone(), CheckoutOnDisk { address: address.clone(), recorded, uncommitted });
+                    self.checkouts.insert(checkout.path.clone(), CheckoutOnDisk { address: address.clone(), recorded, uncommitted });
                 }
                 _ => return Err(wrong(task)),
             },
@@ -920,13 +919,7 @@ fn already(existing: &Labels, wanted: &Labels, what: &str) -> Result<(), StepErr
 }
 
 fn sidecar_setup(spec: &Sidecar) -> Setup {
-    Setup {
-        image: spec.image.clone(),
-        privileged: spec.privileged,
-        env: spec.env.clone(),
-        mounts: spec.mounts.clone(),
-        ..Setup::default()
-    }
+    Setup { image: spec.image.clone(), privileged: spec.privileged, env: spec.env.clone(), mounts: spec.mounts.clone(), ..Setup::default() }
 }
 
 fn capsule_setup(spec: &Capsule) -> Setup {

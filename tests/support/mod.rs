@@ -178,7 +178,8 @@ fn plain(text: impl Into<String>) -> EnvEntry {
 fn add_instance(graph: &mut Graph, record: Option<InstanceRecord>, want: &Want) {
     let (derived, image) = add_role(graph, want);
     let container = want.container();
-    let kept = |of: fn(InstanceRecord) -> Option<String>, own: &str| record.clone().and_then(of).unwrap_or_else(|| format!("{container}{own}"));
+    let kept =
+        |of: fn(InstanceRecord) -> Option<String>, own: &str| record.clone().and_then(of).unwrap_or_else(|| format!("{container}{own}"));
     let sidecar = want.has_sidecar().then(|| kept(|r| r.dind_container, "-dind"));
     let network = want.has_network().then(|| kept(|r| r.network, "-net"));
     let certs = want.has_sidecar().then(|| kept(|r| r.certs_volume, "-dind-certs"));
