@@ -39,7 +39,11 @@ pub enum Entry {
         pid: u32,
     },
     /// What the plan rests on, whole only under `--debug`.
-    Observed { digest: String, resources: usize, observed: Option<Box<Observed>> },
+    Observed {
+        digest: String,
+        resources: usize,
+        observed: Option<Box<Observed>>,
+    },
     Planned {
         digest: String,
         counts: BTreeMap<String, usize>,
@@ -51,7 +55,12 @@ pub enum Entry {
     },
     /// A step or apply event; `kind` and `effect` of a finished step feed the history.
     Event { event: Event },
-    RunFinished { exit_code: i32, predicted_milliseconds: Option<u64>, actual_milliseconds: u64, diagnostics: Vec<Diagnostic> },
+    RunFinished {
+        exit_code: i32,
+        predicted_milliseconds: Option<u64>,
+        actual_milliseconds: u64,
+        diagnostics: Vec<Diagnostic>,
+    },
 }
 
 pub struct Journal {
@@ -68,20 +77,37 @@ impl Journal {
     pub fn open(directory: &Path, run_id: &str) -> Journal {
         let path = directory.join(format!("{run_id}.jsonl"));
         let file = fs::create_dir_all(directory)
-            .and_then(|()| OpenOptions::new().create(true).append(true).mode(0o600).open(&path))
+            .and_then(|()| {
+                OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .mode(0o600)
+                    .open(&path)
+            })
             .ok();
-        Journal { file, run_id: run_id.to_owned(), path }
+        Journal {
+            file,
+            run_id: run_id.to_owned(),
+            path,
+        }
     }
 
     /// For commands that must not write anything.
     pub fn nowhere(run_id: &str) -> Journal {
-        Journal { file: None, run_id: run_id.to_owned(), path: PathBuf::new() }
+        Journal {
+            file: None,
+            run_id: run_id.to_owned(),
+            path: PathBuf::new(),
+        }
     }
 
     pub fn write(&mut self, entry: Entry) {
         let Some(file) = &mut self.file else { return };
         let time = jiff::Timestamp::now();
-        let line = Line { time: format!("{time:.6}"), entry };
+        let line = Line {
+            time: format!("{time:.6}"),
+            entry,
+        };
         if let Ok(mut text) = serde_json::to_string(&line) {
             text.push('\n');
             // One write a line: a killed run leaves whole lines.
@@ -98,7 +124,15 @@ pub fn runs(directory: &Path) -> Vec<String> {
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".jsonl")?.to_owned()))
+        .filter_map(|entry| {
+            Some(
+                entry
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".jsonl")?
+                    .to_owned(),
+            )
+        })
         .collect();
     ids.sort_unstable_by(|a, b| b.cmp(a));
     ids
@@ -121,31 +155,55 @@ pub fn read(directory: &Path, run: &str) -> Result<(String, Vec<Line>), Diagnost
     let id = match matching[..] {
         [one] => one,
         [] => {
-            return Err(Diagnostic::error("run.unknown", "No such run", format!("`{run}`"))
-                .help("`jackin runs list` shows the runs that are kept; `last` names the newest."));
+            return Err(
+                Diagnostic::error("run.unknown", "No such run", format!("`{run}`")).help(
+                    "`jackin runs list` shows the runs that are kept; `last` names the newest.",
+                ),
+            );
         }
         _ => {
-            return Err(Diagnostic::error("run.ambiguous", "Several runs begin like that", format!("`{run}`")).help("Give more of the id."));
+            return Err(Diagnostic::error(
+                "run.ambiguous",
+                "Several runs begin like that",
+                format!("`{run}`"),
+            )
+            .help("Give more of the id."));
         }
     };
-    Ok((id.clone(), read_lines(&directory.join(format!("{id}.jsonl")))?))
+    Ok((
+        id.clone(),
+        read_lines(&directory.join(format!("{id}.jsonl")))?,
+    ))
 }
 
 /// Lines that were cut short by a kill are left out.
 fn read_lines(path: &Path) -> Result<Vec<Line>, Diagnostic> {
-    let file = File::open(path)
-        .map_err(|error| Diagnostic::error("run.unreadable", "A run cannot be read", format!("{}: {error}", path.display())))?;
-    Ok(BufReader::new(file).lines().map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok()).collect())
+    let file = File::open(path).map_err(|error| {
+        Diagnostic::error(
+            "run.unreadable",
+            "A run cannot be read",
+            format!("{}: {error}", path.display()),
+        )
+    })?;
+    Ok(BufReader::new(file)
+        .lines()
+        .map_while(Result::ok)
+        .filter_map(|line| serde_json::from_str(&line).ok())
+        .collect())
 }
 
 /// Median milliseconds by `<effect> <kind>` over the newest runs.
 pub fn history(directory: &Path) -> BTreeMap<String, u64> {
     let mut samples: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for id in runs(directory).into_iter().take(20) {
-        let Ok(lines) = read_lines(&directory.join(format!("{id}.jsonl"))) else { continue };
+        let Ok(lines) = read_lines(&directory.join(format!("{id}.jsonl"))) else {
+            continue;
+        };
         let mut keys: BTreeMap<String, String> = BTreeMap::new();
         for line in lines {
-            let Entry::Event { event } = line.entry else { continue };
+            let Entry::Event { event } = line.entry else {
+                continue;
+            };
             match event {
                 Event::StepStarted { id, step } => {
                     keys.insert(id, format!("{} {}", step.effect.verb(), step.address.kind));

@@ -4,7 +4,6 @@ use super::run::Run;
 use super::select::{self, Candidate};
 use super::ui::{DONE, Failure};
 use crate::cli::{Carrying, EjectArgs, ExileArgs};
-use crate::diagnostic::Diagnostic;
 use crate::gather::session::{Freshness, Session};
 use crate::graph::Graph;
 use crate::graph::build::Built;
@@ -50,8 +49,10 @@ pub async fn remove(
     }
     let mut options = PlanOptions::new(Mode::Remove, command, Scope::Instances(keys));
     options.purge = purge;
-    let carried = run.carry_out(session, Built::default(), &options, carrying, None).await?;
-    Ok(carried.code)
+    let code = run
+        .carry_out(session, Built::default(), &options, carrying, None)
+        .await?;
+    Ok(code)
 }
 
 /// Instances with a record here, and those of which only containers are left.
@@ -59,7 +60,12 @@ async fn all(session: &mut Session) -> Result<Vec<Candidate>, Failure> {
     let mut candidates = select::recorded(&session.facts);
     for key in observed_keys(session).await? {
         if !candidates.iter().any(|c| c.key == key) {
-            candidates.push(Candidate { key, id: String::new(), container: String::new(), role: String::new() });
+            candidates.push(Candidate {
+                key,
+                id: String::new(),
+                container: String::new(),
+                role: String::new(),
+            });
         }
     }
     Ok(candidates)
@@ -71,15 +77,15 @@ async fn everything(session: &mut Session) -> Result<Vec<String>, Failure> {
 
 async fn observed_keys(session: &mut Session) -> Result<BTreeSet<String>, Failure> {
     let observed = observe_all(session).await?;
-    Ok(observed.resources.iter().filter(|(_, f)| !f.is_empty()).filter_map(|(a, _)| a.instance().map(str::to_owned)).collect())
+    Ok(observed
+        .resources
+        .iter()
+        .filter(|(_, f)| !f.is_empty())
+        .filter_map(|(a, _)| a.instance().map(str::to_owned))
+        .collect())
 }
 
 pub async fn observe_all(session: &mut Session) -> Result<Observed, Failure> {
     let provider = super::live::connect(session, Default::default()).await?;
     Ok(provider.observe(&Graph::default(), &Scope::All).await?)
-}
-
-pub fn gone(key: &str) -> Diagnostic {
-    Diagnostic::error("instance.gone", "This instance left nothing to come back to", format!("{key} has no record on this host."))
-        .help("`jackin load` starts a new one.")
 }

@@ -38,7 +38,10 @@ pub fn main() -> i32 {
         Command::Man { command } => return meta::said(&ui, meta::man(&command)),
         _ => {}
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             ui.talk(&format!("jackin: the runtime cannot start: {error}"));
@@ -67,7 +70,9 @@ async fn dispatch(ui: Ui, debug: bool, command: Command) -> i32 {
         Command::Doctor(args) => doctor::run(&mut run, args).await,
         Command::Runs(args) => runs::run(&mut run, args),
         Command::Workspace(args) => workspace::run(&mut run, args).await,
-        Command::Schema(_) | Command::Completions { .. } | Command::Man { .. } => unreachable!("BUG: handled before"),
+        Command::Schema(_) | Command::Completions { .. } | Command::Man { .. } => {
+            unreachable!("BUG: handled before")
+        }
     };
     run.finish(result)
 }

@@ -1,19 +1,19 @@
 //! Configuration: text in, typed values with their places out. Returns every mistake of a file, not the first.
 //! Absent: files, environment, clock. Reading the files is `gather`'s part; merging layers is `layer.rs`'s.
 
-pub mod model;
-pub mod reader;
-pub mod version;
-pub mod role_key;
-pub mod env;
 pub mod docker;
+pub mod dockerfile;
+pub mod env;
 pub mod file;
 pub mod layer;
-pub mod validate;
-pub mod write;
-pub mod role;
+pub mod model;
 pub mod prompts;
-pub mod dockerfile;
+pub mod reader;
+pub mod role;
+pub mod role_key;
+pub mod validate;
+pub mod version;
+pub mod write;
 pub use model::*;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -43,7 +43,9 @@ pub fn load(files: &[SourceFile]) -> Result<(Config, Vec<Diagnostic>), Diagnosti
     let mut workspaces = BTreeMap::new();
     for source in files {
         match &source.kind {
-            FileKind::Global => match text_of(file::GLOBAL_SORT, source).and_then(|text| file::parse_global(&source.shown, text)) {
+            FileKind::Global => match text_of(file::GLOBAL_SORT, source)
+                .and_then(|text| file::parse_global(&source.shown, text))
+            {
                 Ok((read, warnings)) => {
                     said.extend(warnings);
                     global = read;
@@ -51,7 +53,8 @@ pub fn load(files: &[SourceFile]) -> Result<(Config, Vec<Diagnostic>), Diagnosti
                 Err(mistakes) => said.extend(mistakes.0),
             },
             FileKind::Workspace { name } => {
-                let read = text_of(file::WORKSPACE_SORT, source).and_then(|text| file::parse_workspace(name, &source.shown, text));
+                let read = text_of(file::WORKSPACE_SORT, source)
+                    .and_then(|text| file::parse_workspace(name, &source.shown, text));
                 match read {
                     Ok((workspace, warnings)) => {
                         said.extend(warnings);
@@ -62,14 +65,19 @@ pub fn load(files: &[SourceFile]) -> Result<(Config, Vec<Diagnostic>), Diagnosti
             }
         }
     }
-    let file::GlobalFile { global, embedded, .. } = global;
+    let file::GlobalFile {
+        global, embedded, ..
+    } = global;
     for workspace in embedded {
         match workspaces.get(&workspace.name) {
             Some(kept) if !said_twice_alike(files, &workspace.name) => said.push(
                 Diagnostic::error(
                     "config.workspace_twice",
                     "A workspace is written in two places",
-                    format!("`{}` is in `{}` and, differently, in `{}`", workspace.name, workspace.file, kept.file),
+                    format!(
+                        "`{}` is in `{}` and, differently, in `{}`",
+                        workspace.name, workspace.file, kept.file
+                    ),
                 )
                 .at(workspace.workdir.span)
                 .help("make the two say the same, or remove the table from config.toml"),
@@ -82,7 +90,11 @@ pub fn load(files: &[SourceFile]) -> Result<(Config, Vec<Diagnostic>), Diagnosti
     }
     let config = Config { global, workspaces };
     said.extend(validate::validate(&config));
-    if said.iter().any(Diagnostic::is_error) { Err(Diagnostics(said)) } else { Ok((config, said)) }
+    if said.iter().any(Diagnostic::is_error) {
+        Err(Diagnostics(said))
+    } else {
+        Ok((config, said))
+    }
 }
 
 fn text_of(sort: reader::Sort, source: &SourceFile) -> Result<&str, Diagnostics> {
@@ -90,12 +102,24 @@ fn text_of(sort: reader::Sort, source: &SourceFile) -> Result<&str, Diagnostics>
 }
 
 fn said_twice_alike(files: &[SourceFile], name: &str) -> bool {
-    let text = |wanted: &dyn Fn(&FileKind) -> bool| files.iter().find(|f| wanted(&f.kind)).and_then(|f| std::str::from_utf8(&f.bytes).ok());
+    let text = |wanted: &dyn Fn(&FileKind) -> bool| {
+        files
+            .iter()
+            .find(|f| wanted(&f.kind))
+            .and_then(|f| std::str::from_utf8(&f.bytes).ok())
+    };
     let global = text(&|kind| *kind == FileKind::Global);
     let own = text(&|kind| matches!(kind, FileKind::Workspace { name: n } if n == name));
-    let (Some(global), Some(own)) = (global, own) else { return false };
-    let Ok(Some(split)) = write::split_global_text(global) else { return false };
-    split.workspaces.get(name).is_some_and(|table| write::same_workspace(table, own))
+    let (Some(global), Some(own)) = (global, own) else {
+        return false;
+    };
+    let Ok(Some(split)) = write::split_global_text(global) else {
+        return false;
+    };
+    split
+        .workspaces
+        .get(name)
+        .is_some_and(|table| write::same_workspace(table, own))
 }
 
 #[cfg(test)]

@@ -21,10 +21,18 @@ pub struct Version {
     pub number: u32,
 }
 
-pub const LEGACY: Version = Version { major: 0, stage: Stage::Alpha, number: 0 };
+pub const LEGACY: Version = Version {
+    major: 0,
+    stage: Stage::Alpha,
+    number: 0,
+};
 
 pub const fn alpha(number: u32) -> Version {
-    Version { major: 1, stage: Stage::Alpha, number }
+    Version {
+        major: 1,
+        stage: Stage::Alpha,
+        number,
+    }
 }
 
 /// What this program writes. Prose about the original still says `v1alpha8` for the first.
@@ -48,13 +56,19 @@ impl Version {
                 _ => return None,
             },
         };
-        Some(Version { major, stage, number })
+        Some(Version {
+            major,
+            stage,
+            number,
+        })
     }
 }
 
 /// At least 1, no leading zero.
 fn whole(text: &str) -> Option<u32> {
-    (text.starts_with(|c: char| ('1'..='9').contains(&c)) && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
+    (text.starts_with(|c: char| ('1'..='9').contains(&c))
+        && text.bytes().all(|b| b.is_ascii_digit()))
+    .then(|| text.parse().ok())?
 }
 
 impl fmt::Display for Version {
@@ -70,9 +84,16 @@ impl fmt::Display for Version {
 
 /// `None` after a report: then nothing else in the file can be trusted to mean what it seems to.
 pub fn read_version(table: &Table<'_>, newest: Version) -> Option<Version> {
-    let Some((_, value)) = table.get("version") else { return Some(LEGACY) };
+    let Some((_, value)) = table.get("version") else {
+        return Some(LEGACY);
+    };
     let DeValue::String(text) = value.get_ref() else {
-        table.reader.wrong_type("version", value, "a string", &format!("write `version = \"{newest}\"`"));
+        table.reader.wrong_type(
+            "version",
+            value,
+            "a string",
+            &format!("write `version = \"{newest}\"`"),
+        );
         return None;
     };
     let Some(version) = Version::parse(text) else {

@@ -6,7 +6,9 @@
 use super::model::{Agent, Isolation};
 use super::reader::quote;
 use super::validate::workspace_name_problem;
-use super::version::{GLOBAL_VERSION, LEGACY, OP_ACCOUNT_MOVED, ROLE_VERSION, Version, WORKSPACE_VERSION};
+use super::version::{
+    GLOBAL_VERSION, LEGACY, OP_ACCOUNT_MOVED, ROLE_VERSION, Version, WORKSPACE_VERSION,
+};
 use crate::diagnostic::Diagnostic;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -35,7 +37,10 @@ pub struct NewMount {
 
 /// The text of a new `workspaces/<name>.toml`.
 pub fn render_workspace(new: &NewWorkspace) -> String {
-    let mut out = format!("version = \"{WORKSPACE_VERSION}\"\nworkdir = {}\n", text(&new.workdir));
+    let mut out = format!(
+        "version = \"{WORKSPACE_VERSION}\"\nworkdir = {}\n",
+        text(&new.workdir)
+    );
     // Everything here stands above the first table, below which it would belong to that table.
     if !new.allowed_roles.is_empty() {
         let roles: Vec<String> = new.allowed_roles.iter().map(|role| text(role)).collect();
@@ -51,7 +56,12 @@ pub fn render_workspace(new: &NewWorkspace) -> String {
         out.push_str("git_pull_on_entry = true\n");
     }
     for mount in &new.mounts {
-        let _ = write!(out, "\n[[mounts]]\nsrc = {}\ndst = {}\n", text(&mount.src), text(&mount.dst));
+        let _ = write!(
+            out,
+            "\n[[mounts]]\nsrc = {}\ndst = {}\n",
+            text(&mount.src),
+            text(&mount.dst)
+        );
         if mount.readonly {
             out.push_str("readonly = true\n");
         }
@@ -85,7 +95,11 @@ pub fn migrate_role_text(text: &str) -> Option<String> {
 
 pub fn migrate_workspace_text(text: &str) -> Option<String> {
     let version = outdated(text, WORKSPACE_VERSION)?;
-    let moved = if version < OP_ACCOUNT_MOVED { move_op_account(text)? } else { text.to_owned() };
+    let moved = if version < OP_ACCOUNT_MOVED {
+        move_op_account(text)?
+    } else {
+        text.to_owned()
+    };
     Some(stamp(&moved, WORKSPACE_VERSION))
 }
 
@@ -105,10 +119,16 @@ fn stamp(text: &str, version: Version) -> String {
         None => ("", text),
     };
     let fresh = format!("version = \"{version}\"");
-    let Some((key, value)) = top_level(body, "version") else { return format!("{bom}{fresh}\n{body}") };
+    let Some((key, value)) = top_level(body, "version") else {
+        return format!("{bom}{fresh}\n{body}");
+    };
     let (start, end) = (line_start(body, key.start), line_end(body, value.end));
     let line = format!("{fresh}{}", body[value.end..end].trim_end_matches('\n'));
-    let first = DeTable::parse(body).is_ok_and(|tree| tree.get_ref().keys().all(|other| other.span().start >= key.start));
+    let first = DeTable::parse(body).is_ok_and(|tree| {
+        tree.get_ref()
+            .keys()
+            .all(|other| other.span().start >= key.start)
+    });
     if first {
         format!("{bom}{}{fresh}{}", &body[..start], &body[value.end..])
     } else {
@@ -134,8 +154,12 @@ fn line_end(text: &str, at: usize) -> usize {
 /// The account that a file before `v1alpha5` set once goes onto every reference that has none. `None` if it is not a string.
 fn move_op_account(text: &str) -> Option<String> {
     let tree = DeTable::parse(text).ok()?;
-    let Some(value) = tree.get_ref().get("op_account") else { return Some(text.to_owned()) };
-    let DeValue::String(account) = value.get_ref() else { return None };
+    let Some(value) = tree.get_ref().get("op_account") else {
+        return Some(text.to_owned());
+    };
+    let DeValue::String(account) = value.get_ref() else {
+        return None;
+    };
     let mut document: DocumentMut = text.parse().ok()?;
     let root = document.as_table_mut();
     stamp_account_below(root, account);
@@ -149,7 +173,10 @@ fn move_op_account(text: &str) -> Option<String> {
     let stamped = document.to_string();
     // As text, because taking the key out of the document would take the comments above it too.
     let (key, value) = top_level(&stamped, "op_account")?;
-    let (start, end) = (line_start(&stamped, key.start), line_end(&stamped, value.end));
+    let (start, end) = (
+        line_start(&stamped, key.start),
+        line_end(&stamped, value.end),
+    );
     Some(format!("{}{}", &stamped[..start], &stamped[end..]))
 }
 
@@ -158,14 +185,20 @@ fn stamp_account_below(table: &mut dyn TableLike, account: &str) {
         stamp_account(env, account);
     }
     let github = table.get_mut("github").and_then(Item::as_table_like_mut);
-    if let Some(env) = github.and_then(|g| g.get_mut("env")).and_then(Item::as_table_like_mut) {
+    if let Some(env) = github
+        .and_then(|g| g.get_mut("env"))
+        .and_then(Item::as_table_like_mut)
+    {
         stamp_account(env, account);
     }
 }
 
 fn stamp_account(env: &mut dyn TableLike, account: &str) {
     for (_, entry) in env.iter_mut() {
-        let scalar = entry.as_str().filter(|text| text.starts_with("op://")).map(str::to_owned);
+        let scalar = entry
+            .as_str()
+            .filter(|text| text.starts_with("op://"))
+            .map(str::to_owned);
         if let Some(reference) = scalar {
             let mut form = InlineTable::new();
             form.insert("op", reference.as_str().into());
@@ -173,7 +206,11 @@ fn stamp_account(env: &mut dyn TableLike, account: &str) {
             form.insert("account", account.into());
             *entry = Item::Value(form.into());
         } else if let Some(form) = entry.as_table_like_mut()
-            && (form.contains_key("op") || form.get("value").and_then(Item::as_str).is_some_and(|v| v.starts_with("op://")))
+            && (form.contains_key("op")
+                || form
+                    .get("value")
+                    .and_then(Item::as_str)
+                    .is_some_and(|v| v.starts_with("op://")))
             && !form.contains_key("account")
         {
             if let Some(reference) = form.remove("value") {
@@ -195,9 +232,15 @@ pub struct Split {
 
 /// `None` when there are no workspaces inside (or the file is broken, which reading it reports).
 pub fn split_global_text(text: &str) -> Result<Option<Split>, Diagnostic> {
-    let Ok(mut document) = text.parse::<DocumentMut>() else { return Ok(None) };
-    let Some(tables) = document.remove("workspaces") else { return Ok(None) };
-    let Ok(tables) = tables.into_table() else { return Ok(None) };
+    let Ok(mut document) = text.parse::<DocumentMut>() else {
+        return Ok(None);
+    };
+    let Some(tables) = document.remove("workspaces") else {
+        return Ok(None);
+    };
+    let Ok(tables) = tables.into_table() else {
+        return Ok(None);
+    };
     let mut workspaces = BTreeMap::new();
     for (name, item) in tables {
         if let Some(problem) = workspace_name_problem(&name) {
@@ -208,13 +251,17 @@ pub fn split_global_text(text: &str) -> Result<Option<Split>, Diagnostic> {
             )
             .help("rename the table in config.toml"));
         }
-        let Ok(mut table) = item.into_table() else { return Ok(None) };
+        let Ok(mut table) = item.into_table() else {
+            return Ok(None);
+        };
         table.set_dotted(false);
         table.set_implicit(false);
         table.decor_mut().clear();
         let alone = DocumentMut::from(table).to_string();
         let alone = alone.trim_start_matches('\n');
-        let Some(text) = migrate_workspace_text(alone) else { return Ok(None) };
+        let Some(text) = migrate_workspace_text(alone) else {
+            return Ok(None);
+        };
         workspaces.insert(name.to_string(), text);
     }
     if workspaces.is_empty() {

@@ -34,16 +34,31 @@ impl Vault {
             }
         };
         known.cloned().ok_or_else(|| {
-            Diagnostic::error("env.gone", "A value is no longer there", format!("`{}` had a value when the plan was made.", String::from(source.clone())))
-                .help("Plan again.")
+            Diagnostic::error(
+                "env.gone",
+                "A value is no longer there",
+                format!(
+                    "`{}` had a value when the plan was made.",
+                    String::from(source.clone())
+                ),
+            )
+            .help("Plan again.")
         })
     }
 
     /// `text` with every value that it repeats blanked out.
     pub fn scrub(&self, text: &str) -> String {
-        let all = self.literals.values().chain(self.host.values()).chain(self.role.values()).chain(&self.github);
+        let all = self
+            .literals
+            .values()
+            .chain(self.host.values())
+            .chain(self.role.values())
+            .chain(&self.github);
         let mut out = text.to_owned();
-        for value in all.map(ExposeSecret::expose_secret).filter(|v| v.len() >= WORTH_SCRUBBING) {
+        for value in all
+            .map(ExposeSecret::expose_secret)
+            .filter(|v| v.len() >= WORTH_SCRUBBING)
+        {
             if out.contains(value) {
                 out = out.replace(value, "[secret]");
             }

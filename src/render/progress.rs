@@ -95,18 +95,36 @@ impl Progress {
             stopping: false,
             finished: None,
         };
-        let actions: BTreeMap<&Address, Action> = plan.changes.iter().map(|c| (&c.address, c.action)).collect();
+        let actions: BTreeMap<&Address, Action> = plan
+            .changes
+            .iter()
+            .map(|c| (&c.address, c.action))
+            .collect();
         for step in &plan.steps {
-            progress.register(step, actions.get(&step.address).map_or("done", |a| done_word(*a)));
+            progress.register(
+                step,
+                actions.get(&step.address).map_or("done", |a| done_word(*a)),
+            );
         }
         let stage = |row: &Row| STAGES.iter().position(|s| *s == row.address.kind.stage());
-        progress.rows.sort_by(|a, b| (stage(a), &a.address).cmp(&(stage(b), &b.address)));
-        progress.at = progress.rows.iter().enumerate().map(|(index, row)| (row.address.clone(), index)).collect();
+        progress
+            .rows
+            .sort_by(|a, b| (stage(a), &a.address).cmp(&(stage(b), &b.address)));
+        progress.at = progress
+            .rows
+            .iter()
+            .enumerate()
+            .map(|(index, row)| (row.address.clone(), index))
+            .collect();
         progress
     }
 
     fn register(&mut self, step: &Step, outcome: &'static str) {
-        if self.by_step.insert(step.id.clone(), step.address.clone()).is_some() {
+        if self
+            .by_step
+            .insert(step.id.clone(), step.address.clone())
+            .is_some()
+        {
             return;
         }
         if let Some(index) = self.at.get(&step.address) {
@@ -156,12 +174,17 @@ impl Progress {
                     row.began.get_or_insert(now_ms);
                     row.retry = None;
                     if !matches!(row.state, State::Failed(_)) {
-                        row.state = State::Running { doing: doing_word(&step.effect), since: now_ms };
+                        row.state = State::Running {
+                            doing: doing_word(&step.effect),
+                            since: now_ms,
+                        };
                     }
                 }
             }
             Event::StepOutput { id, line } => {
-                let Some(row) = self.row(id) else { return Vec::new() };
+                let Some(row) = self.row(id) else {
+                    return Vec::new();
+                };
                 if row.output.len() == KEPT_OUTPUT {
                     row.output.pop_front();
                 }
@@ -171,12 +194,20 @@ impl Progress {
                 }
             }
             Event::StepRetried { id, attempt, error } => {
-                let Some(row) = self.row(id) else { return Vec::new() };
+                let Some(row) = self.row(id) else {
+                    return Vec::new();
+                };
                 row.retry = Some(clean(error));
-                return vec![format!("{}  tried again (attempt {attempt}): {}", headed(&row.address), clean(error))];
+                return vec![format!(
+                    "{}  tried again (attempt {attempt}): {}",
+                    headed(&row.address),
+                    clean(error)
+                )];
             }
             Event::StepFinished { id, .. } => return self.end(id, now_ms, None),
-            Event::StepFailed { id, error, .. } => return self.end(id, now_ms, Some(State::Failed(Box::new(error.clone())))),
+            Event::StepFailed { id, error, .. } => {
+                return self.end(id, now_ms, Some(State::Failed(Box::new(error.clone()))));
+            }
             Event::StepSkipped { id, because } => {
                 let because = self.culprit(because);
                 return self.end(id, now_ms, Some(State::Skipped(because)));
@@ -184,7 +215,9 @@ impl Progress {
             Event::StepCancelled { id } => return self.end(id, now_ms, Some(State::Cancelled)),
             Event::Stopping => {
                 self.stopping = true;
-                return vec!["stopping: nothing new is begun, what has begun is finished".to_owned()];
+                return vec![
+                    "stopping: nothing new is begun, what has begun is finished".to_owned(),
+                ];
             }
             Event::ApplyFinished { milliseconds, .. } => self.finished = Some(*milliseconds),
         }
@@ -194,7 +227,9 @@ impl Progress {
     /// One step of a row is over; `bad` when it was not done. The row speaks once: at its first bad step, or when all are done.
     fn end(&mut self, id: &StepId, now_ms: u64, bad: Option<State>) -> Vec<String> {
         let verbose = self.verbose;
-        let Some(row) = self.row(id) else { return Vec::new() };
+        let Some(row) = self.row(id) else {
+            return Vec::new();
+        };
         row.open = row.open.saturating_sub(1);
         let spoke = row.state.is_final();
         row.ended = Some(now_ms);
@@ -257,18 +292,34 @@ impl Progress {
         let mut lines = Vec::new();
         let mut stage = "";
         for (index, row) in self.rows.iter().enumerate().filter(|(i, _)| shown[*i]) {
-            let heading = if row.address.kind.stage() == stage { "" } else { row.address.kind.stage() };
+            let heading = if row.address.kind.stage() == stage {
+                ""
+            } else {
+                row.address.kind.stage()
+            };
             stage = row.address.kind.stage();
             lines.push(row.line(heading, now_ms, style));
             if outputs[index]
                 && let Some(output) = row.below()
             {
-                lines.push(inked(&[(Ink::Faint, format!("{}{output}", " ".repeat(STAGE_COLUMN + 6)))], style));
+                lines.push(inked(
+                    &[(
+                        Ink::Faint,
+                        format!("{}{output}", " ".repeat(STAGE_COLUMN + 6)),
+                    )],
+                    style,
+                ));
             }
         }
         let hidden = shown.iter().filter(|s| !**s).count();
         if hidden > 0 && max_height > 1 {
-            lines.push(inked(&[(Ink::Faint, format!("{}{hidden} more", " ".repeat(STAGE_COLUMN + 2)))], style));
+            lines.push(inked(
+                &[(
+                    Ink::Faint,
+                    format!("{}{hidden} more", " ".repeat(STAGE_COLUMN + 2)),
+                )],
+                style,
+            ));
         }
         lines.push(total);
         lines.truncate(max_height.max(1));
@@ -282,7 +333,10 @@ impl Progress {
         if failed > 0 {
             pieces.push((Ink::Bad, format!(", {failed} failed")));
         }
-        pieces.push((Ink::Plain, format!(", {}", duration_words(self.finished.unwrap_or(now_ms)))));
+        pieces.push((
+            Ink::Plain,
+            format!(", {}", duration_words(self.finished.unwrap_or(now_ms))),
+        ));
         if let Some(what) = &self.waiting {
             pieces.push((Ink::Change, format!(", waiting for {}", clean(what))));
         }
@@ -299,7 +353,9 @@ impl Progress {
             .rows
             .iter()
             .filter_map(|row| match &row.state {
-                State::Failed(error) if error.address.is_none() => Some((**error).clone().on(&row.address)),
+                State::Failed(error) if error.address.is_none() => {
+                    Some((**error).clone().on(&row.address))
+                }
                 State::Failed(error) => Some((**error).clone()),
                 _ => None,
             })
@@ -310,31 +366,71 @@ impl Progress {
         }
         for row in &self.rows {
             if let State::Skipped(because) = &row.state {
-                let why = because.as_ref().map_or(String::new(), |a| format!(" because {a} failed"));
-                page.line(0, 2, &[(Ink::Change, "skipped"), (Ink::Plain, &format!(" {}{why}", row.address))]);
+                let why = because
+                    .as_ref()
+                    .map_or(String::new(), |a| format!(" because {a} failed"));
+                page.line(
+                    0,
+                    2,
+                    &[
+                        (Ink::Change, "skipped"),
+                        (Ink::Plain, &format!(" {}{why}", row.address)),
+                    ],
+                );
             }
         }
         let done = self.count(|s| *s == State::Done);
         let skipped = self.count(|s| matches!(s, State::Skipped(_)));
         // What was never begun is as good as cancelled.
-        let cancelled = self.count(|s| matches!(s, State::Cancelled | State::Waiting | State::Running { .. }));
-        let time = self.finished.map_or(String::new(), |ms| format!(" in {}", duration_words(ms)));
+        let cancelled =
+            self.count(|s| matches!(s, State::Cancelled | State::Waiting | State::Running { .. }));
+        let time = self
+            .finished
+            .map_or(String::new(), |ms| format!(" in {}", duration_words(ms)));
         let mut counts = vec![format!("{done} done")];
-        for (count, word) in [(failures.len(), "failed"), (skipped, "skipped"), (cancelled, "cancelled")] {
+        for (count, word) in [
+            (failures.len(), "failed"),
+            (skipped, "skipped"),
+            (cancelled, "cancelled"),
+        ] {
             if count > 0 {
                 counts.push(format!("{count} {word}"));
             }
         }
         if counts.len() == 1 {
-            page.line(0, 2, &[(Ink::Good, "Done."), (Ink::Plain, &format!(" {}{time}.", plural(done, "change")))]);
+            page.line(
+                0,
+                2,
+                &[
+                    (Ink::Good, "Done."),
+                    (Ink::Plain, &format!(" {}{time}.", plural(done, "change"))),
+                ],
+            );
             return page.finish();
         }
-        let (ink, word) = if failures.is_empty() { (Ink::Change, "Stopped.") } else { (Ink::Bad, "Failed.") };
-        page.line(0, 2, &[(ink, word), (Ink::Plain, &format!(" {}{time}.", counts.join(", ")))]);
+        let (ink, word) = if failures.is_empty() {
+            (Ink::Change, "Stopped.")
+        } else {
+            (Ink::Bad, "Failed.")
+        };
+        page.line(
+            0,
+            2,
+            &[
+                (ink, word),
+                (Ink::Plain, &format!(" {}{time}.", counts.join(", "))),
+            ],
+        );
         page.line(
             2,
             4,
-            &[(Ink::Info, "help: "), (Ink::Plain, "What was done stays. Plan again to see what is left, apply again to go on.")],
+            &[
+                (Ink::Info, "help: "),
+                (
+                    Ink::Plain,
+                    "What was done stays. Plan again to see what is left, apply again to go on.",
+                ),
+            ],
         );
         page.finish()
     }
@@ -342,7 +438,9 @@ impl Progress {
 
 impl Row {
     fn duration(&self, now_ms: u64) -> u64 {
-        self.ended.unwrap_or(now_ms).saturating_sub(self.began.unwrap_or(now_ms))
+        self.ended
+            .unwrap_or(now_ms)
+            .saturating_sub(self.began.unwrap_or(now_ms))
     }
 
     fn ending(&self) -> String {
@@ -362,7 +460,10 @@ impl Row {
         if !matches!(self.state, State::Running { .. }) {
             return None;
         }
-        self.retry.as_ref().map(|error| format!("tried again: {error}")).or(self.output.back().cloned())
+        self.retry
+            .as_ref()
+            .map(|error| format!("tried again: {error}"))
+            .or(self.output.back().cloned())
     }
 
     fn height(&self) -> usize {
@@ -372,12 +473,20 @@ impl Row {
     fn line(&self, heading: &str, now_ms: u64, style: &Style) -> String {
         let spinner = |since: u64| {
             let turn = usize::try_from(now_ms.saturating_sub(since) / SPINNER_MS).unwrap_or(0);
-            if style.unicode { SPINNER[turn % SPINNER.len()] } else { SPINNER_ASCII[turn % SPINNER_ASCII.len()] }
+            if style.unicode {
+                SPINNER[turn % SPINNER.len()]
+            } else {
+                SPINNER_ASCII[turn % SPINNER_ASCII.len()]
+            }
         };
         let pick = |unicode, ascii| if style.unicode { unicode } else { ascii };
         let (ink, mark, rest) = match &self.state {
             State::Waiting => (Ink::Faint, pick("·", "."), "waiting".to_owned()),
-            State::Running { doing, since } => (Ink::Info, spinner(*since), format!("{doing}  {}", duration_words(self.duration(now_ms)))),
+            State::Running { doing, since } => (
+                Ink::Info,
+                spinner(*since),
+                format!("{doing}  {}", duration_words(self.duration(now_ms))),
+            ),
             State::Done => (Ink::Good, pick("✓", "+"), self.ending()),
             State::Failed(_) => (Ink::Bad, pick("✗", "x"), self.ending()),
             State::Skipped(_) | State::Cancelled => (Ink::Change, "-", self.ending()),
@@ -396,12 +505,20 @@ impl Row {
 
 /// `network         app/default`: where the stage is the kind, its name says enough.
 fn headed(address: &Address) -> String {
-    format!("{}  {}", pad(address.kind.stage(), STAGE_COLUMN), named(address))
+    format!(
+        "{}  {}",
+        pad(address.kind.stage(), STAGE_COLUMN),
+        named(address)
+    )
 }
 
 fn named(address: &Address) -> String {
     let kind = address.kind.as_str().replace('-', " ");
-    clean(&if kind == address.kind.stage() { address.name.clone() } else { address.to_string() })
+    clean(&if kind == address.kind.stage() {
+        address.name.clone()
+    } else {
+        address.to_string()
+    })
 }
 
 /// One line that is never wrapped, cut at the width.
@@ -428,9 +545,10 @@ fn doing_word(effect: &Effect) -> &'static str {
         Effect::Pull => "pulling",
         Effect::Build => "building",
         Effect::WriteHome => "writing",
-        Effect::RemoveHome { .. } | Effect::RemoveNetwork { .. } | Effect::RemoveVolume { .. } | Effect::RemoveContainer { .. } => {
-            "removing"
-        }
+        Effect::RemoveHome { .. }
+        | Effect::RemoveNetwork { .. }
+        | Effect::RemoveVolume { .. }
+        | Effect::RemoveContainer { .. } => "removing",
         Effect::CreateNetwork | Effect::CreateVolume | Effect::CreateContainer => "creating",
         Effect::StartContainer { .. } => "starting",
         Effect::UnpauseContainer { .. } => "resuming",
