@@ -45,31 +45,19 @@ pub async fn apply<P: Provider>(
     emit: &mut dyn FnMut(Event),
 ) -> Report {
     let started = Instant::now();
-    let specs: BTreeMap<&Address, &Spec> = plan
-        .changes
-        .iter()
-        .filter_map(|c| Some((&c.address, c.desired.as_ref()?)))
-        .collect();
+    let specs: BTreeMap<&Address, &Spec> = plan.changes.iter().filter_map(|c| Some((&c.address, c.desired.as_ref()?))).collect();
     let mut walk = Walk::new(plan.steps.clone(), limits);
     let mut report = Report::default();
     let (lines, mut line_events) = mpsc::unbounded_channel::<Event>();
     let mut running = FuturesUnordered::new();
     let mut in_flight: BTreeMap<StepId, Instant> = BTreeMap::new();
-    emit(Event::ApplyStarted {
-        steps: plan.steps.len(),
-    });
+    emit(Event::ApplyStarted { steps: plan.steps.len() });
 
     loop {
         for step in walk.startable() {
-            emit(Event::StepStarted {
-                id: step.id.clone(),
-                step: step.clone(),
-            });
+            emit(Event::StepStarted { id: step.id.clone(), step: step.clone() });
             in_flight.insert(step.id.clone(), Instant::now());
-            let task = Task {
-                spec: specs.get(&step.address).map(|s| (*s).clone()),
-                step,
-            };
+            let task = Task { spec: specs.get(&step.address).map(|s| (*s).clone()), step };
             running.push(attempt(provider, task, lines.clone()));
         }
         if walk.finished() && running.is_empty() {
@@ -118,9 +106,7 @@ pub async fn apply<P: Provider>(
     }
     for (step, state) in walk.states() {
         if *state == StepState::Waiting {
-            emit(Event::StepCancelled {
-                id: step.id.clone(),
-            });
+            emit(Event::StepCancelled { id: step.id.clone() });
             report.cancelled.push(step.id.clone());
         }
     }
@@ -134,29 +120,18 @@ pub async fn apply<P: Provider>(
     report
 }
 
-async fn attempt<P: Provider>(
-    provider: &P,
-    task: Task,
-    lines: mpsc::UnboundedSender<Event>,
-) -> (StepId, Result<(), StepError>) {
+async fn attempt<P: Provider>(provider: &P, task: Task, lines: mpsc::UnboundedSender<Event>) -> (StepId, Result<(), StepError>) {
     let id = task.step.id.clone();
     let mut tried = 0;
     loop {
         let say = |line: String| {
             // The receiver lives as long as the apply that owns this future.
-            let _ = lines.send(Event::StepOutput {
-                id: id.clone(),
-                line,
-            });
+            let _ = lines.send(Event::StepOutput { id: id.clone(), line });
         };
         match provider.execute(&task, &say).await {
             Err(error) if error.transient && tried < RETRY_AFTER.len() => {
                 let attempt = u32::try_from(tried).unwrap_or(u32::MAX) + 2;
-                let _ = lines.send(Event::StepRetried {
-                    id: id.clone(),
-                    attempt,
-                    error: error.diagnostic.to_string(),
-                });
+                let _ = lines.send(Event::StepRetried { id: id.clone(), attempt, error: error.diagnostic.to_string() });
                 tokio::time::sleep(RETRY_AFTER[tried]).await;
                 tried += 1;
             }

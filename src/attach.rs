@@ -25,10 +25,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 /// How a capsule is reached.
 pub enum Way<'a> {
     Socket(PathBuf),
-    Exec {
-        connection: &'a Connection,
-        container: String,
-    },
+    Exec { connection: &'a Connection, container: String },
 }
 
 impl Way<'_> {
@@ -44,42 +41,22 @@ impl Way<'_> {
     pub async fn open(&self) -> io::Result<Box<dyn Stream>> {
         match self {
             Way::Socket(path) => Ok(Box::new(tokio::net::UnixStream::connect(path).await?)),
-            Way::Exec {
-                connection,
-                container,
-            } => exec(connection, container).await,
+            Way::Exec { connection, container } => exec(connection, container).await,
         }
     }
 
     /// One control question.
-    pub async fn ask(
-        &self,
-        request: &jackin_capsule::control::Request,
-    ) -> io::Result<jackin_capsule::control::Reply> {
-        client::ask(
-            self.open().await?,
-            request,
-            &jackin_capsule::wire::Ctx::default(),
-        )
-        .await
+    pub async fn ask(&self, request: &jackin_capsule::control::Request) -> io::Result<jackin_capsule::control::Reply> {
+        client::ask(self.open().await?, request, &jackin_capsule::wire::Ctx::default()).await
     }
 
     /// Shows the capsule until the person detaches or it ends.
     pub async fn attach(&self, spawn: Spawn) -> Result<Outcome, Diagnostic> {
-        let connect =
-            || -> std::pin::Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + '_>> {
-                Box::pin(self.open())
-            };
-        client::attach(connect, client::hello(spawn, None, Vec::new()))
-            .await
-            .map_err(|error| {
-                Diagnostic::error(
-                    "attach.failed",
-                    "The terminal cannot be attached",
-                    error.to_string(),
-                )
+        let connect = || -> std::pin::Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + '_>> { Box::pin(self.open()) };
+        client::attach(connect, client::hello(spawn, None, Vec::new())).await.map_err(|error| {
+            Diagnostic::error("attach.failed", "The terminal cannot be attached", error.to_string())
                 .help("The instance goes on running; `jackin hardline` attaches from a terminal.")
-            })
+        })
     }
 }
 
@@ -90,27 +67,12 @@ async fn exec(connection: &Connection, container: &str) -> io::Result<Box<dyn St
         attach_stdin: Some(true),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
-        cmd: Some(vec![
-            "/jackin/runtime/jackin-capsule".to_owned(),
-            "attach-proxy".to_owned(),
-        ]),
+        cmd: Some(vec!["/jackin/runtime/jackin-capsule".to_owned(), "attach-proxy".to_owned()]),
         ..Default::default()
     };
-    let exec = docker
-        .create_exec(container, options)
-        .await
-        .map_err(io::Error::other)?;
-    let StartExecResults::Attached {
-        mut output,
-        mut input,
-    } = docker
-        .start_exec(&exec.id, None)
-        .await
-        .map_err(io::Error::other)?
-    else {
-        return Err(io::Error::other(
-            "the engine started the relay without its streams",
-        ));
+    let exec = docker.create_exec(container, options).await.map_err(io::Error::other)?;
+    let StartExecResults::Attached { mut output, mut input } = docker.start_exec(&exec.id, None).await.map_err(io::Error::other)? else {
+        return Err(io::Error::other("the engine started the relay without its streams"));
     };
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let (mut from_us, mut to_us) = tokio::io::split(theirs);

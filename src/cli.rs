@@ -265,9 +265,7 @@ pub struct HardlineArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  jackin eject app\n  jackin eject app/default --dry-run\n  jackin eject --all --yes"
-)]
+#[command(after_help = "Examples:\n  jackin eject app\n  jackin eject app/default --dry-run\n  jackin eject --all --yes")]
 pub struct EjectArgs {
     /// Instance, workspace, instance id, container name or role.
     #[arg(required_unless_present = "all")]
@@ -297,9 +295,7 @@ pub struct StatusArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  jackin explain capsule/app/default\n  jackin explain derived-image/agent-smith"
-)]
+#[command(after_help = "Examples:\n  jackin explain capsule/app/default\n  jackin explain derived-image/agent-smith")]
 pub struct ExplainArgs {
     /// KIND/NAME, as `jackin plan` and `jackin graph` show it.
     pub address: Address,
@@ -310,9 +306,7 @@ pub struct ExplainArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  jackin graph app --format dot | dot -Tsvg > app.svg\n  jackin graph --format mermaid"
-)]
+#[command(after_help = "Examples:\n  jackin graph app --format dot | dot -Tsvg > app.svg\n  jackin graph --format mermaid")]
 pub struct GraphArgs {
     #[command(flatten)]
     pub selection: Selection,
@@ -321,9 +315,7 @@ pub struct GraphArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  jackin observe --out world.json && jackin plan --observed world.json"
-)]
+#[command(after_help = "Examples:\n  jackin observe --out world.json && jackin plan --observed world.json")]
 pub struct ObserveArgs {
     #[command(flatten)]
     pub selection: Selection,
@@ -364,9 +356,7 @@ pub enum RunsCommand {
 #[derive(Debug, Subcommand)]
 pub enum WorkspaceCommand {
     /// Save a new workspace.
-    #[command(
-        after_help = "Examples:\n  jackin workspace create app --workdir ~/src/app --mount ~/src/app --default-role agent-smith"
-    )]
+    #[command(after_help = "Examples:\n  jackin workspace create app --workdir ~/src/app --mount ~/src/app --default-role agent-smith")]
     Create(WorkspaceCreateArgs),
     /// The saved workspaces.
     List {
@@ -418,13 +408,11 @@ pub struct WorkspaceCreateArgs {
 }
 
 fn agent(text: &str) -> Result<Agent, String> {
-    Agent::from_slug(text)
-        .ok_or_else(|| format!("agents are {}", Agent::ALL.map(Agent::slug).join(", ")))
+    Agent::from_slug(text).ok_or_else(|| format!("agents are {}", Agent::ALL.map(Agent::slug).join(", ")))
 }
 
 fn profile(text: &str) -> Result<Profile, String> {
-    crate::config::file::parse_profile(text)
-        .ok_or_else(|| "profiles are locked, hardened, standard, compat".to_owned())
+    crate::config::file::parse_profile(text).ok_or_else(|| "profiles are locked, hardened, standard, compat".to_owned())
 }
 
 fn name_value(text: &str) -> Result<(String, String), String> {

@@ -7,19 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// How bad it is. A blocker inside a plan has severity `Error`.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     Error,
@@ -29,9 +17,7 @@ pub enum Severity {
 
 /// A place in a file of the user. `file` is shown as given (home as `~`, or relative to the config folder);
 /// lines and columns count from 1, columns in characters.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Span {
     pub file: String,
@@ -50,9 +36,7 @@ impl fmt::Display for Span {
 }
 
 /// One message. `summary` is constant for a code; `detail` names the particulars; `help` is what to do.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Diagnostic {
     pub severity: Severity,
@@ -83,15 +67,7 @@ impl Diagnostic {
     }
 
     fn new(severity: Severity, code: &str, summary: &str, detail: impl Into<String>) -> Self {
-        Self {
-            severity,
-            code: code.to_owned(),
-            summary: summary.to_owned(),
-            detail: detail.into(),
-            address: None,
-            span: None,
-            help: None,
-        }
+        Self { severity, code: code.to_owned(), summary: summary.to_owned(), detail: detail.into(), address: None, span: None, help: None }
     }
 
     pub fn help(mut self, help: impl Into<String>) -> Self {

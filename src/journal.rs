@@ -54,7 +54,9 @@ pub enum Entry {
         plan: Option<Box<Plan>>,
     },
     /// A step or apply event; `kind` and `effect` of a finished step feed the history.
-    Event { event: Event },
+    Event {
+        event: Event,
+    },
     RunFinished {
         exit_code: i32,
         predicted_milliseconds: Option<u64>,
@@ -76,38 +78,19 @@ impl Journal {
     /// Opens `<directory>/<run_id>.jsonl`. A folder that cannot be written gives a journal that swallows everything.
     pub fn open(directory: &Path, run_id: &str) -> Journal {
         let path = directory.join(format!("{run_id}.jsonl"));
-        let file = fs::create_dir_all(directory)
-            .and_then(|()| {
-                OpenOptions::new()
-                    .create(true)
-                    .append(true)
-                    .mode(0o600)
-                    .open(&path)
-            })
-            .ok();
-        Journal {
-            file,
-            run_id: run_id.to_owned(),
-            path,
-        }
+        let file = fs::create_dir_all(directory).and_then(|()| OpenOptions::new().create(true).append(true).mode(0o600).open(&path)).ok();
+        Journal { file, run_id: run_id.to_owned(), path }
     }
 
     /// For commands that must not write anything.
     pub fn nowhere(run_id: &str) -> Journal {
-        Journal {
-            file: None,
-            run_id: run_id.to_owned(),
-            path: PathBuf::new(),
-        }
+        Journal { file: None, run_id: run_id.to_owned(), path: PathBuf::new() }
     }
 
     pub fn write(&mut self, entry: Entry) {
         let Some(file) = &mut self.file else { return };
         let time = jiff::Timestamp::now();
-        let line = Line {
-            time: format!("{time:.6}"),
-            entry,
-        };
+        let line = Line { time: format!("{time:.6}"), entry };
         if let Ok(mut text) = serde_json::to_string(&line) {
             text.push('\n');
             // One write a line: a killed run leaves whole lines.
@@ -124,15 +107,7 @@ pub fn runs(directory: &Path) -> Vec<String> {
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|entry| {
-            Some(
-                entry
-                    .file_name()
-                    .to_str()?
-                    .strip_suffix(".jsonl")?
-                    .to_owned(),
-            )
-        })
+        .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".jsonl")?.to_owned()))
         .collect();
     ids.sort_unstable_by(|a, b| b.cmp(a));
     ids
@@ -155,41 +130,21 @@ pub fn read(directory: &Path, run: &str) -> Result<(String, Vec<Line>), Diagnost
     let id = match matching[..] {
         [one] => one,
         [] => {
-            return Err(
-                Diagnostic::error("run.unknown", "No such run", format!("`{run}`")).help(
-                    "`jackin runs list` shows the runs that are kept; `last` names the newest.",
-                ),
-            );
+            return Err(Diagnostic::error("run.unknown", "No such run", format!("`{run}`"))
+                .help("`jackin runs list` shows the runs that are kept; `last` names the newest."));
         }
         _ => {
-            return Err(Diagnostic::error(
-                "run.ambiguous",
-                "Several runs begin like that",
-                format!("`{run}`"),
-            )
-            .help("Give more of the id."));
+            return Err(Diagnostic::error("run.ambiguous", "Several runs begin like that", format!("`{run}`")).help("Give more of the id."));
         }
     };
-    Ok((
-        id.clone(),
-        read_lines(&directory.join(format!("{id}.jsonl")))?,
-    ))
+    Ok((id.clone(), read_lines(&directory.join(format!("{id}.jsonl")))?))
 }
 
 /// Lines that were cut short by a kill are left out.
 fn read_lines(path: &Path) -> Result<Vec<Line>, Diagnostic> {
-    let file = File::open(path).map_err(|error| {
-        Diagnostic::error(
-            "run.unreadable",
-            "A run cannot be read",
-            format!("{}: {error}", path.display()),
-        )
-    })?;
-    Ok(BufReader::new(file)
-        .lines()
-        .map_while(Result::ok)
-        .filter_map(|line| serde_json::from_str(&line).ok())
-        .collect())
+    let file = File::open(path)
+        .map_err(|error| Diagnostic::error("run.unreadable", "A run cannot be read", format!("{}: {error}", path.display())))?;
+    Ok(BufReader::new(file).lines().map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok()).collect())
 }
 
 /// Median milliseconds by `<effect> <kind>` over the newest runs.

@@ -30,13 +30,7 @@ pub struct Observed {
 impl Observed {
     /// Nothing exists, nobody was asked.
     pub fn empty() -> Self {
-        Self {
-            format_version: OBSERVED_FORMAT,
-            engine: None,
-            resources: BTreeMap::new(),
-            strangers: BTreeMap::new(),
-            pool: Vec::new(),
-        }
+        Self { format_version: OBSERVED_FORMAT, engine: None, resources: BTreeMap::new(), strangers: BTreeMap::new(), pool: Vec::new() }
     }
 
     pub fn found(&self, address: &Address) -> &[Found] {

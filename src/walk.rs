@@ -33,11 +33,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            steps: 10,
-            builds: 2,
-            pulls: 3,
-        }
+        Self { steps: 10, builds: 2, pulls: 3 }
     }
 }
 
@@ -59,37 +55,19 @@ pub struct Walk {
 impl Walk {
     /// `steps` in topological order, as a plan holds them.
     pub fn new(steps: Vec<Step>, limits: Limits) -> Self {
-        let index: BTreeMap<StepId, usize> = steps
-            .iter()
-            .enumerate()
-            .map(|(i, s)| (s.id.clone(), i))
-            .collect();
+        let index: BTreeMap<StepId, usize> = steps.iter().enumerate().map(|(i, s)| (s.id.clone(), i)).collect();
         let mut unlocks = vec![Vec::new(); steps.len()];
         let mut open = vec![0; steps.len()];
         for (i, step) in steps.iter().enumerate() {
             for need in &step.needs {
-                let need = *index
-                    .get(need)
-                    .expect("BUG: a step needs one that is not in the plan");
+                let need = *index.get(need).expect("BUG: a step needs one that is not in the plan");
                 unlocks[need].push(i);
                 open[i] += 1;
             }
         }
         let ready = (0..steps.len()).filter(|i| open[*i] == 0).collect();
         let states = vec![StepState::Waiting; steps.len()];
-        Self {
-            limits,
-            steps,
-            index,
-            states,
-            open,
-            unlocks,
-            ready,
-            running: 0,
-            running_builds: 0,
-            running_pulls: 0,
-            stopping: false,
-        }
+        Self { limits, steps, index, states, open, unlocks, ready, running: 0, running_builds: 0, running_pulls: 0, stopping: false }
     }
 
     /// Marks as running, and returns, the steps that may start now.
@@ -104,9 +82,7 @@ impl Walk {
             }
             let effect = &self.steps[index].effect;
             let (build, pull) = (is_build(effect), is_pull(effect));
-            if (build && self.running_builds >= self.limits.builds)
-                || (pull && self.running_pulls >= self.limits.pulls)
-            {
+            if (build && self.running_builds >= self.limits.builds) || (pull && self.running_pulls >= self.limits.pulls) {
                 continue;
             }
             self.ready.remove(&index);
@@ -119,11 +95,7 @@ impl Walk {
     /// Returns the steps that are skipped in consequence.
     pub fn complete(&mut self, id: &StepId, outcome: Outcome) -> Vec<StepId> {
         let index = self.index[id];
-        assert_eq!(
-            self.states[index],
-            StepState::Running,
-            "BUG: {id} ended without having started"
-        );
+        assert_eq!(self.states[index], StepState::Running, "BUG: {id} ended without having started");
         self.set(index, StepState::Ended(outcome));
         let mut skipped = Vec::new();
         if outcome == Outcome::Done {
@@ -166,10 +138,7 @@ impl Walk {
     fn set(&mut self, index: usize, state: StepState) {
         let was_running = self.states[index] == StepState::Running;
         let is_running = state == StepState::Running;
-        let (build, pull) = (
-            is_build(&self.steps[index].effect),
-            is_pull(&self.steps[index].effect),
-        );
+        let (build, pull) = (is_build(&self.steps[index].effect), is_pull(&self.steps[index].effect));
         if is_running && !was_running {
             self.running += 1;
             self.running_builds += usize::from(build);
@@ -180,13 +149,7 @@ impl Walk {
             self.running_pulls -= usize::from(pull);
         }
         self.states[index] = state;
-        debug_assert_eq!(
-            self.running,
-            self.states
-                .iter()
-                .filter(|s| **s == StepState::Running)
-                .count()
-        );
+        debug_assert_eq!(self.running, self.states.iter().filter(|s| **s == StepState::Running).count());
     }
 }
 

@@ -163,15 +163,8 @@ fn schema(name: &str) -> jsonschema::Validator {
 
 fn check(name: &str, reads: Reads, text: &str, sound: bool) {
     let document: Value = toml::from_str(text).unwrap();
-    let errors: Vec<String> = schema(name)
-        .iter_errors(&document)
-        .map(|e| e.to_string())
-        .collect();
-    assert_eq!(
-        errors.is_empty(),
-        sound,
-        "schema {name}: {errors:#?}\n{text}"
-    );
+    let errors: Vec<String> = schema(name).iter_errors(&document).map(|e| e.to_string()).collect();
+    assert_eq!(errors.is_empty(), sound, "schema {name}: {errors:#?}\n{text}");
     assert_eq!(reads(text), sound, "reader {name}\n{text}");
 }
 
@@ -182,23 +175,10 @@ fn schema_and_reader_accept_the_same_good_files() {
     check("role", reads_manifest, MANIFEST, true);
     check("config", reads_global, "", true);
     check("role", reads_manifest, "dockerfile = \"D\"\n[claude]", true);
-    let mount = write::NewMount {
-        src: "/s".to_owned(),
-        dst: "/w".to_owned(),
-        readonly: false,
-        isolation: jackin::config::Isolation::Clone,
-    };
-    let new = write::NewWorkspace {
-        workdir: "/w".to_owned(),
-        mounts: vec![mount],
-        ..write::NewWorkspace::default()
-    };
-    check(
-        "workspace",
-        reads_workspace,
-        &write::render_workspace(&new),
-        true,
-    );
+    let mount =
+        write::NewMount { src: "/s".to_owned(), dst: "/w".to_owned(), readonly: false, isolation: jackin::config::Isolation::Clone };
+    let new = write::NewWorkspace { workdir: "/w".to_owned(), mounts: vec![mount], ..write::NewWorkspace::default() };
+    check("workspace", reads_workspace, &write::render_workspace(&new), true);
 }
 
 #[test]
@@ -209,10 +189,7 @@ fn schema_and_reader_refuse_the_same_bad_files() {
             reads_global,
             GLOBAL,
             &[
-                (
-                    "[kimi]\nauth_forward = \"api_key\"",
-                    "[kimi]\nauth_forward = \"oauth_token\"",
-                ),
+                ("[kimi]\nauth_forward = \"api_key\"", "[kimi]\nauth_forward = \"oauth_token\""),
                 ("\"keep\"", "\"never\""),
                 ("seconds = 0", "seconds = -1"),
                 ("A = \"text\"", "JACKIN = \"text\""),

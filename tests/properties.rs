@@ -6,9 +6,7 @@ mod support;
 use jackin::config::{Dind, NetworkMode, Profile};
 use jackin::graph::{Graph, Resource};
 use jackin::observed::{Engine, Found, Loss, Observed, PoolMember, State, Stranger};
-use jackin::plan::{
-    Action, Change, Effect, Mode, Plan, PlanOptions, Reason, Scope, Step, StepId, plan,
-};
+use jackin::plan::{Action, Change, Effect, Mode, Plan, PlanOptions, Reason, Scope, Step, StepId, plan};
 use jackin::provider::memory::{At, Fault, World};
 use jackin::resource::{Address, Fields, Image, Kind, Spec, fingerprint};
 use jackin::walk::{Limits, Outcome, StepState, Walk};
@@ -20,11 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use support::*;
 
 fn cases(cases: u32) -> ProptestConfig {
-    ProptestConfig {
-        failure_persistence: None,
-        max_shrink_iters: 2000,
-        ..ProptestConfig::with_cases(cases)
-    }
+    ProptestConfig { failure_persistence: None, max_shrink_iters: 2000, ..ProptestConfig::with_cases(cases) }
 }
 
 // ---- addresses and fingerprints ----
@@ -75,10 +69,7 @@ proptest! {
 /// A name may hold what separates fields.
 #[test]
 fn a_fingerprint_cannot_be_forged_by_a_name() {
-    let two = Fields::from([
-        ("a".to_owned(), Value::from(1)),
-        ("b".to_owned(), Value::from(2)),
-    ]);
+    let two = Fields::from([("a".to_owned(), Value::from(1)), ("b".to_owned(), Value::from(2))]);
     let one = Fields::from([("a=1\nb".to_owned(), Value::from(2))]);
     assert_ne!(fingerprint(&two), fingerprint(&one));
 }
@@ -92,26 +83,11 @@ fn node(n: usize) -> Address {
 fn graph_of(edges: impl IntoIterator<Item = (usize, usize)>, nodes: usize) -> Graph {
     let mut graph = Graph::default();
     for n in 0..nodes {
-        let spec = Spec::Image(Image {
-            reference: format!("n{n}"),
-            platform: "linux/amd64".to_owned(),
-        });
-        graph.resources.insert(
-            node(n),
-            Resource {
-                spec,
-                depends_on: BTreeSet::new(),
-                sources: BTreeMap::new(),
-            },
-        );
+        let spec = Spec::Image(Image { reference: format!("n{n}"), platform: "linux/amd64".to_owned() });
+        graph.resources.insert(node(n), Resource { spec, depends_on: BTreeSet::new(), sources: BTreeMap::new() });
     }
     for (from, to) in edges {
-        graph
-            .resources
-            .get_mut(&node(from))
-            .unwrap()
-            .depends_on
-            .insert(node(to));
+        graph.resources.get_mut(&node(from)).unwrap().depends_on.insert(node(to));
     }
     graph
 }
@@ -120,16 +96,8 @@ fn graph_of(edges: impl IntoIterator<Item = (usize, usize)>, nodes: usize) -> Gr
 fn has_cycle(graph: &Graph) -> bool {
     let mut left: BTreeSet<&Address> = graph.resources.keys().collect();
     loop {
-        let free: Vec<&Address> = left
-            .iter()
-            .copied()
-            .filter(|a| {
-                graph.resources[*a]
-                    .depends_on
-                    .iter()
-                    .all(|d| !left.contains(d))
-            })
-            .collect();
+        let free: Vec<&Address> =
+            left.iter().copied().filter(|a| graph.resources[*a].depends_on.iter().all(|d| !left.contains(d))).collect();
         if free.is_empty() {
             return !left.is_empty();
         }
@@ -144,34 +112,19 @@ fn check_order(graph: &Graph) -> Result<(), TestCaseError> {
         Ok(order) => {
             prop_assert!(!has_cycle(graph));
             prop_assert_eq!(order.len(), graph.resources.len());
-            let place: BTreeMap<&Address, usize> =
-                order.iter().enumerate().map(|(i, a)| (*a, i)).collect();
+            let place: BTreeMap<&Address, usize> = order.iter().enumerate().map(|(i, a)| (*a, i)).collect();
             prop_assert_eq!(place.len(), order.len());
             for (address, resource) in &graph.resources {
                 for dependency in resource.depends_on.iter().filter(|d| place.contains_key(d)) {
-                    prop_assert!(
-                        place[dependency] < place[address],
-                        "{} before {}",
-                        address,
-                        dependency
-                    );
+                    prop_assert!(place[dependency] < place[address], "{} before {}", address, dependency);
                 }
             }
         }
         Err(cycle) => {
             prop_assert!(has_cycle(graph));
-            prop_assert!(
-                cycle.0.len() > 1 && cycle.0.first() == cycle.0.last(),
-                "{}",
-                cycle
-            );
+            prop_assert!(cycle.0.len() > 1 && cycle.0.first() == cycle.0.last(), "{}", cycle);
             for pair in cycle.0.windows(2) {
-                prop_assert!(
-                    graph.resources[&pair[0]].depends_on.contains(&pair[1]),
-                    "{} does not need {}",
-                    pair[0],
-                    pair[1]
-                );
+                prop_assert!(graph.resources[&pair[0]].depends_on.contains(&pair[1]), "{} does not need {}", pair[0], pair[1]);
             }
             let once: BTreeSet<&Address> = cycle.0[1..].iter().collect();
             prop_assert_eq!(once.len(), cycle.0.len() - 1, "no address twice");
@@ -213,13 +166,7 @@ proptest! {
 #[test]
 fn without_edges_the_order_is_that_of_addresses() {
     let graph = graph_of([], 50);
-    assert!(
-        graph
-            .order()
-            .unwrap()
-            .into_iter()
-            .eq(graph.resources.keys())
-    );
+    assert!(graph.order().unwrap().into_iter().eq(graph.resources.keys()));
 }
 
 /// Recursion, or looking through all nodes for each, would show here as a crash or as minutes.
@@ -238,62 +185,26 @@ fn long_chains_and_long_cycles_are_no_trouble() {
 const ROLES: [&str; 2] = ["architect", "painter"];
 
 fn any_want() -> impl Strategy<Value = Want> {
-    let place = (
-        select(&["app", "site"][..]),
-        select(&["one", "two"][..]),
-        select(&ROLES[..]),
-    );
+    let place = (select(&["app", "site"][..]), select(&["one", "two"][..]), select(&ROLES[..]));
     let profile = select(&[Profile::Locked, Profile::Standard, Profile::Compat][..]);
-    let dind = select(
-        &[
-            Dind::None,
-            Dind::Privileged,
-            Dind::Privileged,
-            Dind::Rootless,
-        ][..],
-    );
+    let dind = select(&[Dind::None, Dind::Privileged, Dind::Privileged, Dind::Rootless][..]);
     let network = select(&[NetworkMode::None, NetworkMode::Open][..]);
-    let limits = (
-        proptest::option::of(1i64..4),
-        proptest::option::of(100i64..103),
-    );
-    let values = (
-        btree_map("[AB]", "[12]", 0..2),
-        proptest::option::of("[12]"),
-    );
-    (
-        place,
-        profile,
-        dind,
-        network,
-        limits,
-        values,
-        any::<bool>(),
-        prop::bool::weighted(0.8),
+    let limits = (proptest::option::of(1i64..4), proptest::option::of(100i64..103));
+    let values = (btree_map("[AB]", "[12]", 0..2), proptest::option::of("[12]"));
+    (place, profile, dind, network, limits, values, any::<bool>(), prop::bool::weighted(0.8)).prop_map(
+        |((workspace, name, role), profile, dind, network_mode, (memory, pids), (env, token), isolated, declared)| Want {
+            profile,
+            dind,
+            network_mode,
+            memory: memory.map(|g| g << 30),
+            pids,
+            env,
+            token,
+            isolated,
+            declared,
+            ..Want::new(workspace, name, role)
+        },
     )
-        .prop_map(
-            |(
-                (workspace, name, role),
-                profile,
-                dind,
-                network_mode,
-                (memory, pids),
-                (env, token),
-                isolated,
-                declared,
-            )| Want {
-                profile,
-                dind,
-                network_mode,
-                memory: memory.map(|g| g << 30),
-                pids,
-                env,
-                token,
-                isolated,
-                declared,
-                ..Want::new(workspace, name, role)
-            },
-        )
 }
 
 /// Instances of distinct keys; one commit per role, as one cache holds it.
@@ -367,11 +278,7 @@ fn any_edits() -> impl Strategy<Value = Vec<(Edit, Index)>> {
 fn make(world: &World, nth: usize, edit: Edit, index: Index) {
     let inventory = world.inventory();
     let named = |kinds: &[Kind]| -> Vec<String> {
-        inventory
-            .iter()
-            .filter(|(a, _)| kinds.contains(&a.kind))
-            .flat_map(|(_, names)| names.clone())
-            .collect()
+        inventory.iter().filter(|(a, _)| kinds.contains(&a.kind)).flat_map(|(_, names)| names.clone()).collect()
     };
     let (images, programs) = world.artifacts();
     let names = match edit {
@@ -427,13 +334,7 @@ fn world_after(before: &[Want], edits: &[(Edit, Index)], kept: bool) -> World {
         make(&world, nth, *edit, *index);
     }
     if kept && world.artifacts().0.iter().any(|i| i == DIND) {
-        world.add_kept_sidecar(&sidecar_spec(
-            "kept-dind",
-            "kept-net",
-            "kept-certs",
-            Dind::Privileged,
-            "kept",
-        ));
+        world.add_kept_sidecar(&sidecar_spec("kept-dind", "kept-net", "kept-certs", Dind::Privileged, "kept"));
     }
     world
 }
@@ -457,10 +358,7 @@ fn before_each(steps: &[Step]) -> BTreeMap<&StepId, BTreeSet<&StepId>> {
 fn removes(effect: &Effect) -> bool {
     matches!(
         effect,
-        Effect::RemoveContainer { .. }
-            | Effect::RemoveNetwork { .. }
-            | Effect::RemoveVolume { .. }
-            | Effect::RemoveHome { .. }
+        Effect::RemoveContainer { .. } | Effect::RemoveNetwork { .. } | Effect::RemoveVolume { .. } | Effect::RemoveHome { .. }
     )
 }
 
@@ -475,73 +373,31 @@ fn check_plan(plan: &Plan, graph: &Graph) -> Result<(), TestCaseError> {
         let change = plan.change(&step.address);
         prop_assert!(change.is_some(), "{} belongs to no change", step.id);
         let change = change.unwrap();
-        prop_assert!(
-            removes(&step.effect) || change.desired.is_some(),
-            "{} has no spec to work from",
-            step.id
-        );
-        prop_assert!(
-            !change.is_reuse()
-                || (step.effect == Effect::AwaitReady && step.address.kind == Kind::Sidecar),
-            "{}",
-            step.id
-        );
+        prop_assert!(removes(&step.effect) || change.desired.is_some(), "{} has no spec to work from", step.id);
+        prop_assert!(!change.is_reuse() || (step.effect == Effect::AwaitReady && step.address.kind == Kind::Sidecar), "{}", step.id);
     }
 
     let before = before_each(&plan.steps);
-    let steps_of = |address: &Address| {
-        plan.steps
-            .iter()
-            .filter(|s| s.address == *address)
-            .collect::<Vec<_>>()
-    };
+    let steps_of = |address: &Address| plan.steps.iter().filter(|s| s.address == *address).collect::<Vec<_>>();
     for (address, resource) in &graph.resources {
         for dependency in &resource.depends_on {
             let (mine, theirs) = (steps_of(address), steps_of(dependency));
             for (first, then) in mine.iter().flat_map(|m| theirs.iter().map(move |t| (m, t))) {
                 if removes(&first.effect) && removes(&then.effect) {
-                    prop_assert!(
-                        before[&then.id].contains(&first.id),
-                        "{} must wait for {}",
-                        then.id,
-                        first.id
-                    );
+                    prop_assert!(before[&then.id].contains(&first.id), "{} must wait for {}", then.id, first.id);
                 }
-                if first.effect.verb() == "start"
-                    && matches!(
-                        then.effect,
-                        Effect::AwaitReady | Effect::CreateNetwork | Effect::Build
-                    )
-                {
-                    prop_assert!(
-                        before[&first.id].contains(&then.id),
-                        "{} must wait for {}",
-                        first.id,
-                        then.id
-                    );
+                if first.effect.verb() == "start" && matches!(then.effect, Effect::AwaitReady | Effect::CreateNetwork | Effect::Build) {
+                    prop_assert!(before[&first.id].contains(&then.id), "{} must wait for {}", first.id, then.id);
                 }
-                if first.effect == Effect::CreateContainer
-                    && then.effect.verb() == "create"
-                    && !dependency.kind.is_container()
-                {
-                    prop_assert!(
-                        before[&first.id].contains(&then.id),
-                        "{} must wait for {}",
-                        first.id,
-                        then.id
-                    );
+                if first.effect == Effect::CreateContainer && then.effect.verb() == "create" && !dependency.kind.is_container() {
+                    prop_assert!(before[&first.id].contains(&then.id), "{} must wait for {}", first.id, then.id);
                 }
             }
         }
     }
 
     for change in &plan.changes {
-        prop_assert!(
-            change.is_reuse() || !change.reasons.is_empty(),
-            "{} {:?} for no reason",
-            change.address,
-            change.action
-        );
+        prop_assert!(change.is_reuse() || !change.reasons.is_empty(), "{} {:?} for no reason", change.address, change.action);
         let mut previous = None;
         for considered in &change.considered {
             let rung = considered.action.rung();
@@ -550,39 +406,23 @@ fn check_plan(plan: &Plan, graph: &Graph) -> Result<(), TestCaseError> {
                     prop_assert!(rung < Some(of_action), "{} {:?}", change.address, change)
                 }
                 // Made for the first time: there was nothing to keep or to adopt.
-                None => prop_assert!(
-                    matches!(considered.action, Action::Reuse | Action::Adopt),
-                    "{:?}",
-                    change
-                ),
+                None => prop_assert!(matches!(considered.action, Action::Reuse | Action::Adopt), "{:?}", change),
             }
-            prop_assert!(
-                rung.is_none() || rung > previous,
-                "cheapest first, each once: {:?}",
-                change
-            );
+            prop_assert!(rung.is_none() || rung > previous, "cheapest first, each once: {:?}", change);
             previous = rung.or(previous);
             prop_assert!(considered.ruled_out_by != Reason::NotNeeded);
         }
         for reason in &change.reasons {
             match reason {
-                Reason::FieldChanged {
-                    recorded, desired, ..
-                } => prop_assert!(recorded != desired),
+                Reason::FieldChanged { recorded, desired, .. } => prop_assert!(recorded != desired),
                 Reason::Drifted { recorded, live, .. } => prop_assert!(recorded != live),
                 Reason::DependencyReplaced { address } => {
-                    prop_assert!(
-                        plan.change(address)
-                            .is_some_and(|c| matches!(c.action, Action::Create | Action::Replace))
-                    );
+                    prop_assert!(plan.change(address).is_some_and(|c| matches!(c.action, Action::Create | Action::Replace)));
                 }
                 _ => {}
             }
         }
-        prop_assert_eq!(
-            change.desired.as_ref().map(Spec::kind),
-            change.desired.is_some().then_some(change.address.kind)
-        );
+        prop_assert_eq!(change.desired.as_ref().map(Spec::kind), change.desired.is_some().then_some(change.address.kind));
     }
     prop_assert_eq!(plan.counts.values().sum::<usize>(), plan.changes.len());
     let addresses: BTreeSet<&Address> = plan.changes.iter().map(|c| &c.address).collect();
@@ -591,46 +431,21 @@ fn check_plan(plan: &Plan, graph: &Graph) -> Result<(), TestCaseError> {
 }
 
 /// One plan, however often and from whatever copy it is made; its file reads back and cannot be altered.
-fn check_document(
-    graph: &Graph,
-    observed: &Observed,
-    options: &PlanOptions,
-    leaf: &Index,
-) -> Result<Plan, TestCaseError> {
+fn check_document(graph: &Graph, observed: &Observed, options: &PlanOptions, leaf: &Index) -> Result<Plan, TestCaseError> {
     let first = plan(graph, observed, options);
     let json = first.to_json();
-    prop_assert_eq!(
-        &plan(&graph.clone(), &observed.clone(), &options.clone()).to_json(),
-        &json
-    );
+    prop_assert_eq!(&plan(&graph.clone(), &observed.clone(), &options.clone()).to_json(), &json);
     let graph_again: Graph = serde_json::from_str(&serde_json::to_string(graph).unwrap()).unwrap();
-    let observed_again: Observed =
-        serde_json::from_str(&serde_json::to_string(observed).unwrap()).unwrap();
-    prop_assert_eq!(
-        &plan(&graph_again, &observed_again, options).to_json(),
-        &json,
-        "replayed from files"
-    );
+    let observed_again: Observed = serde_json::from_str(&serde_json::to_string(observed).unwrap()).unwrap();
+    prop_assert_eq!(&plan(&graph_again, &observed_again, options).to_json(), &json, "replayed from files");
     let read = Plan::from_json("plan.json", &json);
     prop_assert_eq!(read.as_ref().map(Plan::to_json), Ok(json.clone()));
     prop_assert!(first.differing(&read.unwrap()).is_empty());
 
     let mut value: Value = serde_json::from_str(&json).unwrap();
     let mut leaves = Vec::new();
-    for part in [
-        "goal",
-        "instances",
-        "changes",
-        "steps",
-        "blockers",
-        "warnings",
-        "counts",
-    ] {
-        pointers(
-            value.get(part).unwrap_or(&Value::Null),
-            format!("/{part}"),
-            &mut leaves,
-        );
+    for part in ["goal", "instances", "changes", "steps", "blockers", "warnings", "counts"] {
+        pointers(value.get(part).unwrap_or(&Value::Null), format!("/{part}"), &mut leaves);
     }
     if !leaves.is_empty() {
         let leaf: &String = leaf.get(&leaves);
@@ -641,11 +456,7 @@ fn check_document(
             Value::Number(_) => Value::from(7_654_321),
             _ => Value::from("x"),
         };
-        prop_assert!(
-            Plan::from_json("plan.json", &value.to_string()).is_err(),
-            "altered at {}",
-            leaf
-        );
+        prop_assert!(Plan::from_json("plan.json", &value.to_string()).is_err(), "altered at {}", leaf);
     }
     Ok(first)
 }
@@ -654,11 +465,7 @@ fn pointers(value: &Value, at: String, out: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {
-                pointers(
-                    value,
-                    format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")),
-                    out,
-                );
+                pointers(value, format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), out);
             }
         }
         Value::Array(list) => {
@@ -676,42 +483,20 @@ fn check_end(world: &World, wants: &[Want], options: &PlanOptions) -> Result<(),
     world.settle();
     let graph = graph(world, wants);
     let rest = plan_of(world, &graph, options);
-    prop_assert!(
-        rest.is_empty() && rest.changes.iter().all(Change::is_reuse),
-        "not empty:\n{}",
-        text(&rest)
-    );
+    prop_assert!(rest.is_empty() && rest.changes.iter().all(Change::is_reuse), "not empty:\n{}", text(&rest));
     let inventory = world.inventory();
-    for (address, resource) in graph
-        .resources
-        .iter()
-        .filter(|(a, _)| a.kind.per_instance())
-    {
+    for (address, resource) in graph.resources.iter().filter(|(a, _)| a.kind.per_instance()) {
         let names = inventory.get(address).map_or(&[][..], Vec::as_slice);
         let object = resource.spec.object_name();
         let durable = matches!(address.kind, Kind::Home | Kind::Checkout);
-        prop_assert!(
-            names == [object] || (durable && names.iter().any(|n| n == object)),
-            "{}: {:?}",
-            address,
-            names
-        );
+        prop_assert!(names == [object] || (durable && names.iter().any(|n| n == object)), "{}: {:?}", address, names);
     }
-    for address in inventory
-        .keys()
-        .filter(|a| !graph.resources.contains_key(a))
-    {
+    for address in inventory.keys().filter(|a| !graph.resources.contains_key(a)) {
         let durable = matches!(address.kind, Kind::Home | Kind::Checkout);
-        let declared_instance = address
-            .instance()
-            .is_some_and(|i| graph.instances.contains_key(i));
+        let declared_instance = address.instance().is_some_and(|i| graph.instances.contains_key(i));
         prop_assert!(durable || !declared_instance, "{} leaked", address);
     }
-    let complaints: Vec<String> = world
-        .complaints()
-        .into_iter()
-        .filter(|c| wants.iter().any(|w| c.contains(&w.container())))
-        .collect();
+    let complaints: Vec<String> = world.complaints().into_iter().filter(|c| wants.iter().any(|w| c.contains(&w.container()))).collect();
     prop_assert!(complaints.is_empty(), "{:?}", complaints);
     Ok(())
 }
@@ -774,46 +559,23 @@ proptest! {
 
 fn any_state() -> impl Strategy<Value = State> {
     prop_oneof![
-        select(vec![
-            State::Present,
-            State::Running,
-            State::Created,
-            State::Paused,
-            State::Restarting,
-            State::Dead,
-            State::Removing
-        ]),
+        select(vec![State::Present, State::Running, State::Created, State::Paused, State::Restarting, State::Dead, State::Removing]),
         (any::<i64>(), any::<bool>()).prop_map(|(code, oom)| State::Exited { code, oom }),
     ]
 }
 
 fn any_loss() -> impl Strategy<Value = Loss> {
     let count = || proptest::option::of(prop_oneof![Just(0u32), Just(u32::MAX)]);
-    (
-        count(),
-        any::<bool>(),
-        any::<bool>(),
-        count(),
-        count(),
-        proptest::option::of(any::<u64>()),
+    (count(), any::<bool>(), any::<bool>(), count(), count(), proptest::option::of(any::<u64>())).prop_map(
+        |(sessions, sessions_unknown, docker_data, uncommitted_files, unpushed_commits, bytes)| Loss {
+            sessions,
+            sessions_unknown,
+            docker_data,
+            uncommitted_files,
+            unpushed_commits,
+            bytes,
+        },
     )
-        .prop_map(
-            |(
-                sessions,
-                sessions_unknown,
-                docker_data,
-                uncommitted_files,
-                unpushed_commits,
-                bytes,
-            )| Loss {
-                sessions,
-                sessions_unknown,
-                docker_data,
-                uncommitted_files,
-                unpushed_commits,
-                bytes,
-            },
-        )
 }
 
 /// How a found thing's fields come from the desired ones: kept, or replaced by anything.
@@ -839,127 +601,63 @@ fn any_found(desired: Option<Fields>) -> impl Strategy<Value = Found> {
         any_loss(),
         proptest::option::of("[ab]"),
     )
-        .prop_map(
-            move |(
-                (id, own_name),
-                (has_record, recorded, more),
-                (has_live, live, more_live),
+        .prop_map(move |((id, own_name), (has_record, recorded, more), (has_live, live, more_live), state, in_use, loss, image_id)| {
+            let named = desired.get("name").or(desired.get("path")).and_then(Value::as_str).unwrap_or("name").to_owned();
+            Found {
+                name: if own_name { named } else { id.clone() },
+                id,
+                recorded: has_record.then(|| bend(&desired, &recorded, &more)),
+                live: if has_live { bend(&desired, &live, &more_live) } else { Fields::new() },
                 state,
                 in_use,
                 loss,
                 image_id,
-            )| {
-                let named = desired
-                    .get("name")
-                    .or(desired.get("path"))
-                    .and_then(Value::as_str)
-                    .unwrap_or("name")
-                    .to_owned();
-                Found {
-                    name: if own_name { named } else { id.clone() },
-                    id,
-                    recorded: has_record.then(|| bend(&desired, &recorded, &more)),
-                    live: if has_live {
-                        bend(&desired, &live, &more_live)
-                    } else {
-                        Fields::new()
-                    },
-                    state,
-                    in_use,
-                    loss,
-                    image_id,
-                }
-            },
-        )
+            }
+        })
 }
 
 fn any_garbage(graph: &Graph) -> impl Strategy<Value = Observed> + use<> {
-    let known: Vec<(Address, Option<Fields>)> = graph
-        .resources
-        .iter()
-        .map(|(a, r)| (a.clone(), Some(r.spec.fields())))
-        .collect();
-    let of_graph = select(known)
-        .prop_flat_map(|(address, fields)| (Just(address), vec(any_found(fields), 0..4)));
+    let known: Vec<(Address, Option<Fields>)> = graph.resources.iter().map(|(a, r)| (a.clone(), Some(r.spec.fields()))).collect();
+    let of_graph = select(known).prop_flat_map(|(address, fields)| (Just(address), vec(any_found(fields), 0..4)));
     let foreign = (any_kind(), "(app|site)/(one|gone)(:/w)?")
         .prop_flat_map(|(kind, name)| (Just(Address::new(kind, name)), vec(any_found(None), 0..3)));
-    let resources =
-        vec(prop_oneof![3 => of_graph, 1 => foreign], 0..20).prop_map(BTreeMap::from_iter);
+    let resources = vec(prop_oneof![3 => of_graph, 1 => foreign], 0..20).prop_map(BTreeMap::from_iter);
     let addresses: Vec<Address> = graph.resources.keys().cloned().collect();
-    let stranger = "[ab]".prop_map(|id| Stranger {
-        name: id.clone(),
-        id,
-        why: "no jackin label".to_owned(),
-    });
+    let stranger = "[ab]".prop_map(|id| Stranger { name: id.clone(), id, why: "no jackin label".to_owned() });
     let strangers = btree_map(select(addresses), stranger, 0..3);
-    let sidecar = graph
-        .resources
-        .values()
-        .find(|r| r.spec.kind() == Kind::Sidecar)
-        .map(|r| r.spec.fields());
-    let member = (any_found(sidecar), any_found(None), any_found(None)).prop_map(
-        |(sidecar, network, certs)| PoolMember {
-            sidecar,
-            network,
-            certs,
-        },
-    );
+    let sidecar = graph.resources.values().find(|r| r.spec.kind() == Kind::Sidecar).map(|r| r.spec.fields());
+    let member =
+        (any_found(sidecar), any_found(None), any_found(None)).prop_map(|(sidecar, network, certs)| PoolMember { sidecar, network, certs });
     let version = prop_oneof!["1\\.[34][0-9]", "[0-9.]{0,4}", Just("x.y".to_owned())];
     let engine = proptest::option::of(version.prop_map(|api_version| Engine { api_version }));
-    (resources, strangers, vec(member, 0..3), engine).prop_map(
-        |(resources, strangers, pool, engine)| Observed {
-            resources,
-            strangers,
-            pool,
-            engine,
-            ..Observed::empty()
-        },
-    )
+    (resources, strangers, vec(member, 0..3), engine).prop_map(|(resources, strangers, pool, engine)| Observed {
+        resources,
+        strangers,
+        pool,
+        engine,
+        ..Observed::empty()
+    })
 }
 
 fn any_options(graph: &Graph) -> impl Strategy<Value = PlanOptions> + use<> {
-    let addresses: Vec<Address> = graph
-        .resources
-        .keys()
-        .cloned()
-        .chain([Address::new(Kind::Image, "unknown")])
-        .collect();
-    let some =
-        move || prop_oneof![2 => Just(Vec::new()), 1 => vec(select(addresses.clone()), 1..3)];
+    let addresses: Vec<Address> = graph.resources.keys().cloned().chain([Address::new(Kind::Image, "unknown")]).collect();
+    let some = move || prop_oneof![2 => Just(Vec::new()), 1 => vec(select(addresses.clone()), 1..3)];
     let scope = select(vec![
         Scope::All,
         Scope::Workspaces(vec!["app".to_owned()]),
         Scope::Instances(vec!["app/one".to_owned(), "app/gone".to_owned()]),
     ]);
-    let history = btree_map(
-        "(create|build|start) (capsule|sidecar|derived-image)",
-        prop_oneof![Just(u64::MAX), 0u64..100],
-        0..4,
-    );
-    (
-        select(vec![
-            Mode::Launch,
-            Mode::PrewarmOnly,
-            Mode::Restore,
-            Mode::Remove,
-        ]),
-        scope,
-        some(),
-        some(),
-        any::<[bool; 3]>(),
-        history,
-    )
-        .prop_map(
-            |(mode, scope, targets, replace, [prune, purge, rebuild], history)| PlanOptions {
-                targets,
-                replace,
-                prune,
-                purge,
-                rebuild,
-                history,
-                ..PlanOptions::new(mode, "test", scope)
-            },
-        )
+    let history = btree_map("(create|build|start) (capsule|sidecar|derived-image)", prop_oneof![Just(u64::MAX), 0u64..100], 0..4);
+    (select(vec![Mode::Launch, Mode::PrewarmOnly, Mode::Restore, Mode::Remove]), scope, some(), some(), any::<[bool; 3]>(), history)
+        .prop_map(|(mode, scope, targets, replace, [prune, purge, rebuild], history)| PlanOptions {
+            targets,
+            replace,
+            prune,
+            purge,
+            rebuild,
+            history,
+            ..PlanOptions::new(mode, "test", scope)
+        })
 }
 
 proptest! {
@@ -1016,29 +714,14 @@ proptest! {
 // ---- walking ----
 
 fn any_steps() -> impl Strategy<Value = Vec<Step>> {
-    let effect = select(vec![
-        Effect::Build,
-        Effect::Pull,
-        Effect::Download,
-        Effect::CreateNetwork,
-        Effect::AwaitReady,
-    ]);
+    let effect = select(vec![Effect::Build, Effect::Pull, Effect::Download, Effect::CreateNetwork, Effect::AwaitReady]);
     vec((effect, vec(any::<Index>(), 0..4)), 0..25).prop_map(|drafts| {
         let id = |n: usize| format!("image/{n}#x");
         let step = |(n, (effect, needs)): (usize, (Effect, Vec<Index>))| Step {
             id: id(n),
             address: Address::new(Kind::Image, n.to_string()),
             effect,
-            needs: if n == 0 {
-                Vec::new()
-            } else {
-                needs
-                    .iter()
-                    .map(|i| id(i.index(n)))
-                    .collect::<BTreeSet<_>>()
-                    .into_iter()
-                    .collect()
-            },
+            needs: if n == 0 { Vec::new() } else { needs.iter().map(|i| id(i.index(n))).collect::<BTreeSet<_>>().into_iter().collect() },
         };
         drafts.into_iter().enumerate().map(step).collect()
     })
@@ -1119,39 +802,21 @@ proptest! {
 #[test]
 fn steps_edges_and_changes_grow_by_the_same_for_each_instance() {
     let size = |n: usize, launched: bool| {
-        let wants: Vec<Want> = (0..n)
-            .map(|i| Want::new("app", &format!("i{i:03}"), "architect"))
-            .collect();
+        let wants: Vec<Want> = (0..n).map(|i| Want::new("app", &format!("i{i:03}"), "architect")).collect();
         let world = new_world();
         if launched {
-            assert!(
-                apply(
-                    &world,
-                    &plan_of(&world, &graph(&world, &wants), &launch()),
-                    &mut Dice(0),
-                    usize::MAX
-                )
-                .well()
-            );
+            assert!(apply(&world, &plan_of(&world, &graph(&world, &wants), &launch()), &mut Dice(0), usize::MAX).well());
         }
         let options = if launched { eject() } else { launch() };
         let wants = if launched { &[] } else { &wants[..] };
         let plan = plan_of(&world, &graph(&world, wants), &options);
-        [
-            plan.changes.len(),
-            plan.steps.len(),
-            plan.steps.iter().map(|s| s.needs.len()).sum(),
-        ]
+        [plan.changes.len(), plan.steps.len(), plan.steps.iter().map(|s| s.needs.len()).sum()]
     };
     for launched in [false, true] {
         let [one, two, many] = [1, 2, 50].map(|n| size(n, launched));
         for what in 0..3 {
             assert!(one[what] > 0);
-            assert_eq!(
-                many[what] - one[what],
-                49 * (two[what] - one[what]),
-                "{what} of {one:?} {two:?} {many:?}"
-            );
+            assert_eq!(many[what] - one[what], 49 * (two[what] - one[what]), "{what} of {one:?} {two:?} {many:?}");
         }
     }
 }

@@ -26,18 +26,11 @@ const KEY: &str = "w/default";
 struct OneSecret;
 
 impl Vault for OneSecret {
-    fn value<'a>(
-        &'a self,
-        source: &'a SecretSource,
-    ) -> Later<'a, Result<SecretString, Diagnostic>> {
+    fn value<'a>(&'a self, source: &'a SecretSource) -> Later<'a, Result<SecretString, Diagnostic>> {
         Box::pin(async move {
             match source {
                 SecretSource::Host(name) if name == "TOKEN" => Ok("tok-123456".to_owned().into()),
-                other => Err(Diagnostic::error(
-                    "env.missing",
-                    "missing",
-                    String::from(other.clone()),
-                )),
+                other => Err(Diagnostic::error("env.missing", "missing", String::from(other.clone()))),
             }
         })
     }
@@ -59,10 +52,7 @@ impl Capsules for Sleepers {
 struct Files(Vec<u8>);
 
 impl Sources for Files {
-    fn build_lock<'a>(
-        &'a self,
-        _: &'a str,
-    ) -> Later<'a, Result<Box<dyn std::any::Any>, Diagnostic>> {
+    fn build_lock<'a>(&'a self, _: &'a str) -> Later<'a, Result<Box<dyn std::any::Any>, Diagnostic>> {
         Box::pin(async { Ok(Box::new(()) as Box<dyn std::any::Any>) })
     }
 
@@ -72,19 +62,10 @@ impl Sources for Files {
     fn check_out<'a>(&'a self, _: &'a RoleRepo) -> Later<'a, Result<(), Diagnostic>> {
         Box::pin(async { Ok(()) })
     }
-    fn download<'a>(
-        &'a self,
-        _: &'a Address,
-        _: &'a Binary,
-        _: &'a dyn Fn(String),
-    ) -> Later<'a, Result<(), Diagnostic>> {
+    fn download<'a>(&'a self, _: &'a Address, _: &'a Binary, _: &'a dyn Fn(String)) -> Later<'a, Result<(), Diagnostic>> {
         Box::pin(async { Ok(()) })
     }
-    fn credential<'a>(
-        &'a self,
-        _: Agent,
-        file: &'a str,
-    ) -> Later<'a, Result<Option<SecretSlice<u8>>, Diagnostic>> {
+    fn credential<'a>(&'a self, _: Agent, file: &'a str) -> Later<'a, Result<Option<SecretSlice<u8>>, Diagnostic>> {
         Box::pin(async move { Ok(Some(format!("secret of {file}").into_bytes().into())) })
     }
     fn make_checkout<'a>(&'a self, _: &'a Checkout) -> Later<'a, Result<(), Diagnostic>> {
@@ -115,15 +96,8 @@ impl Drop for World {
     fn drop(&mut self) {
         let filter = format!("label=jackin.installation={}", self.id);
         let list = |args: &[&str]| {
-            let out = Command::new("docker")
-                .args(args)
-                .args(["-q", "--filter", &filter])
-                .output()
-                .expect("docker");
-            String::from_utf8_lossy(&out.stdout)
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
+            let out = Command::new("docker").args(args).args(["-q", "--filter", &filter]).output().expect("docker");
+            String::from_utf8_lossy(&out.stdout).split_whitespace().map(str::to_owned).collect::<Vec<_>>()
         };
         for (what, remove) in [
             (["ps", "-a"], ["rm", "-fv"]),
@@ -151,10 +125,7 @@ fn image(name: &str, otherwise: &str) -> String {
 }
 
 fn construct() -> String {
-    image(
-        "JACKIN_CONSTRUCT_IMAGE",
-        "jackin-local/construct:0.1-trixie",
-    )
+    image("JACKIN_CONSTRUCT_IMAGE", "jackin-local/construct:0.1-trixie")
 }
 
 /// Runs the test on one thread, as jackin itself does.
@@ -163,10 +134,7 @@ fn run(test: impl AsyncFnOnce(&World)) {
         return;
     }
     let world = World::new();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let ended = runtime.block_on(std::panic::AssertUnwindSafe(test(&world)).catch_unwind());
     drop(world);
     if let Err(panic) = ended {
@@ -176,11 +144,7 @@ fn run(test: impl AsyncFnOnce(&World)) {
 
 fn docker(args: &[&str]) -> String {
     let out = Command::new("docker").args(args).output().expect("docker");
-    assert!(
-        out.status.success(),
-        "docker {args:?}: {}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert!(out.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8_lossy(&out.stdout).trim().to_owned()
 }
 
@@ -217,22 +181,10 @@ impl World {
     /// An instance whose parts use every declared field.
     fn declare(&self) {
         let base = self.base();
-        let (sidecar, network, certs) = (
-            format!("{base}-dind"),
-            format!("{base}-net"),
-            format!("{base}-dind-certs"),
-        );
+        let (sidecar, network, certs) = (format!("{base}-dind"), format!("{base}-net"), format!("{base}-dind-certs"));
         let plain = |text: &str| EnvEntry::Plain(text.to_owned());
-        let bind = |source: String, readonly| MountSpec {
-            kind: MountKind::Bind,
-            source,
-            readonly,
-        };
-        let volume = |readonly| MountSpec {
-            kind: MountKind::Volume,
-            source: certs.clone(),
-            readonly,
-        };
+        let bind = |source: String, readonly| MountSpec { kind: MountKind::Bind, source, readonly };
+        let volume = |readonly| MountSpec { kind: MountKind::Volume, source: certs.clone(), readonly };
         std::fs::create_dir_all(self.folder.path().join("src.app")).unwrap();
         let home_path = format!("~/.jackin/data/{base}");
         let sockets = format!("~/.jackin/sockets/{base}");
@@ -254,10 +206,7 @@ impl World {
                 Handoff {
                     mode: AuthMode::Sync,
                     from: Some("~/.claude".to_owned()),
-                    files: BTreeMap::from([(
-                        "claude/credentials.json".to_owned(),
-                        digest(b"secret of claude/credentials.json"),
-                    )]),
+                    files: BTreeMap::from([("claude/credentials.json".to_owned(), digest(b"secret of claude/credentials.json"))]),
                 },
             )]),
             record: InstanceRecord {
@@ -289,10 +238,7 @@ impl World {
             network: network.clone(),
             env: BTreeMap::from([
                 ("DOCKER_TLS_CERTDIR".to_owned(), plain("/certs")),
-                (
-                    "DOCKER_TLS_SAN".to_owned(),
-                    plain(&format!("DNS:{sidecar}")),
-                ),
+                ("DOCKER_TLS_SAN".to_owned(), plain(&format!("DNS:{sidecar}"))),
             ]),
             mounts: BTreeMap::from([("/certs/client".to_owned(), volume(false))]),
             owner: base.clone(),
@@ -328,36 +274,18 @@ impl World {
                 ("JACKIN".to_owned(), plain("1")),
                 ("EMPTY".to_owned(), plain("")),
                 ("WITH.DOT".to_owned(), plain("a=b\nc")),
-                (
-                    "DOCKER_HOST".to_owned(),
-                    plain(&format!("tcp://{sidecar}:2376")),
-                ),
+                ("DOCKER_HOST".to_owned(), plain(&format!("tcp://{sidecar}:2376"))),
                 (
                     "TOKEN".to_owned(),
-                    EnvEntry::Secret(SecretEntry {
-                        from: SecretSource::Host("TOKEN".to_owned()),
-                        digest: Some(digest(b"tok-123456")),
-                    }),
+                    EnvEntry::Secret(SecretEntry { from: SecretSource::Host("TOKEN".to_owned()), digest: Some(digest(b"tok-123456")) }),
                 ),
             ]),
             mounts: BTreeMap::from([
-                (
-                    "/jackin/state".to_owned(),
-                    bind(format!("{home_path}/state"), false),
-                ),
+                ("/jackin/state".to_owned(), bind(format!("{home_path}/state"), false)),
                 ("/jackin/run".to_owned(), bind(sockets, false)),
-                (
-                    "/home/agent/.claude".to_owned(),
-                    bind(format!("{home_path}/home/.claude"), false),
-                ),
-                (
-                    "/var/lib/extrausers/passwd".to_owned(),
-                    bind("~/.jackin/extrausers/passwd".to_owned(), true),
-                ),
-                (
-                    "/workspace/app".to_owned(),
-                    bind("~/src.app".to_owned(), false),
-                ),
+                ("/home/agent/.claude".to_owned(), bind(format!("{home_path}/home/.claude"), false)),
+                ("/var/lib/extrausers/passwd".to_owned(), bind("~/.jackin/extrausers/passwd".to_owned(), true)),
+                ("/workspace/app".to_owned(), bind("~/src.app".to_owned(), false)),
                 ("/jackin/run/dind-certs/client".to_owned(), volume(true)),
             ]),
             limits: Limits {
@@ -371,90 +299,39 @@ impl World {
             cap_add: ["SETUID", "CHOWN", "KILL"].map(str::to_owned).to_vec(),
             no_new_privileges: true,
             read_only_root: true,
-            tmpfs: ["/tmp", "/run", "/home/agent/.cache"]
-                .map(str::to_owned)
-                .to_vec(),
+            tmpfs: ["/tmp", "/run", "/home/agent/.cache"].map(str::to_owned).to_vec(),
             sudo: false,
             role_key: "demo".to_owned(),
             display_name: "Demo".to_owned(),
             keep_awake: false,
             declared: true,
         };
-        let image_of = |reference: &str| {
-            Spec::Image(Image {
-                reference: reference.to_owned(),
-                platform: "linux/amd64".to_owned(),
-            })
-        };
-        let images = [dind.image.clone(), construct()]
-            .map(|reference| (Address::new(Kind::Image, &reference), image_of(&reference)));
+        let image_of = |reference: &str| Spec::Image(Image { reference: reference.to_owned(), platform: "linux/amd64".to_owned() });
+        let images = [dind.image.clone(), construct()].map(|reference| (Address::new(Kind::Image, &reference), image_of(&reference)));
         let at = |kind| Address::new(kind, KEY);
-        let needs = |kinds: &[Kind], image: Option<&Address>| {
-            kinds
-                .iter()
-                .map(|k| at(*k))
-                .chain(image.cloned())
-                .collect::<BTreeSet<_>>()
-        };
+        let needs = |kinds: &[Kind], image: Option<&Address>| kinds.iter().map(|k| at(*k)).chain(image.cloned()).collect::<BTreeSet<_>>();
         let (dind_image, construct_image) = (images[0].0.clone(), images[1].0.clone());
         let mut graph = self.graph.borrow_mut();
         let mut add = |address, spec, depends_on| {
-            graph.resources.insert(
-                address,
-                Resource {
-                    spec,
-                    depends_on,
-                    sources: BTreeMap::new(),
-                },
-            );
+            graph.resources.insert(address, Resource { spec, depends_on, sources: BTreeMap::new() });
         };
         for (address, spec) in images {
             add(address, spec, BTreeSet::new());
         }
         add(at(Kind::Home), Spec::Home(Box::new(home)), BTreeSet::new());
-        add(
-            at(Kind::Network),
-            Spec::Network(Network {
-                name: network,
-                internal: false,
-                owner: base.clone(),
-            }),
-            BTreeSet::new(),
-        );
-        add(
-            at(Kind::Certs),
-            Spec::Certs(Certs {
-                name: certs,
-                owner: base.clone(),
-            }),
-            BTreeSet::new(),
-        );
-        add(
-            at(Kind::Sidecar),
-            Spec::Sidecar(dind),
-            needs(&[Kind::Network, Kind::Certs], Some(&dind_image)),
-        );
+        add(at(Kind::Network), Spec::Network(Network { name: network, internal: false, owner: base.clone() }), BTreeSet::new());
+        add(at(Kind::Certs), Spec::Certs(Certs { name: certs, owner: base.clone() }), BTreeSet::new());
+        add(at(Kind::Sidecar), Spec::Sidecar(dind), needs(&[Kind::Network, Kind::Certs], Some(&dind_image)));
         let all = [Kind::Home, Kind::Network, Kind::Certs, Kind::Sidecar];
-        add(
-            at(Kind::Capsule),
-            Spec::Capsule(Box::new(capsule)),
-            needs(&all, Some(&construct_image)),
-        );
-        let info = InstanceInfo {
-            workspace: "w".to_owned(),
-            role: "demo".to_owned(),
-            agent: "claude".to_owned(),
-            container: base,
-        };
+        add(at(Kind::Capsule), Spec::Capsule(Box::new(capsule)), needs(&all, Some(&construct_image)));
+        let info = InstanceInfo { workspace: "w".to_owned(), role: "demo".to_owned(), agent: "claude".to_owned(), container: base };
         graph.instances.insert(KEY.to_owned(), info);
     }
 
     /// Only these kinds stay declared.
     fn keep(&self, kinds: &[Kind]) {
         let mut graph = self.graph.borrow_mut();
-        graph
-            .resources
-            .retain(|address, _| kinds.contains(&address.kind));
+        graph.resources.retain(|address, _| kinds.contains(&address.kind));
         let left: BTreeSet<Address> = graph.resources.keys().cloned().collect();
         for resource in graph.resources.values_mut() {
             resource.depends_on.retain(|d| left.contains(d));
@@ -463,14 +340,7 @@ impl World {
 
     fn with_capsule(&self, edit: impl FnOnce(&mut Capsule)) {
         let mut graph = self.graph.borrow_mut();
-        let Spec::Capsule(capsule) = &mut graph
-            .resources
-            .get_mut(&Address::new(Kind::Capsule, KEY))
-            .unwrap()
-            .spec
-        else {
-            unreachable!()
-        };
+        let Spec::Capsule(capsule) = &mut graph.resources.get_mut(&Address::new(Kind::Capsule, KEY)).unwrap().spec else { unreachable!() };
         edit(capsule);
     }
 
@@ -484,9 +354,7 @@ impl World {
 
     async fn live(&self) -> Live {
         let mut env: BTreeMap<String, String> = std::env::vars().collect();
-        env.retain(|name, _| {
-            name.starts_with("DOCKER") || name == "HOME" || name == "XDG_RUNTIME_DIR"
-        });
+        env.retain(|name, _| name.starts_with("DOCKER") || name == "HOME" || name == "XDG_RUNTIME_DIR");
         let mut connection = connect_by_env(&env).await.unwrap();
         if let Some(buildkit) = self.buildkit.get() {
             connection.greeting.buildkit = buildkit;
@@ -505,11 +373,7 @@ impl World {
 
     async fn observe(&self) -> Observed {
         let graph = self.graph.borrow().clone();
-        self.live()
-            .await
-            .observe(&graph, &Scope::Workspaces(vec!["w".to_owned()]))
-            .await
-            .unwrap()
+        self.live().await.observe(&graph, &Scope::Workspaces(vec!["w".to_owned()])).await.unwrap()
     }
 
     async fn plan(&self) -> Plan {
@@ -520,11 +384,7 @@ impl World {
         let mut options = PlanOptions::new(mode, "test", Scope::Workspaces(vec!["w".to_owned()]));
         options.purge = mode == Mode::Remove;
         let observed = self.observe().await;
-        let graph = if mode == Mode::Remove {
-            Graph::default()
-        } else {
-            self.graph.borrow().clone()
-        };
+        let graph = if mode == Mode::Remove { Graph::default() } else { self.graph.borrow().clone() };
         plan(&graph, &observed, &options)
     }
 
@@ -532,26 +392,11 @@ impl World {
         assert!(plan.blockers.is_empty(), "{:#?}", plan.blockers);
         let live = self.live().await;
         for step in &plan.steps {
-            let spec = plan
-                .changes
-                .iter()
-                .find(|c| c.address == step.address)
-                .and_then(|c| c.desired.clone());
+            let spec = plan.changes.iter().find(|c| c.address == step.address).and_then(|c| c.desired.clone());
             let begun = Instant::now();
             let report = |line: String| self.output.borrow_mut().push(line);
-            live.execute(
-                &Task {
-                    step: step.clone(),
-                    spec,
-                },
-                &report,
-            )
-            .await?;
-            println!(
-                "{:>6.1} ms  {}",
-                begun.elapsed().as_secs_f64() * 1e3,
-                step.id
-            );
+            live.execute(&Task { step: step.clone(), spec }, &report).await?;
+            println!("{:>6.1} ms  {}", begun.elapsed().as_secs_f64() * 1e3, step.id);
         }
         Ok(())
     }
@@ -564,44 +409,21 @@ impl World {
 
     async fn assert_settled(&self) {
         let plan = self.plan().await;
-        let open: Vec<_> = plan
-            .changes
-            .iter()
-            .filter(|c| c.action != Action::Reuse)
-            .collect();
+        let open: Vec<_> = plan.changes.iter().filter(|c| c.action != Action::Reuse).collect();
         assert!(open.is_empty() && plan.steps.is_empty(), "{open:#?}");
     }
 
     /// Does one effect on one resource by itself.
     async fn execute(&self, kind: Kind, effect: Effect) -> Result<(), StepError> {
         let address = Address::new(kind, KEY);
-        let spec = self
-            .graph
-            .borrow()
-            .resources
-            .get(&address)
-            .map(|r| r.spec.clone());
-        let step = Step {
-            id: format!("{address}#{}", effect.verb()),
-            address,
-            effect,
-            needs: Vec::new(),
-        };
-        self.live()
-            .await
-            .execute(&Task { step, spec }, &|line| {
-                self.output.borrow_mut().push(line)
-            })
-            .await
+        let spec = self.graph.borrow().resources.get(&address).map(|r| r.spec.clone());
+        let step = Step { id: format!("{address}#{}", effect.verb()), address, effect, needs: Vec::new() };
+        self.live().await.execute(&Task { step, spec }, &|line| self.output.borrow_mut().push(line)).await
     }
 
     async fn change(&self, kind: Kind) -> (Action, Vec<Reason>) {
         let plan = self.plan().await;
-        let change = plan
-            .changes
-            .iter()
-            .find(|c| c.address == Address::new(kind, KEY))
-            .unwrap();
+        let change = plan.changes.iter().find(|c| c.address == Address::new(kind, KEY)).unwrap();
         (change.action, change.reasons.clone())
     }
 
@@ -609,10 +431,7 @@ impl World {
     async fn mends(&self, kind: Kind, action: Action, part: &str) {
         let (is, reasons) = self.change(kind).await;
         assert_eq!(is, action, "{reasons:?}");
-        assert!(
-            reasons.iter().any(|r| format!("{r:?}").contains(part)),
-            "{part}: {reasons:?}"
-        );
+        assert!(reasons.iter().any(|r| format!("{r:?}").contains(part)), "{part}: {reasons:?}");
         self.converge().await;
     }
 }
@@ -622,10 +441,7 @@ fn a_fresh_instance_is_made_and_then_left_alone() {
     run(async |world| {
         let begun = Instant::now();
         world.converge().await;
-        println!(
-            "fresh instance, one step after the other: {:?}",
-            begun.elapsed()
-        );
+        println!("fresh instance, one step after the other: {:?}", begun.elapsed());
         let live = world.live().await;
         let graph = world.graph.borrow().clone();
         let scope = Scope::Workspaces(vec!["w".to_owned()]);
@@ -636,24 +452,15 @@ fn a_fresh_instance_is_made_and_then_left_alone() {
             times.push(begun.elapsed());
         }
         times.sort();
-        println!(
-            "observe of one instance: median {:?}, least {:?}",
-            times[10], times[0]
-        );
+        println!("observe of one instance: median {:?}, least {:?}", times[10], times[0]);
         let begun = Instant::now();
         world.live().await;
         println!("connect: {:?}", begun.elapsed());
 
         let observed = world.observe().await;
         let text = serde_json::to_string(&observed).unwrap();
-        assert!(
-            !text.contains("tok-123456") && !text.contains("secret of"),
-            "a credential in an observation"
-        );
-        assert!(
-            !text.contains(&world.facts.home),
-            "the home folder in an observation"
-        );
+        assert!(!text.contains("tok-123456") && !text.contains("secret of"), "a credential in an observation");
+        assert!(!text.contains(&world.facts.home), "the home folder in an observation");
         let sidecar = &observed.found(&Address::new(Kind::Sidecar, KEY))[0];
         assert!(sidecar.loss.docker_data && sidecar.state == State::Running);
         assert!(observed.found(&Address::new(Kind::Network, KEY))[0].in_use);
@@ -665,33 +472,15 @@ fn a_fresh_instance_is_made_and_then_left_alone() {
 
         // Docker inside answers to a client with the volume's certificates.
         let name = format!("{}-dind", world.base());
-        let inside = docker(&[
-            "exec",
-            &name,
-            "docker",
-            "version",
-            "--format",
-            "{{.Server.Version}}",
-        ]);
+        let inside = docker(&["exec", &name, "docker", "version", "--format", "{{.Server.Version}}"]);
         println!("docker in the sidecar: {inside}");
 
         let removal = world.plan_as(Mode::Remove).await;
         world.apply(&removal).await.unwrap();
         world.apply(&removal).await.unwrap();
         let left = world.observe().await;
-        assert!(
-            left.resources.keys().all(|a| !a.kind.per_instance()),
-            "{:?}",
-            left.resources.keys()
-        );
-        assert!(
-            !world
-                .folder
-                .path()
-                .join(".jackin/data")
-                .join(world.base())
-                .exists()
-        );
+        assert!(left.resources.keys().all(|a| !a.kind.per_instance()), "{:?}", left.resources.keys());
+        assert!(!world.folder.path().join(".jackin/data").join(world.base()).exists());
     });
 }
 
@@ -704,21 +493,13 @@ fn each_drift_of_a_capsule_is_seen_and_mended() {
         let net = format!("{base}-net");
 
         docker(&["update", "--memory", "300m", "--memory-swap", "600m", &base]);
-        world
-            .mends(Kind::Capsule, Action::Update, "limits.memory")
-            .await;
+        world.mends(Kind::Capsule, Action::Update, "limits.memory").await;
         docker(&["update", "--memory", "900m", "--memory-swap", "-1", &base]);
-        world
-            .mends(Kind::Capsule, Action::Update, "limits.memory")
-            .await;
+        world.mends(Kind::Capsule, Action::Update, "limits.memory").await;
         docker(&["update", "--cpus", "0.25", "--pids-limit", "77", &base]);
-        world
-            .mends(Kind::Capsule, Action::Update, "limits.cpus")
-            .await;
+        world.mends(Kind::Capsule, Action::Update, "limits.cpus").await;
         docker(&["update", "--pids-limit", "-1", &base]);
-        world
-            .mends(Kind::Capsule, Action::Update, "limits.pids")
-            .await;
+        world.mends(Kind::Capsule, Action::Update, "limits.pids").await;
 
         docker(&["rename", &base, &format!("{base}-moved")]);
         world.mends(Kind::Capsule, Action::Update, "name").await;
@@ -730,17 +511,12 @@ fn each_drift_of_a_capsule_is_seen_and_mended() {
         docker(&["pause", &base]);
         world.mends(Kind::Capsule, Action::Start, "paused").await;
         docker(&["kill", &base]);
-        world
-            .mends(Kind::Capsule, Action::Start, "exited with code 137")
-            .await;
+        world.mends(Kind::Capsule, Action::Start, "exited with code 137").await;
 
         // Stopped, its network gone, and another one under the name made by a run that was killed before it went on.
         docker(&["kill", &base]);
         docker(&["network", "rm", &net]);
-        world
-            .execute(Kind::Network, Effect::CreateNetwork)
-            .await
-            .unwrap();
+        world.execute(Kind::Network, Effect::CreateNetwork).await.unwrap();
         let (action, _) = world.change(Kind::Capsule).await;
         println!("stopped beside a new network: {action:?}");
         world.converge().await;
@@ -750,9 +526,7 @@ fn each_drift_of_a_capsule_is_seen_and_mended() {
 
         // Made by hand with other options under our labels: everything immutable is seen, too.
         world.with_capsule(|capsule| capsule.limits.memory = Some(400 << 20));
-        world
-            .mends(Kind::Capsule, Action::Update, "limits.memory")
-            .await;
+        world.mends(Kind::Capsule, Action::Update, "limits.memory").await;
     });
 }
 
@@ -762,19 +536,8 @@ fn limits_that_nobody_asked_for_are_lifted() {
         world.lone_capsule();
         world.with_capsule(|capsule| capsule.limits = Limits::default());
         world.converge().await;
-        docker(&[
-            "update",
-            "--memory",
-            "300m",
-            "--memory-swap",
-            "600m",
-            "--pids-limit",
-            "50",
-            &world.base(),
-        ]);
-        world
-            .mends(Kind::Capsule, Action::Update, "limits.memory")
-            .await;
+        docker(&["update", "--memory", "300m", "--memory-swap", "600m", "--pids-limit", "50", &world.base()]);
+        world.mends(Kind::Capsule, Action::Update, "limits.memory").await;
         docker(&["update", "--cpus", "0.5", &world.base()]);
         let plan = world.plan().await;
         let error = world.apply(&plan).await.unwrap_err();
@@ -788,73 +551,32 @@ fn homes_are_watched_as_well() {
         world.keep(&[Kind::Home]);
         world.converge().await;
         let data = world.folder.path().join(".jackin/data").join(world.base());
-        let sockets = world
-            .folder
-            .path()
-            .join(".jackin/sockets")
-            .join(world.base());
-        println!(
-            "{}",
-            std::fs::read_to_string(sockets.join("agent.toml")).unwrap()
-        );
-        println!(
-            "{}",
-            std::fs::read_to_string(data.join(".jackin/instance.json")).unwrap()
-        );
-        println!(
-            "{}",
-            std::fs::read_to_string(world.folder.path().join(".jackin/data/instances.json"))
-                .unwrap()
-        );
-        assert_eq!(
-            std::fs::read_to_string(data.join("claude/credentials.json")).unwrap(),
-            "secret of claude/credentials.json"
-        );
+        let sockets = world.folder.path().join(".jackin/sockets").join(world.base());
+        println!("{}", std::fs::read_to_string(sockets.join("agent.toml")).unwrap());
+        println!("{}", std::fs::read_to_string(data.join(".jackin/instance.json")).unwrap());
+        println!("{}", std::fs::read_to_string(world.folder.path().join(".jackin/data/instances.json")).unwrap());
+        assert_eq!(std::fs::read_to_string(data.join("claude/credentials.json")).unwrap(), "secret of claude/credentials.json");
 
         std::fs::write(data.join("claude/credentials.json"), "other").unwrap();
-        world
-            .mends(Kind::Home, Action::Update, "credentials.json")
-            .await;
+        world.mends(Kind::Home, Action::Update, "credentials.json").await;
         std::fs::write(sockets.join("agent.toml"), "role = 7").unwrap();
-        world
-            .mends(Kind::Home, Action::Update, "agent_toml.role")
-            .await;
+        world.mends(Kind::Home, Action::Update, "agent_toml.role").await;
         std::fs::remove_dir_all(data.join("home/.config")).unwrap();
         world.mends(Kind::Home, Action::Update, "directories").await;
         std::fs::remove_dir_all(&sockets).unwrap();
         world.mends(Kind::Home, Action::Update, "sockets").await;
         std::fs::remove_file(data.join(".jackin/instance.json")).unwrap();
-        world
-            .mends(Kind::Home, Action::Update, "record.instance_id")
-            .await;
+        world.mends(Kind::Home, Action::Update, "record.instance_id").await;
         std::fs::remove_file(data.join(".jackin/spec.json")).unwrap();
-        world
-            .mends(Kind::Home, Action::Update, "LabelMissing")
-            .await;
+        world.mends(Kind::Home, Action::Update, "LabelMissing").await;
 
         // A symlink that a container left behind is not followed.
         std::fs::remove_dir_all(data.join("claude")).unwrap();
         std::os::unix::fs::symlink("/tmp", data.join("claude")).unwrap();
-        let error = world
-            .execute(Kind::Home, Effect::WriteHome)
-            .await
-            .unwrap_err();
+        let error = world.execute(Kind::Home, Effect::WriteHome).await.unwrap_err();
         assert_eq!(error.diagnostic.code, "host.unwritable");
-        for path in [
-            "/etc",
-            "~/.jackin/data",
-            "~/.jackin/data/../x",
-            "~/.jackin/data/x/home",
-        ] {
-            let error = world
-                .execute(
-                    Kind::Home,
-                    Effect::RemoveHome {
-                        path: path.to_owned(),
-                    },
-                )
-                .await
-                .unwrap_err();
+        for path in ["/etc", "~/.jackin/data", "~/.jackin/data/../x", "~/.jackin/data/x/home"] {
+            let error = world.execute(Kind::Home, Effect::RemoveHome { path: path.to_owned() }).await.unwrap_err();
             assert_eq!(error.diagnostic.code, "host.not_ours", "{path}");
         }
     });
@@ -867,83 +589,26 @@ fn strangers_are_seen_and_never_touched() {
         let base = world.base();
         let ours = format!("jackin.installation={}", world.id);
         let other = format!("jackin.installation=other-{}", world.id);
-        let stray = docker(&[
-            "create",
-            "--name",
-            &base,
-            "--label",
-            &other,
-            &construct(),
-            "sleep",
-            "1",
-        ]);
+        let stray = docker(&["create", "--name", &base, "--label", &other, &construct(), "sleep", "1"]);
         let plan = world.plan().await;
-        let blocked = plan
-            .blockers
-            .iter()
-            .find(|d| d.code == "plan.stranger")
-            .expect("a stranger in the plan");
-        assert!(
-            blocked.detail.contains("another jackin home made it"),
-            "{blocked}"
-        );
+        let blocked = plan.blockers.iter().find(|d| d.code == "plan.stranger").expect("a stranger in the plan");
+        assert!(blocked.detail.contains("another jackin home made it"), "{blocked}");
         world.execute(Kind::Home, Effect::WriteHome).await.unwrap();
-        world
-            .execute(Kind::Network, Effect::CreateNetwork)
-            .await
-            .unwrap();
-        let error = world
-            .execute(Kind::Capsule, Effect::CreateContainer)
-            .await
-            .unwrap_err();
-        assert_eq!(
-            error.diagnostic.code, "docker.name_conflict",
-            "{}",
-            error.diagnostic
-        );
+        world.execute(Kind::Network, Effect::CreateNetwork).await.unwrap();
+        let error = world.execute(Kind::Capsule, Effect::CreateContainer).await.unwrap_err();
+        assert_eq!(error.diagnostic.code, "docker.name_conflict", "{}", error.diagnostic);
         docker(&["rm", "-f", &stray]);
 
         // A stranger in our network keeps it.
-        let guest = docker(&[
-            "run",
-            "-d",
-            "--network",
-            &format!("{base}-net"),
-            "--name",
-            &format!("{base}-guest"),
-            &construct(),
-            "sleep",
-            "99",
-        ]);
-        let id = docker(&[
-            "network",
-            "inspect",
-            "--format",
-            "{{.Id}}",
-            &format!("{base}-net"),
-        ]);
-        let error = world
-            .execute(Kind::Network, Effect::RemoveNetwork { id: id.clone() })
-            .await
-            .unwrap_err();
+        let guest =
+            docker(&["run", "-d", "--network", &format!("{base}-net"), "--name", &format!("{base}-guest"), &construct(), "sleep", "99"]);
+        let id = docker(&["network", "inspect", "--format", "{{.Id}}", &format!("{base}-net")]);
+        let error = world.execute(Kind::Network, Effect::RemoveNetwork { id: id.clone() }).await.unwrap_err();
         assert_eq!(error.diagnostic.code, "docker.network_in_use");
         docker(&["rm", "-f", &guest]);
         // One of ours does not.
-        docker(&[
-            "run",
-            "-d",
-            "--label",
-            &ours,
-            "--network",
-            &format!("{base}-net"),
-            &construct(),
-            "sleep",
-            "99",
-        ]);
-        world
-            .execute(Kind::Network, Effect::RemoveNetwork { id })
-            .await
-            .unwrap();
+        docker(&["run", "-d", "--label", &ours, "--network", &format!("{base}-net"), &construct(), "sleep", "99"]);
+        world.execute(Kind::Network, Effect::RemoveNetwork { id }).await.unwrap();
     });
 }
 
@@ -956,35 +621,16 @@ fn two_networks_of_one_name_become_one() {
             println!("this engine keeps names unique");
             return;
         }
-        world
-            .execute(Kind::Network, Effect::CreateNetwork)
-            .await
-            .unwrap();
-        world
-            .execute(Kind::Network, Effect::CreateNetwork)
-            .await
-            .unwrap();
+        world.execute(Kind::Network, Effect::CreateNetwork).await.unwrap();
+        world.execute(Kind::Network, Effect::CreateNetwork).await.unwrap();
         let address = Address::new(Kind::Network, KEY);
-        assert_eq!(
-            world.observe().await.found(&address).len(),
-            1,
-            "CheckDuplicate"
-        );
+        assert_eq!(world.observe().await.found(&address).len(), 1, "CheckDuplicate");
         let spec = world.graph.borrow().resources[&address].spec.clone();
         let given = labels(&address, &spec, &world.id);
         let socket = "/var/run/docker.sock";
         let body = serde_json::json!({ "Name": spec.object_name(), "Labels": given }).to_string();
         let out = Command::new("curl")
-            .args([
-                "-sf",
-                "--unix-socket",
-                socket,
-                "-H",
-                "Content-Type: application/json",
-                "-d",
-                &body,
-                "http://d/v1.41/networks/create",
-            ])
+            .args(["-sf", "--unix-socket", socket, "-H", "Content-Type: application/json", "-d", &body, "http://d/v1.41/networks/create"])
             .output()
             .unwrap();
         assert!(out.status.success());
@@ -997,115 +643,35 @@ fn two_networks_of_one_name_become_one() {
 #[test]
 fn repeating_an_effect_ends_well() {
     run(async |world| {
-        world.keep(&[
-            Kind::Home,
-            Kind::Network,
-            Kind::Certs,
-            Kind::Sidecar,
-            Kind::Capsule,
-        ]);
+        world.keep(&[Kind::Home, Kind::Network, Kind::Certs, Kind::Sidecar, Kind::Capsule]);
         let base = world.base();
         for _ in 0..2 {
             world.execute(Kind::Home, Effect::WriteHome).await.unwrap();
-            world
-                .execute(Kind::Network, Effect::CreateNetwork)
-                .await
-                .unwrap();
-            world
-                .execute(Kind::Certs, Effect::CreateVolume)
-                .await
-                .unwrap();
-            world
-                .execute(Kind::Sidecar, Effect::CreateContainer)
-                .await
-                .unwrap();
+            world.execute(Kind::Network, Effect::CreateNetwork).await.unwrap();
+            world.execute(Kind::Certs, Effect::CreateVolume).await.unwrap();
+            world.execute(Kind::Sidecar, Effect::CreateContainer).await.unwrap();
             let name = format!("{base}-dind");
-            world
-                .execute(Kind::Sidecar, Effect::StartContainer { name })
-                .await
-                .unwrap();
+            world.execute(Kind::Sidecar, Effect::StartContainer { name }).await.unwrap();
             let begun = Instant::now();
-            world
-                .execute(Kind::Sidecar, Effect::AwaitReady)
-                .await
-                .unwrap();
+            world.execute(Kind::Sidecar, Effect::AwaitReady).await.unwrap();
             println!("sidecar ready {:?} after its start", begun.elapsed());
-            world
-                .execute(Kind::Capsule, Effect::CreateContainer)
-                .await
-                .unwrap();
-            world
-                .execute(Kind::Capsule, Effect::StartContainer { name: base.clone() })
-                .await
-                .unwrap();
+            world.execute(Kind::Capsule, Effect::CreateContainer).await.unwrap();
+            world.execute(Kind::Capsule, Effect::StartContainer { name: base.clone() }).await.unwrap();
         }
         let id = docker(&["inspect", "--format", "{{.Id}}", &base]);
         for _ in 0..2 {
-            world
-                .execute(
-                    Kind::Capsule,
-                    Effect::RenameContainer {
-                        id: id.clone(),
-                        to: format!("{base}-x"),
-                    },
-                )
-                .await
-                .unwrap();
-            let connect = Effect::ConnectNetwork {
-                id: id.clone(),
-                network: format!("{base}-net"),
-            };
+            world.execute(Kind::Capsule, Effect::RenameContainer { id: id.clone(), to: format!("{base}-x") }).await.unwrap();
+            let connect = Effect::ConnectNetwork { id: id.clone(), network: format!("{base}-net") };
             world.execute(Kind::Capsule, connect).await.unwrap();
-            world
-                .execute(Kind::Capsule, Effect::LimitContainer { id: id.clone() })
-                .await
-                .unwrap();
-            world
-                .execute(Kind::Capsule, Effect::UnpauseContainer { id: id.clone() })
-                .await
-                .unwrap();
+            world.execute(Kind::Capsule, Effect::LimitContainer { id: id.clone() }).await.unwrap();
+            world.execute(Kind::Capsule, Effect::UnpauseContainer { id: id.clone() }).await.unwrap();
         }
         for _ in 0..2 {
-            world
-                .execute(Kind::Capsule, Effect::RemoveContainer { id: id.clone() })
-                .await
-                .unwrap();
-            world
-                .execute(
-                    Kind::Sidecar,
-                    Effect::RemoveContainer {
-                        id: format!("{base}-dind"),
-                    },
-                )
-                .await
-                .unwrap();
-            world
-                .execute(
-                    Kind::Network,
-                    Effect::RemoveNetwork {
-                        id: format!("{base}-net"),
-                    },
-                )
-                .await
-                .unwrap();
-            world
-                .execute(
-                    Kind::Certs,
-                    Effect::RemoveVolume {
-                        name: format!("{base}-dind-certs"),
-                    },
-                )
-                .await
-                .unwrap();
-            world
-                .execute(
-                    Kind::Home,
-                    Effect::RemoveHome {
-                        path: format!("~/.jackin/data/{base}"),
-                    },
-                )
-                .await
-                .unwrap();
+            world.execute(Kind::Capsule, Effect::RemoveContainer { id: id.clone() }).await.unwrap();
+            world.execute(Kind::Sidecar, Effect::RemoveContainer { id: format!("{base}-dind") }).await.unwrap();
+            world.execute(Kind::Network, Effect::RemoveNetwork { id: format!("{base}-net") }).await.unwrap();
+            world.execute(Kind::Certs, Effect::RemoveVolume { name: format!("{base}-dind-certs") }).await.unwrap();
+            world.execute(Kind::Home, Effect::RemoveHome { path: format!("~/.jackin/data/{base}") }).await.unwrap();
         }
     });
 }
@@ -1114,87 +680,33 @@ fn repeating_an_effect_ends_well() {
 fn an_early_end_is_told_with_the_last_lines() {
     run(async |world| {
         world.lone_capsule();
-        world.with_capsule(|capsule| {
-            capsule.argv = ["sh", "-c", "echo cannot find my hat; exit 3"]
-                .map(str::to_owned)
-                .to_vec()
-        });
+        world.with_capsule(|capsule| capsule.argv = ["sh", "-c", "echo cannot find my hat; exit 3"].map(str::to_owned).to_vec());
         for effect in [Effect::WriteHome] {
             world.execute(Kind::Home, effect).await.unwrap();
         }
-        world
-            .execute(Kind::Network, Effect::CreateNetwork)
-            .await
-            .unwrap();
-        world
-            .execute(Kind::Capsule, Effect::CreateContainer)
-            .await
-            .unwrap();
-        world
-            .execute(Kind::Capsule, Effect::StartContainer { name: world.base() })
-            .await
-            .unwrap();
+        world.execute(Kind::Network, Effect::CreateNetwork).await.unwrap();
+        world.execute(Kind::Capsule, Effect::CreateContainer).await.unwrap();
+        world.execute(Kind::Capsule, Effect::StartContainer { name: world.base() }).await.unwrap();
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let error = world
-            .execute(Kind::Capsule, Effect::AwaitReady)
-            .await
-            .unwrap_err();
+        let error = world.execute(Kind::Capsule, Effect::AwaitReady).await.unwrap_err();
         assert_eq!(error.diagnostic.code, "docker.exited_early");
-        assert!(
-            error.diagnostic.detail.contains("exited with code 3")
-                && error.diagnostic.detail.contains("hat"),
-            "{}",
-            error.diagnostic
-        );
+        assert!(error.diagnostic.detail.contains("exited with code 3") && error.diagnostic.detail.contains("hat"), "{}", error.diagnostic);
 
         world.with_capsule(|capsule| capsule.image = "jackin-local/no-such-image:1".to_owned());
         docker(&["rm", "-f", &world.base()]);
-        let error = world
-            .execute(Kind::Capsule, Effect::CreateContainer)
-            .await
-            .unwrap_err();
-        assert_eq!(
-            error.diagnostic.code, "docker.image_missing",
-            "{}",
-            error.diagnostic
-        );
+        let error = world.execute(Kind::Capsule, Effect::CreateContainer).await.unwrap_err();
+        assert_eq!(error.diagnostic.code, "docker.image_missing", "{}", error.diagnostic);
         world.with_capsule(|capsule| {
             capsule.image = construct();
             capsule.mounts.get_mut("/workspace/app").unwrap().source = "~/nowhere".to_owned();
         });
-        let error = world
-            .execute(Kind::Capsule, Effect::CreateContainer)
-            .await
-            .unwrap_err();
-        assert_eq!(
-            error.diagnostic.code, "docker.mount_missing",
-            "{}",
-            error.diagnostic
-        );
+        let error = world.execute(Kind::Capsule, Effect::CreateContainer).await.unwrap_err();
+        assert_eq!(error.diagnostic.code, "docker.mount_missing", "{}", error.diagnostic);
 
         let address = Address::new(Kind::Image, "x");
-        let image = Image {
-            reference: "jackin-local/no-such-image:1".to_owned(),
-            platform: "linux/amd64".to_owned(),
-        };
-        let step = Step {
-            id: "x#pull".to_owned(),
-            address,
-            effect: Effect::Pull,
-            needs: Vec::new(),
-        };
-        let error = world
-            .live()
-            .await
-            .execute(
-                &Task {
-                    step,
-                    spec: Some(Spec::Image(image)),
-                },
-                &|_| {},
-            )
-            .await
-            .unwrap_err();
+        let image = Image { reference: "jackin-local/no-such-image:1".to_owned(), platform: "linux/amd64".to_owned() };
+        let step = Step { id: "x#pull".to_owned(), address, effect: Effect::Pull, needs: Vec::new() };
+        let error = world.live().await.execute(&Task { step, spec: Some(Spec::Image(image)) }, &|_| {}).await.unwrap_err();
         assert!(error.diagnostic.help.unwrap().contains("./dev setup"));
     });
 }
@@ -1213,37 +725,25 @@ fn builds(world: &World, buildkit: bool) -> Address {
     };
     let mut graph = world.graph.borrow_mut();
     graph.instances.clear();
-    graph.resources.insert(
-        address.clone(),
-        Resource {
-            spec: Spec::RoleImage(spec),
-            depends_on: BTreeSet::new(),
-            sources: BTreeMap::new(),
-        },
-    );
+    graph
+        .resources
+        .insert(address.clone(), Resource { spec: Spec::RoleImage(spec), depends_on: BTreeSet::new(), sources: BTreeMap::new() });
     let mut repo = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(5);
     header.set_mode(0o644);
-    repo.append_data(&mut header, "greeting", &b"hello"[..])
-        .unwrap();
+    repo.append_data(&mut header, "greeting", &b"hello"[..]).unwrap();
     *world.repo.borrow_mut() = repo.into_inner().unwrap();
     address
 }
 
 fn context(dockerfile: String) -> BuildContext {
-    let tool = jackin::graph::ContextFile::Text {
-        text: "#!/bin/sh\necho from the tool\n".to_owned(),
-        executable: true,
-    };
+    let tool = jackin::graph::ContextFile::Text { text: "#!/bin/sh\necho from the tool\n".to_owned(), executable: true };
     BuildContext {
         dockerfile,
         dockerfile_path: ".jackin-runtime/BaseDockerfile".to_owned(),
         files: BTreeMap::from([(".jackin-runtime/tool".to_owned(), tool)]),
-        repo: Some(jackin::graph::RepoFiles {
-            cache: "/cache".to_owned(),
-            commit: "0".repeat(40),
-        }),
+        repo: Some(jackin::graph::RepoFiles { cache: "/cache".to_owned(), commit: "0".repeat(40) }),
         build_args: BTreeMap::from([("WHO".to_owned(), "world".to_owned())]),
         from_scratch: false,
     }
@@ -1253,16 +753,9 @@ fn built(buildkit: bool) {
     run(async |world| {
         let address = builds(world, buildkit);
         // Its own cache key: what an earlier run built says nothing any more.
-        let from = format!(
-            "FROM {}\nENV RUN={}\nARG WHO\nCOPY greeting .jackin-runtime/tool /opt/\n",
-            construct(),
-            world.id
-        );
+        let from = format!("FROM {}\nENV RUN={}\nARG WHO\nCOPY greeting .jackin-runtime/tool /opt/\n", construct(), world.id);
         let good = format!("{from}RUN cat /opt/greeting && echo \" $WHO\" && /opt/tool\n");
-        world
-            .contexts
-            .borrow_mut()
-            .insert(address.clone(), context(good));
+        world.contexts.borrow_mut().insert(address.clone(), context(good));
         let begun = Instant::now();
         let options = PlanOptions::new(Mode::PrewarmOnly, "test", Scope::All);
         let graph = world.graph.borrow().clone();
@@ -1271,67 +764,23 @@ fn built(buildkit: bool) {
         world.apply(&made).await.unwrap();
         println!("built in {:?}", begun.elapsed());
         let output = world.output.borrow().join("\n");
-        assert!(
-            output.contains("hello world") && output.contains("from the tool"),
-            "{output}"
-        );
+        assert!(output.contains("hello world") && output.contains("from the tool"), "{output}");
         let again = plan(&graph, &world.observe().await, &options);
         assert!(again.steps.is_empty(), "{:#?}", again.changes);
 
         world.output.borrow_mut().clear();
-        world.contexts.borrow_mut().insert(
-            address.clone(),
-            context(format!("{from}RUN echo the hat is lost && exit 5\n")),
-        );
-        let step = Step {
-            id: "b".to_owned(),
-            address: address.clone(),
-            effect: Effect::Build,
-            needs: Vec::new(),
-        };
-        let task = Task {
-            step,
-            spec: Some(graph.resources[&address].spec.clone()),
-        };
-        let error = world
-            .live()
-            .await
-            .execute(&task, &|_| {})
-            .await
-            .unwrap_err();
+        world.contexts.borrow_mut().insert(address.clone(), context(format!("{from}RUN echo the hat is lost && exit 5\n")));
+        let step = Step { id: "b".to_owned(), address: address.clone(), effect: Effect::Build, needs: Vec::new() };
+        let task = Task { step, spec: Some(graph.resources[&address].spec.clone()) };
+        let error = world.live().await.execute(&task, &|_| {}).await.unwrap_err();
         println!("{}", error.diagnostic.detail);
-        assert_eq!(
-            error.diagnostic.code, "docker.build_failed",
-            "{}",
-            error.diagnostic
-        );
-        assert!(
-            error.diagnostic.detail.contains("the hat is lost"),
-            "{}",
-            error.diagnostic
-        );
+        assert_eq!(error.diagnostic.code, "docker.build_failed", "{}", error.diagnostic);
+        assert!(error.diagnostic.detail.contains("the hat is lost"), "{}", error.diagnostic);
 
-        let missing = jackin::graph::ContextFile::Program {
-            path: "/no/such/program".to_owned(),
-        };
-        world
-            .contexts
-            .borrow_mut()
-            .get_mut(&address)
-            .unwrap()
-            .files
-            .insert("program".to_owned(), missing);
-        let error = world
-            .live()
-            .await
-            .execute(&task, &|_| {})
-            .await
-            .unwrap_err();
-        assert_eq!(
-            error.diagnostic.code, "docker.context_unreadable",
-            "{}",
-            error.diagnostic
-        );
+        let missing = jackin::graph::ContextFile::Program { path: "/no/such/program".to_owned() };
+        world.contexts.borrow_mut().get_mut(&address).unwrap().files.insert("program".to_owned(), missing);
+        let error = world.live().await.execute(&task, &|_| {}).await.unwrap_err();
+        assert_eq!(error.diagnostic.code, "docker.context_unreadable", "{}", error.diagnostic);
     });
 }
 
@@ -1349,115 +798,45 @@ fn an_image_is_built_by_buildkit() {
 fn a_kept_sidecar_is_adopted_and_found_again() {
     run(async |world| {
         let kept = format!("jk-kept-{}", world.id);
-        let (name, net, certs) = (
-            format!("{kept}-dind"),
-            format!("{kept}-net"),
-            format!("{kept}-certs"),
-        );
+        let (name, net, certs) = (format!("{kept}-dind"), format!("{kept}-net"), format!("{kept}-certs"));
         let address = Address::new(Kind::Sidecar, KEY);
-        let Spec::Sidecar(mut sidecar) = world.graph.borrow().resources[&address].spec.clone()
-        else {
-            unreachable!()
-        };
+        let Spec::Sidecar(mut sidecar) = world.graph.borrow().resources[&address].spec.clone() else { unreachable!() };
         sidecar.name.clone_from(&name);
         sidecar.network.clone_from(&net);
-        sidecar
-            .mounts
-            .get_mut("/certs/client")
-            .unwrap()
-            .source
-            .clone_from(&certs);
+        sidecar.mounts.get_mut("/certs/client").unwrap().source.clone_from(&certs);
         let san = format!("DNS:{name}");
-        sidecar
-            .env
-            .insert("DOCKER_TLS_SAN".to_owned(), EnvEntry::Plain(san.clone()));
+        sidecar.env.insert("DOCKER_TLS_SAN".to_owned(), EnvEntry::Plain(san.clone()));
         let label = |spec: Spec| {
             let mut labels = labels(&address, &spec, &world.id);
             labels.remove("jackin.address");
             labels.insert("jackin.kind".to_owned(), "prewarm-dind".to_owned());
-            labels
-                .into_iter()
-                .flat_map(|(k, v)| ["--label".to_owned(), format!("{k}={v}")])
-                .collect::<Vec<_>>()
+            labels.into_iter().flat_map(|(k, v)| ["--label".to_owned(), format!("{k}={v}")]).collect::<Vec<_>>()
         };
         let make = |words: &[&str], spec: Spec, rest: &[&str]| {
             let labels = label(spec);
-            let words: Vec<&str> = words
-                .iter()
-                .copied()
-                .chain(labels.iter().map(String::as_str))
-                .chain(rest.iter().copied())
-                .collect();
+            let words: Vec<&str> = words.iter().copied().chain(labels.iter().map(String::as_str)).chain(rest.iter().copied()).collect();
             docker(&words)
         };
-        make(
-            &["network", "create"],
-            Spec::Network(Network {
-                name: net.clone(),
-                internal: false,
-                owner: kept.clone(),
-            }),
-            &[&net],
-        );
-        make(
-            &["volume", "create"],
-            Spec::Certs(Certs {
-                name: certs.clone(),
-                owner: kept.clone(),
-            }),
-            &[&certs],
-        );
+        make(&["network", "create"], Spec::Network(Network { name: net.clone(), internal: false, owner: kept.clone() }), &[&net]);
+        make(&["volume", "create"], Spec::Certs(Certs { name: certs.clone(), owner: kept.clone() }), &[&certs]);
         let volume = format!("{certs}:/certs/client");
         let env = format!("DOCKER_TLS_SAN={san}");
-        let words = [
-            "run",
-            "-d",
-            "--privileged",
-            "--name",
-            &name,
-            "--network",
-            &net,
-            "-v",
-            &volume,
-            "-e",
-            &env,
-            "-e",
-            "DOCKER_TLS_CERTDIR=/certs",
-        ];
+        let words =
+            ["run", "-d", "--privileged", "--name", &name, "--network", &net, "-v", &volume, "-e", &env, "-e", "DOCKER_TLS_CERTDIR=/certs"];
         make(&words, Spec::Sidecar(sidecar.clone()), &[&sidecar.image]);
 
         assert_eq!(world.observe().await.pool.len(), 1);
         let made = world.plan().await;
-        let adopted = made
-            .changes
-            .iter()
-            .filter(|c| c.action == Action::Adopt)
-            .count();
+        let adopted = made.changes.iter().filter(|c| c.action == Action::Adopt).count();
         assert_eq!(adopted, 3, "{:#?}", made.changes);
         world.apply(&made).await.unwrap();
         let observed = world.observe().await;
         assert!(observed.pool.is_empty());
-        for (kind, name) in [
-            (Kind::Network, &net),
-            (Kind::Certs, &certs),
-            (Kind::Sidecar, &name),
-        ] {
+        for (kind, name) in [(Kind::Network, &net), (Kind::Certs, &certs), (Kind::Sidecar, &name)] {
             let found = observed.found(&Address::new(kind, KEY));
-            assert_eq!(
-                found.iter().map(|f| &f.name).collect::<Vec<_>>(),
-                [name],
-                "{kind}"
-            );
+            assert_eq!(found.iter().map(|f| &f.name).collect::<Vec<_>>(), [name], "{kind}");
         }
-        let gone = world
-            .execute(
-                Kind::Sidecar,
-                Effect::Claim {
-                    name: "jk-no-such".to_owned(),
-                },
-            )
-            .await
-            .unwrap_err();
+        let gone = world.execute(Kind::Sidecar, Effect::Claim { name: "jk-no-such".to_owned() }).await.unwrap_err();
         println!("{}", gone.diagnostic);
     });
 }
@@ -1479,46 +858,18 @@ fn an_engine_behind_tls() {
                 .unwrap();
         }
         let name = format!("{}-dind", world.base());
-        world
-            .execute(Kind::Sidecar, Effect::StartContainer { name: name.clone() })
-            .await
-            .unwrap();
-        world
-            .execute(Kind::Sidecar, Effect::AwaitReady)
-            .await
-            .unwrap();
+        world.execute(Kind::Sidecar, Effect::StartContainer { name: name.clone() }).await.unwrap();
+        world.execute(Kind::Sidecar, Effect::AwaitReady).await.unwrap();
         let certs = world.folder.path().join("certs");
-        docker(&[
-            "cp",
-            &format!("{name}:/certs/client"),
-            &certs.to_string_lossy(),
-        ]);
-        let ip = docker(&[
-            "inspect",
-            "--format",
-            "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}",
-            &name,
-        ]);
-        if tokio::time::timeout(
-            Duration::from_secs(1),
-            tokio::net::TcpStream::connect(format!("{ip}:2376")),
-        )
-        .await
-        .is_err()
-        {
+        docker(&["cp", &format!("{name}:/certs/client"), &certs.to_string_lossy()]);
+        let ip = docker(&["inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", &name]);
+        if tokio::time::timeout(Duration::from_secs(1), tokio::net::TcpStream::connect(format!("{ip}:2376"))).await.is_err() {
             println!("the engine's containers cannot be reached from here");
             return;
         }
         let env = |host: &str| {
-            let pairs = [
-                ("DOCKER_HOST", host),
-                ("DOCKER_TLS_VERIFY", "1"),
-                ("DOCKER_CERT_PATH", certs.to_str().unwrap()),
-            ];
-            pairs
-                .into_iter()
-                .map(|(k, v)| (k.to_owned(), v.to_owned()))
-                .collect::<BTreeMap<_, _>>()
+            let pairs = [("DOCKER_HOST", host), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", certs.to_str().unwrap())];
+            pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<BTreeMap<_, _>>()
         };
         // The certificate names it localhost; a plain relay makes it so.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -1533,25 +884,18 @@ fn an_engine_behind_tls() {
                 });
             }
         });
-        let connection = connect_by_env(&env(&format!("tcp://localhost:{port}")))
-            .await
-            .unwrap();
+        let connection = connect_by_env(&env(&format!("tcp://localhost:{port}"))).await.unwrap();
         let begun = Instant::now();
         let images = connection.docker.inspect_image("none/such").await;
         println!("a call over TLS: {:?}", begun.elapsed());
         assert!(images.unwrap_err().to_string().contains("404"));
         assert!(!connection.shares_kernel());
         // A name that its certificate does not have, and a client whom nobody vouches for.
-        let error = connect_by_env(&env(&format!("tcp://{ip}:2376")))
-            .await
-            .err();
+        let error = connect_by_env(&env(&format!("tcp://{ip}:2376"))).await.err();
         println!("by address: {:?}", error.map(|e| e.to_string()));
         let ca = docker(&["exec", &name, "cat", "/certs/server/cert.pem"]);
         std::fs::write(certs.join("ca.pem"), ca + "\n").unwrap();
-        let error = connect_by_env(&env(&format!("tcp://localhost:{port}")))
-            .await
-            .err()
-            .expect("an unknown authority");
+        let error = connect_by_env(&env(&format!("tcp://localhost:{port}"))).await.err().expect("an unknown authority");
         assert_eq!(error.code, "docker.tls", "{error}");
     });
 }
@@ -1567,47 +911,28 @@ fn an_engine_behind_ssh() {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("ssh");
         std::fs::write(&program, "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nshift 2\nunset DOCKER_HOST\nexec \"$@\"\n").unwrap();
-        std::fs::set_permissions(
-            &program,
-            std::os::unix::fs::PermissionsExt::from_mode(0o755),
-        )
-        .unwrap();
-        let path = format!(
-            "{}:{}",
-            folder.path().display(),
-            std::env::var("PATH").unwrap()
-        );
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
         let out = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "an_engine_behind_ssh", "--nocapture"])
             .env("PATH", path)
             .env(INNER, "1")
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&out.stdout).into_owned()
-            + &String::from_utf8_lossy(&out.stderr);
+        let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
         assert!(out.status.success(), "{said}");
         return;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let env = BTreeMap::from([("DOCKER_HOST".to_owned(), "ssh://me@far:2222".to_owned())]);
         let connection = connect_by_env(&env).await.unwrap();
         assert!(!connection.shares_kernel());
-        let calls = (0..4).map(|_| {
-            connection
-                .docker
-                .list_volumes(None::<bollard::query_parameters::ListVolumesOptions>)
-        });
+        let calls = (0..4).map(|_| connection.docker.list_volumes(None::<bollard::query_parameters::ListVolumesOptions>));
         for answer in futures_util::future::join_all(calls).await {
             answer.unwrap();
         }
-        let env = BTreeMap::from([(
-            "DOCKER_HOST".to_owned(),
-            "ssh://far/no/such.sock".to_owned(),
-        )]);
+        let env = BTreeMap::from([("DOCKER_HOST".to_owned(), "ssh://far/no/such.sock".to_owned())]);
         let error = connect_by_env(&env).await.err().expect("no engine there");
         assert_eq!(error.code, "docker.unreachable", "{error}");
     });
@@ -1615,10 +940,7 @@ fn an_engine_behind_ssh() {
 
 #[test]
 fn no_engine_is_told_plainly() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let silent = folder.path().join("s.sock");
     for (host, code) in [
@@ -1627,10 +949,7 @@ fn no_engine_is_told_plainly() {
         ("npipe://x".to_owned(), "docker.endpoint"),
     ] {
         let env = BTreeMap::from([("DOCKER_HOST".to_owned(), host)]);
-        let error = runtime
-            .block_on(connect_by_env(&env))
-            .err()
-            .expect("nothing answers there");
+        let error = runtime.block_on(connect_by_env(&env)).err().expect("nothing answers there");
         assert_eq!(error.code, code);
         assert!(error.help.is_some());
     }

@@ -27,12 +27,8 @@ fn golden(name: &str, text: &str) {
         std::fs::write(&path, text).expect("golden file can be written");
         return;
     }
-    let wanted = std::fs::read_to_string(&path)
-        .unwrap_or_else(|e| panic!("{path}: {e}; make it with UPDATE_GOLDEN=1"));
-    assert!(
-        wanted == text,
-        "{path} differs; UPDATE_GOLDEN=1 rewrites it\n--- wanted\n{wanted}\n--- got\n{text}"
-    );
+    let wanted = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}; make it with UPDATE_GOLDEN=1"));
+    assert!(wanted == text, "{path} differs; UPDATE_GOLDEN=1 rewrites it\n--- wanted\n{wanted}\n--- got\n{text}");
 }
 
 fn strings(items: &[&str]) -> Vec<String> {
@@ -64,11 +60,7 @@ fn recipe() -> Recipe {
 }
 
 fn bind(source: &str, readonly: bool) -> MountSpec {
-    MountSpec {
-        kind: MountKind::Bind,
-        source: source.into(),
-        readonly,
-    }
+    MountSpec { kind: MountKind::Bind, source: source.into(), readonly }
 }
 
 /// One instance with all it needs; `name` is the workspace.
@@ -76,11 +68,7 @@ fn instance(graph: &mut Graph, workspace: &str) {
     let key = format!("{workspace}/default");
     let container = format!("jk-k7p9m2xq-{workspace}-agentsmith");
     let image = "jk-agent-smith:latest".to_owned();
-    let (network, certs, dind) = (
-        format!("{container}-net"),
-        format!("{container}-dind-certs"),
-        format!("{container}-dind"),
-    );
+    let (network, certs, dind) = (format!("{container}-net"), format!("{container}-dind-certs"), format!("{container}-dind"));
     let shared = [
         (
             Kind::RoleRepo,
@@ -92,14 +80,7 @@ fn instance(graph: &mut Graph, workspace: &str) {
                 path: "~/.jackin/roles/agent-smith".into(),
             }),
         ),
-        (
-            Kind::Image,
-            "docker:29-dind",
-            Spec::Image(Image {
-                reference: "docker:29-dind".into(),
-                platform: "linux/amd64".into(),
-            }),
-        ),
+        (Kind::Image, "docker:29-dind", Spec::Image(Image { reference: "docker:29-dind".into(), platform: "linux/amd64".into() })),
         (
             Kind::DerivedImage,
             "agent-smith",
@@ -112,34 +93,14 @@ fn instance(graph: &mut Graph, workspace: &str) {
         ),
     ];
     for (kind, name, spec) in shared {
-        let depends_on = if kind == Kind::DerivedImage {
-            BTreeSet::from([Address::new(Kind::RoleRepo, "agent-smith")])
-        } else {
-            BTreeSet::new()
-        };
-        graph.resources.insert(
-            Address::new(kind, name),
-            Resource {
-                spec,
-                depends_on,
-                sources: BTreeMap::new(),
-            },
-        );
+        let depends_on =
+            if kind == Kind::DerivedImage { BTreeSet::from([Address::new(Kind::RoleRepo, "agent-smith")]) } else { BTreeSet::new() };
+        graph.resources.insert(Address::new(kind, name), Resource { spec, depends_on, sources: BTreeMap::new() });
     }
     let own = |kind| Address::new(kind, key.clone());
     let mut put = |kind: Kind, spec: Spec, depends_on: &[Address], sources: &[(&str, &str)]| {
-        let sources = sources
-            .iter()
-            .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
-            .collect();
-        graph.resources.insert(
-            own(kind),
-            Resource {
-                spec,
-                depends_on: depends_on.iter().cloned().collect(),
-                sources,
-            },
-        );
+        let sources = sources.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        graph.resources.insert(own(kind), Resource { spec, depends_on: depends_on.iter().cloned().collect(), sources });
     };
     put(
         Kind::Home,
@@ -188,25 +149,8 @@ fn instance(graph: &mut Graph, workspace: &str) {
         &[],
         &[],
     );
-    put(
-        Kind::Network,
-        Spec::Network(Network {
-            name: network.clone(),
-            internal: false,
-            owner: container.clone(),
-        }),
-        &[],
-        &[],
-    );
-    put(
-        Kind::Certs,
-        Spec::Certs(Certs {
-            name: certs.clone(),
-            owner: container.clone(),
-        }),
-        &[],
-        &[],
-    );
+    put(Kind::Network, Spec::Network(Network { name: network.clone(), internal: false, owner: container.clone() }), &[], &[]);
+    put(Kind::Certs, Spec::Certs(Certs { name: certs.clone(), owner: container.clone() }), &[], &[]);
     put(
         Kind::Sidecar,
         Spec::Sidecar(Sidecar {
@@ -215,25 +159,14 @@ fn instance(graph: &mut Graph, workspace: &str) {
             tier: Dind::Privileged,
             privileged: true,
             network: network.clone(),
-            env: BTreeMap::from([(
-                "DOCKER_TLS_SAN".to_owned(),
-                EnvEntry::Plain(format!("DNS:{dind}")),
-            )]),
+            env: BTreeMap::from([("DOCKER_TLS_SAN".to_owned(), EnvEntry::Plain(format!("DNS:{dind}")))]),
             mounts: BTreeMap::from([(
                 "/certs/client".to_owned(),
-                MountSpec {
-                    kind: MountKind::Volume,
-                    source: certs.clone(),
-                    readonly: false,
-                },
+                MountSpec { kind: MountKind::Volume, source: certs.clone(), readonly: false },
             )]),
             owner: container.clone(),
         }),
-        &[
-            own(Kind::Network),
-            own(Kind::Certs),
-            Address::new(Kind::Image, "docker:29-dind"),
-        ],
+        &[own(Kind::Network), own(Kind::Certs), Address::new(Kind::Image, "docker:29-dind")],
         &[],
     );
     put(
@@ -251,29 +184,16 @@ fn instance(graph: &mut Graph, workspace: &str) {
             env: BTreeMap::from([
                 (
                     "GH_TOKEN".to_owned(),
-                    EnvEntry::Secret(SecretEntry {
-                        from: SecretSource::Host("GH_TOKEN".into()),
-                        digest: Some("0".repeat(64)),
-                    }),
+                    EnvEntry::Secret(SecretEntry { from: SecretSource::Host("GH_TOKEN".into()), digest: Some("0".repeat(64)) }),
                 ),
-                (
-                    "JACKIN_ROLE".to_owned(),
-                    EnvEntry::Plain("agent-smith".into()),
-                ),
+                ("JACKIN_ROLE".to_owned(), EnvEntry::Plain("agent-smith".into())),
             ]),
             mounts: BTreeMap::from([
                 ("/workspace".to_owned(), bind("~/src/app", false)),
                 ("/docs".to_owned(), bind("~/src/docs", true)),
-                (
-                    "/jackin/run".to_owned(),
-                    bind(&format!("~/.jackin/sockets/{container}"), false),
-                ),
+                ("/jackin/run".to_owned(), bind(&format!("~/.jackin/sockets/{container}"), false)),
             ]),
-            limits: Limits {
-                memory: Some(4 << 30),
-                cpus: Some(2.0),
-                ..Limits::default()
-            },
+            limits: Limits { memory: Some(4 << 30), cpus: Some(2.0), ..Limits::default() },
             cap_drop_all: false,
             cap_add: Vec::new(),
             no_new_privileges: false,
@@ -285,12 +205,7 @@ fn instance(graph: &mut Graph, workspace: &str) {
             keep_awake: false,
             declared: true,
         })),
-        &[
-            own(Kind::Home),
-            own(Kind::Network),
-            own(Kind::Sidecar),
-            Address::new(Kind::DerivedImage, "agent-smith"),
-        ],
+        &[own(Kind::Home), own(Kind::Network), own(Kind::Sidecar), Address::new(Kind::DerivedImage, "agent-smith")],
         &[
             ("image", "role agent-smith"),
             ("limits", "default"),
@@ -300,15 +215,9 @@ fn instance(graph: &mut Graph, workspace: &str) {
             ("env.GH_TOKEN", "config.toml:20:1"),
         ],
     );
-    graph.instances.insert(
-        key,
-        InstanceInfo {
-            workspace: workspace.into(),
-            role: "agent-smith".into(),
-            agent: "claude".into(),
-            container,
-        },
-    );
+    graph
+        .instances
+        .insert(key, InstanceInfo { workspace: workspace.into(), role: "agent-smith".into(), agent: "claude".into(), container });
 }
 
 fn graph() -> Graph {
@@ -318,30 +227,17 @@ fn graph() -> Graph {
 }
 
 fn nothing() -> Observed {
-    Observed {
-        engine: Some(Engine {
-            api_version: "1.47".into(),
-        }),
-        ..Observed::empty()
-    }
+    Observed { engine: Some(Engine { api_version: "1.47".into() }), ..Observed::empty() }
 }
 
 fn found(address: &Address, spec: &Spec) -> Found {
-    let id = if address.kind.is_container() {
-        sha256_hex(spec.object_name())
-    } else {
-        spec.object_name().to_owned()
-    };
+    let id = if address.kind.is_container() { sha256_hex(spec.object_name()) } else { spec.object_name().to_owned() };
     Found {
         id,
         name: spec.object_name().to_owned(),
         recorded: Some(spec.fields()),
         live: Fields::new(),
-        state: if address.kind.is_container() {
-            State::Running
-        } else {
-            State::Present
-        },
+        state: if address.kind.is_container() { State::Running } else { State::Present },
         in_use: false,
         loss: Loss::default(),
         image_id: None,
@@ -352,9 +248,7 @@ fn found(address: &Address, spec: &Spec) -> Found {
 fn settled(graph: &Graph) -> Observed {
     let mut observed = nothing();
     for (address, resource) in &graph.resources {
-        observed
-            .resources
-            .insert(address.clone(), vec![found(address, &resource.spec)]);
+        observed.resources.insert(address.clone(), vec![found(address, &resource.spec)]);
     }
     observed
 }
@@ -368,11 +262,7 @@ fn of<'a>(observed: &'a mut Observed, address: &Address) -> &'a mut Found {
 }
 
 fn record(found: &mut Found, field: &str, value: Value) {
-    found
-        .recorded
-        .as_mut()
-        .expect("recorded")
-        .insert(field.to_owned(), value);
+    found.recorded.as_mut().expect("recorded").insert(field.to_owned(), value);
 }
 
 // ---- the cases ----
@@ -430,18 +320,10 @@ fn replace() -> Plan {
 
 fn blocked() -> Plan {
     let mut observed = nothing();
-    for (kind, name) in [
-        (Kind::Network, "jk-k7p9m2xq-app-agentsmith-net"),
-        (Kind::Capsule, "jk-k7p9m2xq-app-agentsmith"),
-    ] {
-        observed.strangers.insert(
-            at(kind),
-            Stranger {
-                id: "8d5a2c".repeat(10),
-                name: name.into(),
-                why: "it bears no jackin label".into(),
-            },
-        );
+    for (kind, name) in [(Kind::Network, "jk-k7p9m2xq-app-agentsmith-net"), (Kind::Capsule, "jk-k7p9m2xq-app-agentsmith")] {
+        observed
+            .strangers
+            .insert(at(kind), Stranger { id: "8d5a2c".repeat(10), name: name.into(), why: "it bears no jackin label".into() });
     }
     plan(&graph(), &observed, &options())
 }
@@ -461,10 +343,7 @@ fn adopt() -> Plan {
     });
     for kind in [Kind::RoleRepo, Kind::DerivedImage] {
         let address = Address::new(kind, "agent-smith");
-        observed.resources.insert(
-            address.clone(),
-            vec![found(&address, &graph.resources[&address].spec)],
-        );
+        observed.resources.insert(address.clone(), vec![found(&address, &graph.resources[&address].spec)]);
     }
     plan(&graph, &observed, &options())
 }
@@ -473,14 +352,8 @@ fn prune() -> Plan {
     let mut both = graph();
     instance(&mut both, "old");
     let mut observed = settled(&both);
-    let capsule = observed
-        .resources
-        .get_mut(&Address::new(Kind::Capsule, "old/default"))
-        .expect("settled");
-    capsule[0].loss = Loss {
-        sessions_unknown: true,
-        ..Loss::default()
-    };
+    let capsule = observed.resources.get_mut(&Address::new(Kind::Capsule, "old/default")).expect("settled");
+    capsule[0].loss = Loss { sessions_unknown: true, ..Loss::default() };
     let mut options = options();
     options.scope = Scope::All;
     options.prune = true;
@@ -498,10 +371,7 @@ fn undeclared() -> Plan {
 fn duplicates() -> Plan {
     let graph = graph();
     let mut observed = settled(&graph);
-    let networks = observed
-        .resources
-        .get_mut(&at(Kind::Network))
-        .expect("settled");
+    let networks = observed.resources.get_mut(&at(Kind::Network)).expect("settled");
     networks[0].in_use = true;
     let mut twin = networks[0].clone();
     twin.id = "9".repeat(64);
@@ -541,49 +411,25 @@ fn every_plan() -> Vec<(&'static str, Plan)> {
 #[test]
 fn plans_at_80_columns() {
     for (name, plan) in every_plan() {
-        golden(
-            &format!("plan-{name}.txt"),
-            &plan_text(&plan, &Style::PLAIN, false),
-        );
+        golden(&format!("plan-{name}.txt"), &plan_text(&plan, &Style::PLAIN, false));
     }
 }
 
 #[test]
 fn plans_at_40_columns() {
-    for (name, plan) in [
-        ("create", create()),
-        ("replace", replace()),
-        ("blocked", blocked()),
-    ] {
-        golden(
-            &format!("plan-{name}-40.txt"),
-            &plan_text(
-                &plan,
-                &Style {
-                    width: 40,
-                    ..Style::PLAIN
-                },
-                false,
-            ),
-        );
+    for (name, plan) in [("create", create()), ("replace", replace()), ("blocked", blocked())] {
+        golden(&format!("plan-{name}-40.txt"), &plan_text(&plan, &Style { width: 40, ..Style::PLAIN }, false));
     }
 }
 
 #[test]
 fn verbose_plan_tells_every_field() {
-    golden(
-        "plan-replace-verbose.txt",
-        &plan_text(&replace(), &Style::PLAIN, true),
-    );
+    golden("plan-replace-verbose.txt", &plan_text(&replace(), &Style::PLAIN, true));
 }
 
 #[test]
 fn markdown() {
-    for (name, plan) in [
-        ("replace", replace()),
-        ("blocked", blocked()),
-        ("unchanged", unchanged()),
-    ] {
+    for (name, plan) in [("replace", replace()), ("blocked", blocked()), ("unchanged", unchanged())] {
         golden(&format!("plan-{name}.md"), &plan_markdown(&plan));
     }
 }
@@ -611,14 +457,7 @@ fn colour_adds_codes_and_changes_nothing_else() {
     for (name, plan) in every_plan() {
         for verbose in [false, true] {
             let plain = plan_text(&plan, &Style::PLAIN, verbose);
-            let coloured = plan_text(
-                &plan,
-                &Style {
-                    colour: true,
-                    ..Style::PLAIN
-                },
-                verbose,
-            );
+            let coloured = plan_text(&plan, &Style { colour: true, ..Style::PLAIN }, verbose);
             assert!(!plain.contains('\u{1b}'), "{name}");
             assert!(coloured.contains('\u{1b}'), "{name}");
             assert_eq!(bare(&coloured), plain, "{name}");
@@ -630,13 +469,7 @@ fn colour_adds_codes_and_changes_nothing_else() {
 fn no_digest_of_a_credential_is_shown() {
     for (name, plan) in every_plan() {
         for text in [plan_text(&plan, &Style::PLAIN, true), plan_markdown(&plan)] {
-            for digest in [
-                "0000000000000",
-                "1111111111111",
-                "ffffffffffff",
-                "aaaaaaaaaaaaa",
-                "bbbbbbbbbbbb",
-            ] {
+            for digest in ["0000000000000", "1111111111111", "ffffffffffff", "aaaaaaaaaaaaa", "bbbbbbbbbbbb"] {
                 assert!(!text.contains(digest), "{name}: {text}");
             }
         }
@@ -647,27 +480,11 @@ fn no_digest_of_a_credential_is_shown() {
 fn no_digest_is_shown_in_an_explanation() {
     let graph = graph();
     let mut observed = settled(&graph);
-    record(
-        of(&mut observed, &at(Kind::Capsule)),
-        "env.GH_TOKEN.digest",
-        json!("1".repeat(64)),
-    );
+    record(of(&mut observed, &at(Kind::Capsule)), "env.GH_TOKEN.digest", json!("1".repeat(64)));
     let plan = plan(&graph, &observed, &options());
-    let text = explain_text(
-        &graph,
-        &plan,
-        &observed,
-        &at(Kind::Capsule),
-        &Style {
-            width: 400,
-            ..Style::PLAIN
-        },
-    );
+    let text = explain_text(&graph, &plan, &observed, &at(Kind::Capsule), &Style { width: 400, ..Style::PLAIN });
     assert!(text.contains("env GH_TOKEN"), "{text}");
-    assert!(
-        !text.contains("000000000000") && !text.contains("111111111111"),
-        "{text}"
-    );
+    assert!(!text.contains("000000000000") && !text.contains("111111111111"), "{text}");
 }
 
 // ---- explain, graph, lists ----
@@ -677,38 +494,11 @@ fn explanations() {
     let graph = graph();
     let mut observed = settled(&graph);
     let capsule = of(&mut observed, &at(Kind::Capsule));
-    capsule.live = Fields::from([
-        ("limits.memory".to_owned(), json!(8i64 << 30)),
-        ("network".to_owned(), Value::Null),
-    ]);
+    capsule.live = Fields::from([("limits.memory".to_owned(), json!(8i64 << 30)), ("network".to_owned(), Value::Null)]);
     let plan = plan(&graph, &observed, &options());
-    golden(
-        "explain-drift.txt",
-        &explain_text(
-            &graph,
-            &plan,
-            &observed,
-            &at(Kind::Capsule),
-            &Style {
-                width: 120,
-                ..Style::PLAIN
-            },
-        ),
-    );
+    golden("explain-drift.txt", &explain_text(&graph, &plan, &observed, &at(Kind::Capsule), &Style { width: 120, ..Style::PLAIN }));
     let network = at(Kind::Network);
-    golden(
-        "explain-network.txt",
-        &explain_text(
-            &graph,
-            &plan,
-            &observed,
-            &network,
-            &Style {
-                unicode: true,
-                ..Style::PLAIN
-            },
-        ),
-    );
+    golden("explain-network.txt", &explain_text(&graph, &plan, &observed, &network, &Style { unicode: true, ..Style::PLAIN }));
     let unknown = Address::new(Kind::Network, "nobody/default");
     assert_eq!(
         explain_text(&graph, &plan, &observed, &unknown, &Style::PLAIN),
@@ -716,12 +506,7 @@ fn explanations() {
     );
     assert_eq!(explain_json(&graph, &plan, &observed, &unknown), None);
     let json = explain_json(&graph, &plan, &observed, &at(Kind::Capsule)).expect("declared");
-    let memory = json["fields"]
-        .as_array()
-        .expect("list")
-        .iter()
-        .find(|f| f["field"] == "limits.memory")
-        .expect("has a limit");
+    let memory = json["fields"].as_array().expect("list").iter().find(|f| f["field"] == "limits.memory").expect("has a limit");
     assert_eq!(
         *memory,
         json!({"field": "limits.memory", "value": 4i64 << 30, "recorded": 4i64 << 30, "live": 8i64 << 30, "source": "workspaces/app.toml:12:5"})
@@ -738,33 +523,14 @@ fn graphs() {
     let mut graph = graph();
     golden("graph.dot", &dot(&graph));
     golden("graph.mmd", &mermaid(&graph));
-    let back: Graph = serde_json::from_str(&jackin::render::graph::json(&graph))
-        .expect("a graph can be read back");
+    let back: Graph = serde_json::from_str(&jackin::render::graph::json(&graph)).expect("a graph can be read back");
     assert_eq!(back, graph);
 
     let odd = Address::new(Kind::Image, "a\"b\\c<d>");
-    let spec = Spec::Image(Image {
-        reference: "x".into(),
-        platform: "linux/amd64".into(),
-    });
-    graph.resources = BTreeMap::from([(
-        odd,
-        Resource {
-            spec,
-            depends_on: BTreeSet::new(),
-            sources: BTreeMap::new(),
-        },
-    )]);
-    assert!(
-        dot(&graph).contains(r#"  "image/a\"b\\c<d>";"#),
-        "{}",
-        dot(&graph)
-    );
-    assert!(
-        mermaid(&graph).contains(r#"  n0["image/a#quot;b\c#lt;d#gt;"]"#),
-        "{}",
-        mermaid(&graph)
-    );
+    let spec = Spec::Image(Image { reference: "x".into(), platform: "linux/amd64".into() });
+    graph.resources = BTreeMap::from([(odd, Resource { spec, depends_on: BTreeSet::new(), sources: BTreeMap::new() })]);
+    assert!(dot(&graph).contains(r#"  "image/a\"b\\c<d>";"#), "{}", dot(&graph));
+    assert!(mermaid(&graph).contains(r#"  n0["image/a#quot;b\c#lt;d#gt;"]"#), "{}", mermaid(&graph));
 }
 
 #[test]
@@ -778,27 +544,14 @@ fn status_list() {
         container: "jk-k7p9m2xq-app-agentsmith".into(),
         age_seconds: Some(7200),
     };
-    let rows = [
-        row("app/default", Health::Running, Some(2)),
-        row("app/second", Health::Crashed, None),
-    ];
+    let rows = [row("app/default", Health::Running, Some(2)), row("app/second", Health::Crashed, None)];
     assert_eq!(
-        status_text(
-            &rows,
-            &Style {
-                width: 100,
-                ..Style::PLAIN
-            }
-        ),
+        status_text(&rows, &Style { width: 100, ..Style::PLAIN }),
         "INSTANCE      ROLE          AGENT    STATE     SESSIONS   AGE   CONTAINER\n\
          app/default   agent-smith   claude   running   2          2h    jk-k7p9m2xq-app-agentsmith\n\
          app/second    agent-smith   claude   crashed   -          2h    jk-k7p9m2xq-app-agentsmith\n"
     );
-    assert!(
-        status_text(&rows, &Style::PLAIN)
-            .lines()
-            .all(|l| l.len() <= 80)
-    );
+    assert!(status_text(&rows, &Style::PLAIN).lines().all(|l| l.len() <= 80));
     assert_eq!(status_text(&[], &Style::PLAIN), "No instances.\n");
     let json: Value = serde_json::from_str(&status_json(&rows)).expect("JSON");
     assert_eq!(json["schema_version"], "v1");
@@ -809,50 +562,23 @@ fn status_list() {
 
 fn unknown_field() -> Diagnostic {
     let line = "memroy = \"8G\" # \u{1b}[31mred";
-    let span = Span {
-        file: "workspaces/app.toml".into(),
-        line: 112,
-        column: 1,
-        length: 6,
-        source_line: line.into(),
-    };
-    Diagnostic::error(
-        "config.unknown_field",
-        "Unknown field",
-        "`memroy` is not a field of [docker.grants].",
-    )
-    .at(Some(span))
-    .help("Did you mean `memory`?")
+    let span = Span { file: "workspaces/app.toml".into(), line: 112, column: 1, length: 6, source_line: line.into() };
+    Diagnostic::error("config.unknown_field", "Unknown field", "`memroy` is not a field of [docker.grants].")
+        .at(Some(span))
+        .help("Did you mean `memory`?")
 }
 
 #[test]
 fn diagnostics() {
     let long = format!("{}wrong{}", "x".repeat(90), "y".repeat(90));
-    let span = Span {
-        file: "config.toml".into(),
-        line: 3,
-        column: 91,
-        length: 5,
-        source_line: long,
-    };
+    let span = Span { file: "config.toml".into(), line: 3, column: 91, length: 5, source_line: long };
     let all = [
         unknown_field(),
         Diagnostic::warning("config.long", "A long line", "Its middle is wrong.").at(Some(span)),
-        Diagnostic::notice(
-            "plan.note",
-            "A note",
-            "Line one.\nLine two, which says more.",
-        )
-        .on("network/app/default"),
+        Diagnostic::notice("plan.note", "A note", "Line one.\nLine two, which says more.").on("network/app/default"),
     ];
     golden("diagnostics.txt", &diagnostics_text(&all, &Style::PLAIN));
-    let coloured = diagnostics_text(
-        &all,
-        &Style {
-            colour: true,
-            ..Style::PLAIN
-        },
-    );
+    let coloured = diagnostics_text(&all, &Style { colour: true, ..Style::PLAIN });
     assert!(coloured.contains("\u{1b}[31m"), "the word `error` is red");
     assert_eq!(bare(&coloured), diagnostics_text(&all, &Style::PLAIN));
     assert_eq!(diagnostics_json(&all).as_array().expect("list").len(), 3);
@@ -861,17 +587,8 @@ fn diagnostics() {
 
 #[test]
 fn marks_stand_under_wide_characters() {
-    let span = Span {
-        file: "f".into(),
-        line: 1,
-        column: 4,
-        length: 2,
-        source_line: "\t世=ab".into(),
-    };
-    let text = diagnostics_text(
-        &[Diagnostic::error("a.b", "S", "d").at(Some(span))],
-        &Style::PLAIN,
-    );
+    let span = Span { file: "f".into(), line: 1, column: 4, length: 2, source_line: "\t世=ab".into() };
+    let text = diagnostics_text(&[Diagnostic::error("a.b", "S", "d").at(Some(span))], &Style::PLAIN);
     assert!(text.contains("1 |     世=ab\n  |        ^^\n"), "{text}");
 }
 
@@ -883,85 +600,31 @@ fn play(plan: &Plan, failing: Option<&str>, verbose: bool) -> (Progress, Vec<Str
     let mut lines = Vec::new();
     let mut now = 0;
     let mut bad: BTreeSet<String> = BTreeSet::new();
-    let mut feed =
-        |progress: &mut Progress, event: Event, now| lines.extend(progress.feed(&event, now));
-    feed(
-        &mut progress,
-        Event::ApplyStarted {
-            steps: plan.steps.len(),
-        },
-        0,
-    );
+    let mut feed = |progress: &mut Progress, event: Event, now| lines.extend(progress.feed(&event, now));
+    feed(&mut progress, Event::ApplyStarted { steps: plan.steps.len() }, 0);
     for step in &plan.steps {
         let id = step.id.clone();
         if let Some(because) = step.needs.iter().find(|n| bad.contains(*n)) {
-            feed(
-                &mut progress,
-                Event::StepSkipped {
-                    id: id.clone(),
-                    because: because.clone(),
-                },
-                now,
-            );
+            feed(&mut progress, Event::StepSkipped { id: id.clone(), because: because.clone() }, now);
             bad.insert(id);
             continue;
         }
-        feed(
-            &mut progress,
-            Event::StepStarted {
-                id: id.clone(),
-                step: step.clone(),
-            },
-            now,
-        );
+        feed(&mut progress, Event::StepStarted { id: id.clone(), step: step.clone() }, now);
         if step.effect == Effect::Build {
             for line in 1..=25 {
-                feed(
-                    &mut progress,
-                    Event::StepOutput {
-                        id: id.clone(),
-                        line: format!("#{line} RUN \u{1b}[1mit"),
-                    },
-                    now,
-                );
+                feed(&mut progress, Event::StepOutput { id: id.clone(), line: format!("#{line} RUN \u{1b}[1mit") }, now);
             }
         }
         now += 100;
         if failing == Some(id.as_str()) {
-            let error = Diagnostic::error(
-                "docker.build",
-                "The image could not be built",
-                "exit code 1",
-            )
-            .help("Read the output above.");
-            feed(
-                &mut progress,
-                Event::StepFailed {
-                    id: id.clone(),
-                    milliseconds: 100,
-                    error,
-                },
-                now,
-            );
+            let error = Diagnostic::error("docker.build", "The image could not be built", "exit code 1").help("Read the output above.");
+            feed(&mut progress, Event::StepFailed { id: id.clone(), milliseconds: 100, error }, now);
             bad.insert(id);
         } else {
-            feed(
-                &mut progress,
-                Event::StepFinished {
-                    id,
-                    milliseconds: 100,
-                },
-                now,
-            );
+            feed(&mut progress, Event::StepFinished { id, milliseconds: 100 }, now);
         }
     }
-    let event = Event::ApplyFinished {
-        done: 0,
-        failed: 0,
-        skipped: 0,
-        cancelled: 0,
-        milliseconds: now,
-    };
+    let event = Event::ApplyFinished { done: 0, failed: 0, skipped: 0, cancelled: 0, milliseconds: now };
     feed(&mut progress, event, now);
     (progress, lines)
 }
@@ -969,109 +632,44 @@ fn play(plan: &Plan, failing: Option<&str>, verbose: bool) -> (Progress, Vec<Str
 #[test]
 fn progress_in_lines() {
     let (progress, lines) = play(&create(), None, false);
-    golden(
-        "progress.txt",
-        &(lines.join("\n") + "\n\n" + &progress.report(&Style::PLAIN)),
-    );
+    golden("progress.txt", &(lines.join("\n") + "\n\n" + &progress.report(&Style::PLAIN)));
     let (progress, lines) = play(&create(), Some("derived-image/agent-smith#build"), false);
-    golden(
-        "progress-failed.txt",
-        &(lines.join("\n") + "\n\n" + &progress.report(&Style::PLAIN)),
-    );
+    golden("progress-failed.txt", &(lines.join("\n") + "\n\n" + &progress.report(&Style::PLAIN)));
     let (_, lines) = play(&create(), Some("derived-image/agent-smith#build"), true);
-    assert_eq!(
-        lines
-            .iter()
-            .filter(|l| l.contains("| #1 RUN \\x1b[1mit"))
-            .count(),
-        1,
-        "shown as it comes, not again: {lines:#?}"
-    );
+    assert_eq!(lines.iter().filter(|l| l.contains("| #1 RUN \\x1b[1mit")).count(), 1, "shown as it comes, not again: {lines:#?}");
 }
 
 #[test]
 fn progress_in_frames() {
     let plan = create();
     let mut progress = Progress::new(&plan, false);
-    let step = |id: &str| {
-        plan.steps
-            .iter()
-            .find(|s| s.id == id)
-            .unwrap_or_else(|| panic!("{id}"))
-            .clone()
-    };
-    let start = |id: &str| Event::StepStarted {
-        id: id.into(),
-        step: step(id),
-    };
-    let done = |id: &str| Event::StepFinished {
-        id: id.into(),
-        milliseconds: 50,
-    };
+    let step = |id: &str| plan.steps.iter().find(|s| s.id == id).unwrap_or_else(|| panic!("{id}")).clone();
+    let start = |id: &str| Event::StepStarted { id: id.into(), step: step(id) };
+    let done = |id: &str| Event::StepFinished { id: id.into(), milliseconds: 50 };
     for (event, now) in [
         (start("network/app/default#create"), 0),
         (start("certs/app/default#create"), 0),
         (done("network/app/default#create"), 50),
         (start("derived-image/agent-smith#build"), 60),
-        (
-            Event::StepOutput {
-                id: "derived-image/agent-smith#build".into(),
-                line: format!("#7 RUN {}", "npm ".repeat(40)),
-            },
-            70,
-        ),
-        (
-            Event::StepRetried {
-                id: "certs/app/default#create".into(),
-                attempt: 2,
-                error: "connection reset".into(),
-            },
-            80,
-        ),
+        (Event::StepOutput { id: "derived-image/agent-smith#build".into(), line: format!("#7 RUN {}", "npm ".repeat(40)) }, 70),
+        (Event::StepRetried { id: "certs/app/default#create".into(), attempt: 2, error: "connection reset".into() }, 80),
     ] {
         progress.feed(&event, now);
     }
-    let style = Style {
-        unicode: true,
-        ..Style::PLAIN
-    };
-    golden(
-        "frame.txt",
-        &(progress.frame(1_500, &style, 24).join("\n") + "\n"),
-    );
-    golden(
-        "frame-small.txt",
-        &(progress.frame(1_500, &style, 5).join("\n") + "\n"),
-    );
+    let style = Style { unicode: true, ..Style::PLAIN };
+    golden("frame.txt", &(progress.frame(1_500, &style, 24).join("\n") + "\n"));
+    golden("frame-small.txt", &(progress.frame(1_500, &style, 5).join("\n") + "\n"));
     for height in 1..20 {
         for width in [10, 40, 80] {
             for colour in [false, true] {
-                let frame = progress.frame(
-                    1_500,
-                    &Style {
-                        width,
-                        colour,
-                        unicode: true,
-                    },
-                    height,
-                );
+                let frame = progress.frame(1_500, &Style { width, colour, unicode: true }, height);
                 assert!(frame.len() <= height, "{height}: {frame:#?}");
-                assert!(
-                    frame.iter().all(|l| bare(l).chars().count() <= width),
-                    "{width}: {frame:#?}"
-                );
-                assert!(
-                    bare(frame.last().expect("never empty")).starts_with("1/8 done"),
-                    "{frame:#?}"
-                );
+                assert!(frame.iter().all(|l| bare(l).chars().count() <= width), "{width}: {frame:#?}");
+                assert!(bare(frame.last().expect("never empty")).starts_with("1/8 done"), "{frame:#?}");
             }
         }
         let frame = progress.frame(1_500, &style, height).join("\n");
-        assert_eq!(
-            frame.contains("building"),
-            height >= 3,
-            "what runs comes first: {frame}"
-        );
+        assert_eq!(frame.contains("building"), height >= 3, "what runs comes first: {frame}");
     }
 }
 
@@ -1081,17 +679,9 @@ fn skipped_names_the_first_failure() {
     let (progress, lines) = play(&create(), Some("network/app/default#create"), false);
     for address in ["sidecar/app/default", "capsule/app/default"] {
         let report = progress.report(&Style::PLAIN);
-        assert!(
-            report.contains(&format!(
-                "skipped {address} because network/app/default failed\n"
-            )),
-            "{report}"
-        );
+        assert!(report.contains(&format!("skipped {address} because network/app/default failed\n")), "{report}");
     }
-    let told = lines
-        .iter()
-        .filter(|l| l.contains("skipped because network/app/default failed"))
-        .count();
+    let told = lines.iter().filter(|l| l.contains("skipped because network/app/default failed")).count();
     assert_eq!(told, 2, "one line for each thing: {lines:#?}");
 }
 
@@ -1100,37 +690,14 @@ fn stopping_is_told_and_counted() {
     let plan = create();
     let mut progress = Progress::new(&plan, false);
     let first = plan.steps[0].clone();
-    progress.feed(
-        &Event::StepStarted {
-            id: first.id.clone(),
-            step: first.clone(),
-        },
-        0,
-    );
-    assert_eq!(
-        progress.feed(&Event::Stopping, 1),
-        ["stopping: nothing new is begun, what has begun is finished"]
-    );
-    progress.feed(
-        &Event::StepFinished {
-            id: first.id.clone(),
-            milliseconds: 5,
-        },
-        5,
-    );
+    progress.feed(&Event::StepStarted { id: first.id.clone(), step: first.clone() }, 0);
+    assert_eq!(progress.feed(&Event::Stopping, 1), ["stopping: nothing new is begun, what has begun is finished"]);
+    progress.feed(&Event::StepFinished { id: first.id.clone(), milliseconds: 5 }, 5);
     for step in plan.steps.iter().filter(|s| s.id != first.id) {
-        progress.feed(
-            &Event::StepCancelled {
-                id: step.id.clone(),
-            },
-            6,
-        );
+        progress.feed(&Event::StepCancelled { id: step.id.clone() }, 6);
     }
     let report = progress.report(&Style::PLAIN);
-    assert!(
-        report.starts_with("Stopped. 1 done, 7 cancelled.\n"),
-        "{report}"
-    );
+    assert!(report.starts_with("Stopped. 1 done, 7 cancelled.\n"), "{report}");
 }
 
 // ---- width, whatever the names ----

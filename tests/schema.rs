@@ -6,10 +6,7 @@ use jackin::graph::{Graph, InstanceInfo, Resource};
 use jackin::observed::{Engine, Found, Loss, Observed, PoolMember, State, Stranger};
 use jackin::plan::{Effect, Mode, PlanOptions, Scope, Step, plan};
 use jackin::render::schema::{NAMES, schema};
-use jackin::resource::{
-    Address, Certs, EnvEntry, Image, Kind, MountKind, MountSpec, Network, SecretEntry,
-    SecretSource, Sidecar, Spec,
-};
+use jackin::resource::{Address, Certs, EnvEntry, Image, Kind, MountKind, MountSpec, Network, SecretEntry, SecretSource, Sidecar, Spec};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,36 +21,24 @@ fn files_are_as_generated() {
         if std::env::var_os("UPDATE_SCHEMAS").is_some() {
             std::fs::write(path(name), &generated).expect("schema file can be written");
         }
-        let checked_in = std::fs::read_to_string(path(name))
-            .unwrap_or_else(|e| panic!("{name}: {e}; run with UPDATE_SCHEMAS=1"));
-        assert!(
-            checked_in == generated,
-            "schemas/{name}.schema.json is not that of the types; UPDATE_SCHEMAS=1 rewrites it"
-        );
+        let checked_in = std::fs::read_to_string(path(name)).unwrap_or_else(|e| panic!("{name}: {e}; run with UPDATE_SCHEMAS=1"));
+        assert!(checked_in == generated, "schemas/{name}.schema.json is not that of the types; UPDATE_SCHEMAS=1 rewrites it");
     }
     assert_eq!(schema("nonsense"), None);
 }
 
 #[track_caller]
 fn fits(name: &str, document: &Value) {
-    let schema: Value =
-        serde_json::from_str(&schema(name).expect("known name")).expect("a schema is JSON");
+    let schema: Value = serde_json::from_str(&schema(name).expect("known name")).expect("a schema is JSON");
     let validator = jsonschema::validator_for(&schema).expect("a schema is valid");
-    let errors: Vec<String> = validator
-        .iter_errors(document)
-        .map(|e| format!("{}: {e}", e.instance_path()))
-        .collect();
+    let errors: Vec<String> = validator.iter_errors(document).map(|e| format!("{}: {e}", e.instance_path())).collect();
     assert!(errors.is_empty(), "{name}: {errors:#?}\n{document:#}");
 }
 
 #[track_caller]
 fn does_not_fit(name: &str, document: &Value) {
-    let schema: Value =
-        serde_json::from_str(&schema(name).expect("known name")).expect("a schema is JSON");
-    assert!(
-        !jsonschema::is_valid(&schema, document),
-        "{name} accepts {document:#}"
-    );
+    let schema: Value = serde_json::from_str(&schema(name).expect("known name")).expect("a schema is JSON");
+    assert!(!jsonschema::is_valid(&schema, document), "{name} accepts {document:#}");
 }
 
 fn at(kind: Kind) -> Address {
@@ -64,45 +49,13 @@ fn graph() -> Graph {
     let mut graph = Graph::default();
     let mut put = |address: Address, spec: Spec, depends_on: &[Address]| {
         let sources = BTreeMap::from([("name".to_owned(), "workspaces/app.toml:1:1".to_owned())]);
-        graph.resources.insert(
-            address,
-            Resource {
-                spec,
-                depends_on: depends_on.iter().cloned().collect::<BTreeSet<_>>(),
-                sources,
-            },
-        );
+        graph.resources.insert(address, Resource { spec, depends_on: depends_on.iter().cloned().collect::<BTreeSet<_>>(), sources });
     };
     let image = Address::new(Kind::Image, "docker:29-dind");
-    put(
-        image.clone(),
-        Spec::Image(Image {
-            reference: "docker:29-dind".into(),
-            platform: "linux/amd64".into(),
-        }),
-        &[],
-    );
-    put(
-        at(Kind::Network),
-        Spec::Network(Network {
-            name: "n".into(),
-            internal: false,
-            owner: "c".into(),
-        }),
-        &[],
-    );
-    put(
-        at(Kind::Certs),
-        Spec::Certs(Certs {
-            name: "v".into(),
-            owner: "c".into(),
-        }),
-        &[],
-    );
-    let secret = SecretEntry {
-        from: SecretSource::Host("TOKEN".into()),
-        digest: Some("00".into()),
-    };
+    put(image.clone(), Spec::Image(Image { reference: "docker:29-dind".into(), platform: "linux/amd64".into() }), &[]);
+    put(at(Kind::Network), Spec::Network(Network { name: "n".into(), internal: false, owner: "c".into() }), &[]);
+    put(at(Kind::Certs), Spec::Certs(Certs { name: "v".into(), owner: "c".into() }), &[]);
+    let secret = SecretEntry { from: SecretSource::Host("TOKEN".into()), digest: Some("00".into()) };
     put(
         at(Kind::Sidecar),
         Spec::Sidecar(Sidecar {
@@ -111,47 +64,23 @@ fn graph() -> Graph {
             tier: jackin::config::Dind::Privileged,
             privileged: true,
             network: "n".into(),
-            env: BTreeMap::from([
-                ("A".to_owned(), EnvEntry::Plain("1".into())),
-                ("B".to_owned(), EnvEntry::Secret(secret)),
-            ]),
-            mounts: BTreeMap::from([(
-                "/certs".to_owned(),
-                MountSpec {
-                    kind: MountKind::Volume,
-                    source: "v".into(),
-                    readonly: false,
-                },
-            )]),
+            env: BTreeMap::from([("A".to_owned(), EnvEntry::Plain("1".into())), ("B".to_owned(), EnvEntry::Secret(secret))]),
+            mounts: BTreeMap::from([("/certs".to_owned(), MountSpec { kind: MountKind::Volume, source: "v".into(), readonly: false })]),
             owner: "c".into(),
         }),
         &[at(Kind::Network), at(Kind::Certs), image],
     );
     graph.instances.insert(
         "app/default".into(),
-        InstanceInfo {
-            workspace: "app".into(),
-            role: "r".into(),
-            agent: "claude".into(),
-            container: "c".into(),
-        },
+        InstanceInfo { workspace: "app".into(), role: "r".into(), agent: "claude".into(), container: "c".into() },
     );
     graph.diagnostics.push(diagnostic());
     graph
 }
 
 fn diagnostic() -> Diagnostic {
-    let span = Span {
-        file: "workspaces/app.toml".into(),
-        line: 1,
-        column: 1,
-        length: 4,
-        source_line: "name = 1".into(),
-    };
-    Diagnostic::warning("config.odd", "Odd", "It is odd.")
-        .at(Some(span))
-        .on("network/app/default")
-        .help("Make it even.")
+    let span = Span { file: "workspaces/app.toml".into(), line: 1, column: 1, length: 4, source_line: "name = 1".into() };
+    Diagnostic::warning("config.odd", "Odd", "It is odd.").at(Some(span)).on("network/app/default").help("Make it even.")
 }
 
 fn found(address: &Address, spec: &Spec, state: State) -> Found {
@@ -162,63 +91,23 @@ fn found(address: &Address, spec: &Spec, state: State) -> Found {
         live: spec.fields(),
         state,
         in_use: true,
-        loss: Loss {
-            sessions: Some(1),
-            docker_data: true,
-            bytes: Some(7),
-            ..Loss::default()
-        },
+        loss: Loss { sessions: Some(1), docker_data: true, bytes: Some(7), ..Loss::default() },
         image_id: Some("sha256:00".into()),
     }
 }
 
 fn observed(graph: &Graph) -> Observed {
-    let mut observed = Observed {
-        engine: Some(Engine {
-            api_version: "1.47".into(),
-        }),
-        ..Observed::empty()
-    };
+    let mut observed = Observed { engine: Some(Engine { api_version: "1.47".into() }), ..Observed::empty() };
     for (address, resource) in &graph.resources {
-        let mut one = found(
-            address,
-            &resource.spec,
-            State::Exited {
-                code: 137,
-                oom: true,
-            },
-        );
+        let mut one = found(address, &resource.spec, State::Exited { code: 137, oom: true });
         if address.kind == Kind::Sidecar {
-            one.recorded
-                .as_mut()
-                .expect("recorded")
-                .insert("tier".into(), "rootless".into());
+            one.recorded.as_mut().expect("recorded").insert("tier".into(), "rootless".into());
         }
-        observed.resources.insert(
-            address.clone(),
-            vec![
-                one.clone(),
-                Found {
-                    id: "twin".into(),
-                    ..one
-                },
-            ],
-        );
+        observed.resources.insert(address.clone(), vec![one.clone(), Found { id: "twin".into(), ..one }]);
     }
     let one = |kind| found(&at(kind), &graph.resources[&at(kind)].spec, State::Running);
-    observed.pool.push(PoolMember {
-        sidecar: one(Kind::Sidecar),
-        network: one(Kind::Network),
-        certs: one(Kind::Certs),
-    });
-    observed.strangers.insert(
-        at(Kind::Capsule),
-        Stranger {
-            id: "1".into(),
-            name: "c".into(),
-            why: "it bears no label".into(),
-        },
-    );
+    observed.pool.push(PoolMember { sidecar: one(Kind::Sidecar), network: one(Kind::Network), certs: one(Kind::Certs) });
+    observed.strangers.insert(at(Kind::Capsule), Stranger { id: "1".into(), name: "c".into(), why: "it bears no label".into() });
     observed
 }
 
@@ -227,33 +116,16 @@ fn documents_fit() {
     let graph = graph();
     let observed = observed(&graph);
     fits("graph", &serde_json::to_value(&graph).expect("serialises"));
-    fits(
-        "observed",
-        &serde_json::to_value(&observed).expect("serialises"),
-    );
-    fits(
-        "observed",
-        &serde_json::to_value(Observed::empty()).expect("serialises"),
-    );
-    fits(
-        "diagnostics",
-        &serde_json::to_value([diagnostic()]).expect("serialises"),
-    );
-    let mut options =
-        PlanOptions::new(Mode::Launch, "apply", Scope::Workspaces(vec!["app".into()]));
+    fits("observed", &serde_json::to_value(&observed).expect("serialises"));
+    fits("observed", &serde_json::to_value(Observed::empty()).expect("serialises"));
+    fits("diagnostics", &serde_json::to_value([diagnostic()]).expect("serialises"));
+    let mut options = PlanOptions::new(Mode::Launch, "apply", Scope::Workspaces(vec!["app".into()]));
     options.history = BTreeMap::from([("create sidecar".to_owned(), 5)]);
     let all = PlanOptions::new(Mode::Remove, "eject", Scope::All);
-    for (observed, options) in [
-        (&observed, &options),
-        (&Observed::empty(), &options),
-        (&observed, &all),
-    ] {
+    for (observed, options) in [(&observed, &options), (&Observed::empty(), &options), (&observed, &all)] {
         for graph in [&graph, &Graph::default()] {
             let plan = plan(graph, observed, options);
-            fits(
-                "plan",
-                &serde_json::from_str(&plan.to_json()).expect("a plan is JSON"),
-            );
+            fits("plan", &serde_json::from_str(&plan.to_json()).expect("a plan is JSON"));
         }
     }
 }
@@ -261,36 +133,16 @@ fn documents_fit() {
 #[test]
 fn events_fit() {
     let id = "network/app/default#create".to_owned();
-    let step = Step {
-        id: id.clone(),
-        address: at(Kind::Network),
-        effect: Effect::RemoveNetwork { id: "n".into() },
-        needs: vec![id.clone()],
-    };
+    let step =
+        Step { id: id.clone(), address: at(Kind::Network), effect: Effect::RemoveNetwork { id: "n".into() }, needs: vec![id.clone()] };
     let events = [
         Event::Waiting { what: "x".into() },
         Event::ApplyStarted { steps: 1 },
-        Event::StepStarted {
-            id: id.clone(),
-            step,
-        },
-        Event::StepFailed {
-            id: id.clone(),
-            milliseconds: 3,
-            error: diagnostic(),
-        },
-        Event::StepSkipped {
-            id: id.clone(),
-            because: id,
-        },
+        Event::StepStarted { id: id.clone(), step },
+        Event::StepFailed { id: id.clone(), milliseconds: 3, error: diagnostic() },
+        Event::StepSkipped { id: id.clone(), because: id },
         Event::Stopping,
-        Event::ApplyFinished {
-            done: 0,
-            failed: 1,
-            skipped: 1,
-            cancelled: 0,
-            milliseconds: 9,
-        },
+        Event::ApplyFinished { done: 0, failed: 1, skipped: 1, cancelled: 0, milliseconds: 9 },
     ];
     for event in events {
         fits("events", &serde_json::to_value(&event).expect("serialises"));
@@ -300,12 +152,8 @@ fn events_fit() {
 #[test]
 fn what_is_wrong_does_not_fit() {
     let graph = graph();
-    let good = serde_json::to_value(plan(
-        &graph,
-        &observed(&graph),
-        &PlanOptions::new(Mode::Launch, "apply", Scope::All),
-    ))
-    .expect("serialises");
+    let good =
+        serde_json::to_value(plan(&graph, &observed(&graph), &PlanOptions::new(Mode::Launch, "apply", Scope::All))).expect("serialises");
     let mut unknown = good.clone();
     unknown["surprise"] = true.into();
     does_not_fit("plan", &unknown);

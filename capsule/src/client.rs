@@ -17,8 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::control::{self, Reply, Request};
 use crate::wire::{
-    Capabilities, ClientFrame, Ctx, HEADER_LEN, Hello, ImageProtocol, ServerFrame, ShutdownReason,
-    Spawn, Tri, WireError, decode_header,
+    Capabilities, ClientFrame, Ctx, HEADER_LEN, Hello, ImageProtocol, ServerFrame, ShutdownReason, Spawn, Tri, WireError, decode_header,
 };
 
 /// How long a lost connection is sought again; a mux that died is back long before.
@@ -69,10 +68,7 @@ pub enum FrameError {
 }
 
 /// Reads one frame; nothing at a clean end. A frame may be long in coming but not in arriving.
-pub async fn read_frame<R: AsyncRead + Unpin>(
-    reader: &mut R,
-    limit: Duration,
-) -> Result<Option<(u8, Vec<u8>)>, FrameError> {
+pub async fn read_frame<R: AsyncRead + Unpin>(reader: &mut R, limit: Duration) -> Result<Option<(u8, Vec<u8>)>, FrameError> {
     let mut header = [0; HEADER_LEN];
     if reader.read(&mut header[..1]).await? == 0 {
         return Ok(None);
@@ -88,39 +84,23 @@ pub async fn read_frame<R: AsyncRead + Unpin>(
         }
         Ok(Some((tag, payload)))
     };
-    timeout(limit, rest)
-        .await
-        .map_err(|_| FrameError::TimedOut)?
+    timeout(limit, rest).await.map_err(|_| FrameError::TimedOut)?
 }
 
 /// Asks one control question on a fresh stream.
-pub async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: S,
-    request: &Request,
-    ctx: &Ctx,
-) -> io::Result<Reply> {
+pub async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, request: &Request, ctx: &Ctx) -> io::Result<Reply> {
     let conversation = async {
-        stream
-            .write_all(&control::frame(&request.to_json(ctx)))
-            .await?;
+        stream.write_all(&control::frame(&request.to_json(ctx))).await?;
         stream.flush().await?;
         let len = stream.read_u32().await? as usize;
         if len > control::MAX_MESSAGE {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("reply of {len} bytes"),
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("reply of {len} bytes")));
         }
         let mut json = Vec::new();
-        (&mut stream)
-            .take(len as u64)
-            .read_to_end(&mut json)
-            .await?;
+        (&mut stream).take(len as u64).read_to_end(&mut json).await?;
         Ok(serde_json::from_slice(&json)?)
     };
-    timeout(CONTROL_TIMEOUT, conversation)
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    timeout(CONTROL_TIMEOUT, conversation).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 /// A hello that describes this process's terminal.
@@ -174,9 +154,7 @@ where
     C: FnMut() -> F,
 {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
-        return Err(io::Error::other(
-            "attaching needs a terminal on standard input and output",
-        ));
+        return Err(io::Error::other("attaching needs a terminal on standard input and output"));
     }
     let stream = first_connection(&mut connect).await?;
     let mut signals = Signals::listen()?;
@@ -197,9 +175,7 @@ where
     loop {
         match connect().await {
             Err(error)
-                if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused]
-                    .contains(&error.kind())
-                    && Instant::now() < deadline =>
+                if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind()) && Instant::now() < deadline =>
             {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -237,9 +213,7 @@ where
             }
         }
         if Instant::now() + pause > seek_until {
-            return Ok(Outcome::Lost(
-                "the capsule does not answer any more".to_owned(),
-            ));
+            return Ok(Outcome::Lost("the capsule does not answer any more".to_owned()));
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -258,12 +232,7 @@ enum Ended {
     },
 }
 
-async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
-    hello: &Hello,
-    keyboard: &mut Keyboard,
-    signals: &mut Signals,
-) -> Ended {
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, hello: &Hello, keyboard: &mut Keyboard, signals: &mut Signals) -> Ended {
     let (reader, mut writer) = tokio::io::split(stream);
     let (server_frames, mut frames) = mpsc::channel(4);
     // A future of its own, because a frame half read must not be forgotten when a key comes first.
@@ -271,9 +240,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         let mut reader = BufReader::new(reader);
         loop {
             let frame = match read_frame(&mut reader, FRAME_TIMEOUT).await {
-                Ok(Some((tag, payload))) => {
-                    ServerFrame::decode(tag, &payload).map_err(FrameError::Wire)
-                }
+                Ok(Some((tag, payload))) => ServerFrame::decode(tag, &payload).map_err(FrameError::Wire),
                 Ok(None) => return None,
                 Err(error) => Err(error),
             };
@@ -338,9 +305,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     }
     match (said, garbled) {
         (Some(outcome), _) => Ended::Said(outcome),
-        (None, Some(error)) => Ended::Said(Outcome::Lost(format!(
-            "the capsule sent something else than frames: {error}"
-        ))),
+        (None, Some(error)) => Ended::Said(Outcome::Lost(format!("the capsule sent something else than frames: {error}"))),
         (None, None) => Ended::Silent { welcomed },
     }
 }
@@ -360,9 +325,7 @@ fn show(frame: ServerFrame) -> io::Result<Option<Outcome>> {
                 ShutdownReason::Detached => Outcome::Detached,
                 ShutdownReason::TakenOver => Outcome::TakenOver,
                 ShutdownReason::SessionEnded(code) => Outcome::SessionEnded(code),
-                ShutdownReason::Unsaid => {
-                    Outcome::Lost("the capsule ended the attachment".to_owned())
-                }
+                ShutdownReason::Unsaid => Outcome::Lost("the capsule ended the attachment".to_owned()),
                 ShutdownReason::Other(text) => Outcome::Lost(text),
             }));
         }
@@ -443,14 +406,8 @@ impl Keyboard {
     fn start() -> io::Result<Self> {
         let (sender, bytes) = mpsc::channel(8);
         let (wake, woken) = StdUnixStream::pair()?;
-        let thread = std::thread::Builder::new()
-            .name("keyboard".to_owned())
-            .spawn(move || read_keys(&sender, &woken))?;
-        Ok(Self {
-            bytes,
-            wake: Some(wake),
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("keyboard".to_owned()).spawn(move || read_keys(&sender, &woken))?;
+        Ok(Self { bytes, wake: Some(wake), thread: Some(thread) })
     }
 }
 
@@ -473,10 +430,7 @@ fn read_keys(sender: &mpsc::Sender<Vec<u8>>, woken: &StdUnixStream) {
     let mut keys = std::fs::File::from(copy);
     let mut buffer = vec![0; 16 << 10];
     loop {
-        let mut fds = [
-            PollFd::new(&keys, PollFlags::IN),
-            PollFd::new(woken, PollFlags::IN),
-        ];
+        let mut fds = [PollFd::new(&keys, PollFlags::IN), PollFd::new(woken, PollFlags::IN)];
         match rustix::event::poll(&mut fds, None) {
             Err(rustix::io::Errno::INTR) => continue,
             Err(_) => return,

@@ -116,9 +116,7 @@ impl Request {
         };
         let (ctx, message) = match top.remove("msg") {
             Some(message) => {
-                let ctx = top
-                    .remove("ctx")
-                    .map_or(Some(Ctx::default()), |ctx| serde_json::from_value(ctx).ok())?;
+                let ctx = top.remove("ctx").map_or(Some(Ctx::default()), |ctx| serde_json::from_value(ctx).ok())?;
                 if !top.is_empty() || ctx.v != VERSION {
                     return None;
                 }
@@ -176,17 +174,9 @@ mod tests {
 
     #[test]
     fn envelope_and_bare_message_mean_the_same() {
-        assert_eq!(
-            parse(r#"{"ctx":{"v":1,"job_id":"j"},"msg":{"type":"status"}}"#),
-            Request::Status
-        );
+        assert_eq!(parse(r#"{"ctx":{"v":1,"job_id":"j"},"msg":{"type":"status"}}"#), Request::Status);
         assert_eq!(parse(r#"{"type":"status"}"#), Request::Status);
-        assert_eq!(
-            parse(r#"{"type":"session_read_visible","session_id":3}"#),
-            Request::SessionRead {
-                session_id: Some(3)
-            }
-        );
+        assert_eq!(parse(r#"{"type":"session_read_visible","session_id":3}"#), Request::SessionRead { session_id: Some(3) });
     }
 
     #[test]
@@ -213,9 +203,7 @@ mod tests {
             Request::Snapshot,
             Request::Agents,
             Request::SessionRead { session_id: None },
-            Request::SessionRead {
-                session_id: Some(u64::MAX),
-            },
+            Request::SessionRead { session_id: Some(u64::MAX) },
         ] {
             assert_eq!(parse(&request.to_json(&Ctx::default())), request);
         }
@@ -238,10 +226,7 @@ mod tests {
             r#"{"type":"session_list","sessions":[{"id":1,"label":"Claude","agent":"claude","state":"unknown","active":true}]}"#
         );
         assert_eq!(serde_json::from_str::<Reply>(&json).unwrap(), reply);
-        assert_eq!(
-            serde_json::to_string(&Reply::Unknown).unwrap(),
-            r#"{"type":"unknown"}"#
-        );
+        assert_eq!(serde_json::to_string(&Reply::Unknown).unwrap(), r#"{"type":"unknown"}"#);
     }
 
     proptest! {

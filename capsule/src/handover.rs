@@ -6,8 +6,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
+    SocketType,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -58,8 +58,7 @@ pub struct SpawnRequest {
 /// Two connected ends; the second is for the child's standard input.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (ours, theirs) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     for end in [&ours, &theirs] {
         // A packet must fit whole, and a session's environment may be large.
         rustix::net::sockopt::set_socket_send_buffer_size(end, SEND_BUFFER)?;
@@ -74,9 +73,7 @@ pub struct Door {
 
 impl Door {
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self {
-            socket: UnixStream::from_std(socket.into())?,
-        })
+        Ok(Self { socket: UnixStream::from_std(socket.into())? })
     }
 
     /// False when the other side is not reading; the message was not sent.
@@ -88,18 +85,11 @@ impl Door {
             return Err(io::Error::other("too many descriptors in one message"));
         }
         // Without asking tokio first: a socket it has not polled yet would seem full.
-        match rustix::net::sendmsg(
-            &self.socket,
-            &[IoSlice::new(message)],
-            &mut control,
-            SendFlags::NOSIGNAL,
-        ) {
+        match rustix::net::sendmsg(&self.socket, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL) {
             Ok(_) => Ok(true),
             Err(rustix::io::Errno::AGAIN) => {
                 // Tells tokio, so that `writable` waits.
-                let full = self.socket.try_io(Interest::WRITABLE, || {
-                    io::Result::<()>::Err(io::ErrorKind::WouldBlock.into())
-                });
+                let full = self.socket.try_io(Interest::WRITABLE, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into()));
                 debug_assert!(full.is_err());
                 Ok(false)
             }
@@ -123,10 +113,7 @@ impl Door {
     pub async fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         loop {
             self.socket.readable().await?;
-            match self
-                .socket
-                .try_io(Interest::READABLE, || receive(self.socket.as_fd()))
-            {
+            match self.socket.try_io(Interest::READABLE, || receive(self.socket.as_fd())) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 received => return decode(received),
             }
@@ -135,16 +122,11 @@ impl Door {
 
     /// What the other side said before it died.
     pub fn recv_left_over<T: DeserializeOwned>(&self) -> Option<T> {
-        decode(receive(self.socket.as_fd()))
-            .ok()
-            .flatten()
-            .map(|(message, _)| message)
+        decode(receive(self.socket.as_fd())).ok().flatten().map(|(message, _)| message)
     }
 }
 
-fn decode<T: DeserializeOwned>(
-    received: io::Result<(Vec<u8>, Vec<OwnedFd>)>,
-) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+fn decode<T: DeserializeOwned>(received: io::Result<(Vec<u8>, Vec<OwnedFd>)>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     match received {
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
         Err(error) => Err(error),
@@ -155,20 +137,11 @@ fn decode<T: DeserializeOwned>(
 
 fn receive(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     // Packets differ in size by four orders of magnitude, so ask first.
-    let (_, len) = rustix::net::recv(
-        socket,
-        &mut [0u8; 0][..],
-        RecvFlags::PEEK | RecvFlags::TRUNC,
-    )?;
+    let (_, len) = rustix::net::recv(socket, &mut [0u8; 0][..], RecvFlags::PEEK | RecvFlags::TRUNC)?;
     let mut bytes = vec![0; len];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let message = rustix::net::recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut bytes)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )?;
+    let message = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
     bytes.truncate(message.bytes);
     let fds = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(fds) => Some(fds),
@@ -189,28 +162,14 @@ mod tests {
         let (ours, theirs) = (Door::new(ours).unwrap(), Door::new(theirs).unwrap());
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"through the door").unwrap();
-        let message = serde_json::to_vec(&ToMux::Spawned {
-            session: SessionId(7),
-            started_at: 1,
-        })
-        .unwrap();
+        let message = serde_json::to_vec(&ToMux::Spawned { session: SessionId(7), started_at: 1 }).unwrap();
         assert!(ours.try_send(&message, &[file.into()]).unwrap());
         let big = "x".repeat(150_000);
-        ours.send(&ToMux::Shutdown {
-            reason: big.clone(),
-        })
-        .await
-        .unwrap();
+        ours.send(&ToMux::Shutdown { reason: big.clone() }).await.unwrap();
         drop(ours);
 
         let (message, fds) = theirs.recv::<ToMux>().await.unwrap().unwrap();
-        assert!(matches!(
-            message,
-            ToMux::Spawned {
-                session: SessionId(7),
-                ..
-            }
-        ));
+        assert!(matches!(message, ToMux::Spawned { session: SessionId(7), .. }));
         let mut file = std::fs::File::from(fds.into_iter().next().unwrap());
         file.rewind().unwrap();
         let mut text = String::new();

@@ -68,14 +68,8 @@ struct Init {
 pub fn run(initial: &str) -> i32 {
     let log = Log::new(&Paths::from_env().log(), "init");
     log.catch_panics();
-    log.line(&format!(
-        "started, version {}, initial agent {initial}",
-        env!("CARGO_PKG_VERSION")
-    ));
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    log.line(&format!("started, version {}, initial agent {initial}", env!("CARGO_PKG_VERSION")));
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             log.report(&format!("no runtime: {error}"));
@@ -116,10 +110,7 @@ impl Init {
                 self.log.line(&format!("exits with {code}"));
                 return Ok(code);
             }
-            let wake = [self.restart_at, self.hang_up_at, self.deadline]
-                .into_iter()
-                .flatten()
-                .min();
+            let wake = [self.restart_at, self.hang_up_at, self.deadline].into_iter().flatten().min();
             let wants_to_send = self.mux.as_ref().is_some_and(|mux| !mux.waiting.is_empty());
             tokio::select! {
                 _ = children.recv() => self.reap(),
@@ -152,23 +143,13 @@ impl Init {
             .env_remove("JACKIN_CAPSULE_FORCE_DAEMON")
             .stdin(Stdio::from(theirs))
             .spawn()?;
-        let pid = Pid::from_raw(child.id() as i32)
-            .ok_or_else(|| io::Error::other("a child without a pid"))?;
-        self.mux = Some(MuxProcess {
-            pid,
-            door: Some(Door::new(ours)?),
-            waiting: VecDeque::new(),
-        });
+        let pid = Pid::from_raw(child.id() as i32).ok_or_else(|| io::Error::other("a child without a pid"))?;
+        self.mux = Some(MuxProcess { pid, door: Some(Door::new(ours)?), waiting: VecDeque::new() });
         for record in self.ended.clone() {
             self.tell(&ToMux::Session(record), Vec::new());
         }
         let rows: Vec<_> = (self.live.values())
-            .map(|held| {
-                Ok((
-                    ToMux::Session(held.record.clone()),
-                    vec![held.master.try_clone()?, held.spool.try_clone()?],
-                ))
-            })
+            .map(|held| Ok((ToMux::Session(held.record.clone()), vec![held.master.try_clone()?, held.spool.try_clone()?])))
             .collect::<io::Result<_>>()?;
         for (row, fds) in rows {
             self.tell(&row, fds);
@@ -190,11 +171,7 @@ impl Init {
     fn send_waiting(&mut self) {
         let Some(mux) = &mut self.mux else { return };
         while let Some((bytes, fds)) = mux.waiting.front() {
-            match mux
-                .door
-                .as_ref()
-                .map_or(Ok(true), |door| door.try_send(bytes, fds))
-            {
+            match mux.door.as_ref().map_or(Ok(true), |door| door.try_send(bytes, fds)) {
                 Ok(true) => drop(mux.waiting.pop_front()),
                 Ok(false) => return,
                 // Dead; the next one is told everything anew.
@@ -239,25 +216,19 @@ impl Init {
             return;
         }
         let now = Instant::now();
-        self.crashes
-            .retain(|crash| now.duration_since(*crash) < CRASH_WINDOW);
+        self.crashes.retain(|crash| now.duration_since(*crash) < CRASH_WINDOW);
         self.crashes.push_back(now);
         let count = self.crashes.len();
         let delay = if count < MAX_CRASHES {
             FIRST_RETRY * (1 << (2 * (count - 1)))
         } else if self.live.is_empty() {
-            self.log.report(&format!(
-                "the mux ended {count} times in a row, the last time {how}; giving up"
-            ));
+            self.log.report(&format!("the mux ended {count} times in a row, the last time {how}; giving up"));
             self.exit = Some(101);
             return;
         } else {
             SLOW_RETRY
         };
-        self.log.report(&format!(
-            "the mux ended {how}; {} sessions live on, starting it again in {delay:?}",
-            self.live.len()
-        ));
+        self.log.report(&format!("the mux ended {how}; {} sessions live on, starting it again in {delay:?}", self.live.len()));
         self.restart_at = Some(now + delay);
     }
 
@@ -269,9 +240,7 @@ impl Init {
             return;
         }
         let spawned = Spool::create(request.size).and_then(|spool| {
-            let clones = |master: &OwnedFd, spool: &OwnedFd| {
-                io::Result::Ok(vec![master.try_clone()?, spool.try_clone()?])
-            };
+            let clones = |master: &OwnedFd, spool: &OwnedFd| io::Result::Ok(vec![master.try_clone()?, spool.try_clone()?]);
             let (master, pid) = pty::spawn(request)?;
             let fds = clones(&master, &spool)?;
             Ok((pid, master, spool, fds))
@@ -279,44 +248,15 @@ impl Init {
         match spawned {
             Ok((pid, master, spool, fds)) => {
                 let started_at = unix_now();
-                let record = Record {
-                    id: session,
-                    meta: request.meta.clone(),
-                    started_at,
-                    ended: None,
-                };
-                self.log.line(&format!(
-                    "session {session} ({}) runs as {pid:?}",
-                    record.meta.label
-                ));
-                self.live.insert(
-                    session,
-                    Held {
-                        record,
-                        pid,
-                        master,
-                        spool,
-                    },
-                );
+                let record = Record { id: session, meta: request.meta.clone(), started_at, ended: None };
+                self.log.line(&format!("session {session} ({}) runs as {pid:?}", record.meta.label));
+                self.live.insert(session, Held { record, pid, master, spool });
                 self.deadline = None;
-                self.tell(
-                    &ToMux::Spawned {
-                        session,
-                        started_at,
-                    },
-                    fds,
-                );
+                self.tell(&ToMux::Spawned { session, started_at }, fds);
             }
             Err(error) => {
-                self.log
-                    .report(&format!("session {session} could not be started: {error}"));
-                self.tell(
-                    &ToMux::SpawnFailed {
-                        session,
-                        error: error.to_string(),
-                    },
-                    Vec::new(),
-                );
+                self.log.report(&format!("session {session} could not be started: {error}"));
+                self.tell(&ToMux::SpawnFailed { session, error: error.to_string() }, Vec::new());
             }
         }
     }
@@ -325,12 +265,7 @@ impl Init {
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             if self.mux.as_ref().is_some_and(|mux| mux.pid == pid) {
                 self.mux_ended(status);
-            } else if let Some(session) = self
-                .live
-                .values()
-                .find(|held| held.pid == pid)
-                .map(|held| held.record.id)
-            {
+            } else if let Some(session) = self.live.values().find(|held| held.pid == pid).map(|held| held.record.id) {
                 self.session_ended(session, status);
             }
             // Anything else was an orphan.
@@ -341,12 +276,8 @@ impl Init {
         let Some(mut held) = self.live.remove(&session) else {
             return;
         };
-        let ended = Ended {
-            at: unix_now(),
-            code: status.exit_status(),
-        };
-        self.log
-            .line(&format!("session {session} ended {}", describe(status)));
+        let ended = Ended { at: unix_now(), code: status.exit_status() };
+        self.log.line(&format!("session {session} ended {}", describe(status)));
         held.record.ended = Some(ended);
         self.ended.push_back(held.record);
         if self.ended.len() > MAX_ENDED {
@@ -373,12 +304,7 @@ impl Init {
         self.stopping = true;
         self.restart_at = None;
         self.deadline = Some(Instant::now() + GRACE);
-        self.tell(
-            &ToMux::Shutdown {
-                reason: reason.to_owned(),
-            },
-            Vec::new(),
-        );
+        self.tell(&ToMux::Shutdown { reason: reason.to_owned() }, Vec::new());
         // A stopped program hears nothing until it goes on.
         self.signal_sessions(Signal::TERM);
         self.signal_sessions(Signal::CONT);
@@ -403,8 +329,7 @@ impl Init {
         if self.restart_at.is_some_and(|at| at <= now)
             && let Err(error) = self.start_mux()
         {
-            self.log
-                .report(&format!("the mux could not be started: {error}"));
+            self.log.report(&format!("the mux could not be started: {error}"));
             self.restart_at = Some(now + SLOW_RETRY);
         }
         if self.hang_up_at.is_some_and(|at| at <= now) {

@@ -24,10 +24,7 @@ impl Keys {
             Some(text) => Some(parse_key(text).unwrap_or(DEFAULT_LEADER)),
             None => Some(DEFAULT_LEADER),
         };
-        Self {
-            leader,
-            armed: false,
-        }
+        Self { leader, armed: false }
     }
 
     /// Leader then `d` detaches, leader twice sends it once, leader and anything else does nothing: a slip must not
@@ -83,10 +80,7 @@ mod tests {
 
     fn check(typed: &[&str], expected: &[Typed]) {
         let mut keys = Keys::new(None);
-        let out: Vec<_> = typed
-            .iter()
-            .flat_map(|bytes| keys.typed(bytes.as_bytes()))
-            .collect();
+        let out: Vec<_> = typed.iter().flat_map(|bytes| keys.typed(bytes.as_bytes())).collect();
         assert_eq!(out, expected, "{typed:?}");
     }
 
@@ -98,10 +92,7 @@ mod tests {
     fn the_leader() {
         check(&["ls\r"], &[bytes("ls\r")]);
         check(&["\x1cd"], &[Typed::Detach]);
-        check(
-            &["a\x1c", "d", "b"],
-            &[bytes("a"), Typed::Detach, bytes("b")],
-        );
+        check(&["a\x1c", "d", "b"], &[bytes("a"), Typed::Detach, bytes("b")]);
         check(&["\x1c\x1c"], &[bytes("\x1c")]);
         check(&["a\x1cxb"], &[bytes("ab")]);
         check(&["\x1c"], &[]);

@@ -8,36 +8,12 @@ use serde::{Deserialize, Serialize};
 
 /// The agents known to both sides, in the order of pickers.
 pub const AGENTS: [Agent; 6] = [
-    Agent {
-        slug: "claude",
-        label: "Claude",
-        model_flag: Some("--model"),
-    },
-    Agent {
-        slug: "codex",
-        label: "Codex",
-        model_flag: Some("-m"),
-    },
-    Agent {
-        slug: "amp",
-        label: "Amp",
-        model_flag: None,
-    },
-    Agent {
-        slug: "kimi",
-        label: "Kimi",
-        model_flag: Some("--model"),
-    },
-    Agent {
-        slug: "opencode",
-        label: "OpenCode",
-        model_flag: Some("-m"),
-    },
-    Agent {
-        slug: "grok",
-        label: "Grok",
-        model_flag: Some("-m"),
-    },
+    Agent { slug: "claude", label: "Claude", model_flag: Some("--model") },
+    Agent { slug: "codex", label: "Codex", model_flag: Some("-m") },
+    Agent { slug: "amp", label: "Amp", model_flag: None },
+    Agent { slug: "kimi", label: "Kimi", model_flag: Some("--model") },
+    Agent { slug: "opencode", label: "OpenCode", model_flag: Some("-m") },
+    Agent { slug: "grok", label: "Grok", model_flag: Some("-m") },
 ];
 
 /// What a client may set in the session it starts; the rest is dropped.
@@ -219,19 +195,12 @@ impl LaunchConfig {
                 mistakes.push(format!("{table}: {key:?} is not in agents"));
             }
         }
-        if mistakes.is_empty() {
-            Ok(())
-        } else {
-            Err(LaunchError::Invalid(mistakes))
-        }
+        if mistakes.is_empty() { Ok(()) } else { Err(LaunchError::Invalid(mistakes)) }
     }
 
     /// `--model x`, if the agent takes one and the file names one.
     pub fn model_args(&self, agent: &str) -> Vec<String> {
-        match (
-            Agent::of(agent).and_then(|a| a.model_flag),
-            self.models.get(agent),
-        ) {
+        match (Agent::of(agent).and_then(|a| a.model_flag), self.models.get(agent)) {
             (Some(flag), Some(model)) if !model.is_empty() => vec![flag.to_owned(), model.clone()],
             _ => Vec::new(),
         }
@@ -271,10 +240,7 @@ mod tests {
     fn round_trip() {
         let config = LaunchConfig::parse(FULL).unwrap();
         assert_eq!(config.exec_bindings[0].kind, ExecBindingKind::Op);
-        assert_eq!(
-            LaunchConfig::parse(&config.to_toml().unwrap()).unwrap(),
-            config
-        );
+        assert_eq!(LaunchConfig::parse(&config.to_toml().unwrap()).unwrap(), config);
     }
 
     #[test]
@@ -296,33 +262,18 @@ mod tests {
             codex = "oauth_token"
             grok = "sync"
         "#;
-        let Err(LaunchError::Invalid(mistakes)) = LaunchConfig::parse(text) else {
-            panic!("accepted")
-        };
+        let Err(LaunchError::Invalid(mistakes)) = LaunchConfig::parse(text) else { panic!("accepted") };
         let all = mistakes.join("\n");
-        for part in [
-            "workdir is blank",
-            "\"emacs\" is none of",
-            "twice",
-            "no oauth_token",
-            "\"grok\" is not in agents",
-        ] {
+        for part in ["workdir is blank", "\"emacs\" is none of", "twice", "no oauth_token", "\"grok\" is not in agents"] {
             assert!(all.contains(part), "{part} is missing in\n{all}");
         }
     }
 
     #[test]
     fn unknown_keys_modes_and_policies_are_refused() {
-        for bad in [
-            "colour = 1",
-            "dirty_exit_policy = \"hope\"",
-            "[auth_modes]\nclaude = \"magic\"",
-        ] {
+        for bad in ["colour = 1", "dirty_exit_policy = \"hope\"", "[auth_modes]\nclaude = \"magic\""] {
             let text = format!("role = \"r\"\nworkdir = \"/w\"\nagents = [\"claude\"]\n{bad}\n");
-            assert!(
-                matches!(LaunchConfig::parse(&text), Err(LaunchError::Syntax(_))),
-                "{bad}"
-            );
+            assert!(matches!(LaunchConfig::parse(&text), Err(LaunchError::Syntax(_))), "{bad}");
         }
     }
 

@@ -17,9 +17,7 @@ pub struct Log {
 }
 
 pub fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
 impl Log {
@@ -28,28 +26,15 @@ impl Log {
             // A log that cannot be written must not keep sessions from running.
             let _ = fs::create_dir_all(dir);
         }
-        Self {
-            path: path.to_owned(),
-            who,
-        }
+        Self { path: path.to_owned(), who }
     }
 
     pub fn line(&self, text: &str) {
         if fs::metadata(&self.path).is_ok_and(|meta| meta.len() > MAX_LOG) {
             let _ = fs::rename(&self.path, self.path.with_extension("log.1"));
         }
-        if let Ok(mut file) = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.path)
-        {
-            let _ = writeln!(
-                file,
-                "{} {} {}: {text}",
-                rfc3339(unix_now()),
-                self.who,
-                std::process::id()
-            );
+        if let Ok(mut file) = OpenOptions::new().create(true).append(true).open(&self.path) {
+            let _ = writeln!(file, "{} {} {}: {text}", rfc3339(unix_now()), self.who, std::process::id());
         }
     }
 
@@ -84,10 +69,7 @@ mod tests {
         for _ in 0..40 {
             log.line(&line);
         }
-        let total: u64 = fs::read_dir(path.parent().unwrap())
-            .unwrap()
-            .map(|e| e.unwrap().metadata().unwrap().len())
-            .sum();
+        let total: u64 = fs::read_dir(path.parent().unwrap()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         assert!((MAX_LOG..3 * MAX_LOG).contains(&total), "{total}");
         assert!(fs::read_to_string(&path).unwrap().ends_with("x\n"));
     }

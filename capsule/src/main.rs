@@ -31,10 +31,7 @@ As PID 1: jackin-capsule [AGENT] starts the container's first session.
 ";
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args_os()
-        .skip(1)
-        .map(|arg| arg.to_string_lossy().into_owned())
-        .collect();
+    let args: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let code = match args.as_slice() {
         [verb, cwd, argv @ ..] if *verb == SESSION_VERB => {
@@ -71,13 +68,7 @@ fn run_client(args: &[&str]) -> i32 {
         ["new", option, ..] if option.starts_with('-') => return usage(args),
         ["new", slug] => Verb::Attach(Spawn::Agent((*slug).to_owned()), None),
         ["new", slug, provider] => match provider.strip_prefix("--provider=") {
-            Some(label) => Verb::Attach(
-                Spawn::AgentWithProvider {
-                    agent: (*slug).to_owned(),
-                    provider: label.to_owned(),
-                },
-                None,
-            ),
+            Some(label) => Verb::Attach(Spawn::AgentWithProvider { agent: (*slug).to_owned(), provider: label.to_owned() }, None),
             None => return usage(args),
         },
         ["--focus", id] => match id.parse() {
@@ -91,27 +82,17 @@ fn run_client(args: &[&str]) -> i32 {
         ["status"] => Verb::Ask(Request::Status, Form::Text),
         ["snapshot"] => Verb::Ask(Request::Snapshot, Form::Json),
         ["agents"] => Verb::Ask(Request::Agents, Form::Text),
-        ["agents", "--format", "json"] | ["agents", "--format=json"] => {
-            Verb::Ask(Request::Agents, Form::Json)
-        }
+        ["agents", "--format", "json"] | ["agents", "--format=json"] => Verb::Ask(Request::Agents, Form::Json),
         ["read"] => Verb::Ask(Request::SessionRead { session_id: None }, Form::Text),
         ["read", id] => match id.parse() {
-            Ok(id) => Verb::Ask(
-                Request::SessionRead {
-                    session_id: Some(id),
-                },
-                Form::Text,
-            ),
+            Ok(id) => Verb::Ask(Request::SessionRead { session_id: Some(id) }, Form::Text),
             Err(_) => return usage(args),
         },
         ["attach-proxy"] => Verb::Proxy,
         ["runtime-setup"] => return setup::run(),
         _ => return usage(args),
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
@@ -135,10 +116,7 @@ enum Form {
 }
 
 fn usage(args: &[&str]) -> i32 {
-    eprintln!(
-        "jackin-capsule: cannot make sense of {:?}; see jackin-capsule --help",
-        args.join(" ")
-    );
+    eprintln!("jackin-capsule: cannot make sense of {:?}; see jackin-capsule --help", args.join(" "));
     2
 }
 
@@ -157,21 +135,14 @@ fn print(text: &str) -> i32 {
 async fn attach(paths: &Paths, mut spawn: Spawn, focus: Option<u64>) -> i32 {
     if let Spawn::Agent(slug) | Spawn::AgentWithProvider { agent: slug, .. } = &spawn {
         // The capsule only drops what is not allowed; here is somebody who can be told.
-        let allowed = std::fs::read_to_string(paths.launch_config())
-            .ok()
-            .and_then(|text| LaunchConfig::parse(&text).ok());
+        let allowed = std::fs::read_to_string(paths.launch_config()).ok().and_then(|text| LaunchConfig::parse(&text).ok());
         if allowed.is_some_and(|config| !config.agents.contains(slug)) {
-            eprintln!(
-                "jackin-capsule: agent {slug:?} is not available here; attaching without starting it"
-            );
+            eprintln!("jackin-capsule: agent {slug:?} is not available here; attaching without starting it");
             spawn = Spawn::None;
         }
     }
     // What the operator's exec set beside PID 1's own environment.
-    let env = CLIENT_ENV
-        .into_iter()
-        .filter_map(|key| Some((key.to_owned(), var(key)?)))
-        .collect();
+    let env = CLIENT_ENV.into_iter().filter_map(|key| Some((key.to_owned(), var(key)?))).collect();
     let hello = client::hello(spawn, focus, env);
     match client::attach(|| UnixStream::connect(&paths.socket), hello).await {
         Ok(Outcome::Detached) => print("[detached; the sessions go on]\n"),
@@ -186,10 +157,7 @@ async fn attach(paths: &Paths, mut spawn: Spawn, focus: Option<u64>) -> i32 {
 }
 
 async fn ask(paths: &Paths, request: &Request, form: Form) -> i32 {
-    let ctx = Ctx {
-        session_id: var("JACKIN_SESSION_ID"),
-        ..Ctx::default()
-    };
+    let ctx = Ctx { session_id: var("JACKIN_SESSION_ID"), ..Ctx::default() };
     let reply = match UnixStream::connect(&paths.socket).await {
         Ok(stream) => client::ask(stream, request, &ctx).await,
         Err(error) => Err(error),
@@ -205,38 +173,21 @@ async fn ask(paths: &Paths, request: &Request, form: Form) -> i32 {
             let mut text = format!("Sessions: {}\n", sessions.len());
             for session in sessions {
                 let agent = session.agent.as_deref().unwrap_or("shell");
-                text += &format!(
-                    "  [{}] {} ({agent}) state={} active={}\n",
-                    session.id, session.label, session.state, session.active
-                );
+                text += &format!("  [{}] {} ({agent}) state={} active={}\n", session.id, session.label, session.state, session.active);
             }
             print(&text)
         }
-        (Ok(Reply::AgentRegistry { records }), Form::Text) => {
-            print(&records.iter().map(agent_line).collect::<String>())
-        }
-        (Ok(Reply::SessionRead(screen)), Form::Text) => {
-            print(&(screen.text.trim_end().to_owned() + "\n"))
-        }
+        (Ok(Reply::AgentRegistry { records }), Form::Text) => print(&records.iter().map(agent_line).collect::<String>()),
+        (Ok(Reply::SessionRead(screen)), Form::Text) => print(&(screen.text.trim_end().to_owned() + "\n")),
         (Ok(Reply::Snapshot { .. }), Form::Text) => 0,
     }
 }
 
 fn agent_line(record: &AgentRecord) -> String {
     let agent = record.agent.as_deref().unwrap_or("shell");
-    let mark = if record.is_self {
-        " (this session)"
-    } else {
-        ""
-    };
-    let until = record
-        .exited_at
-        .as_ref()
-        .map_or(String::new(), |at| format!(" to {at}"));
-    format!(
-        "{}  {agent}  {}  {}{until}{mark}\n",
-        record.codename, record.status, record.started_at
-    )
+    let mark = if record.is_self { " (this session)" } else { "" };
+    let until = record.exited_at.as_ref().map_or(String::new(), |at| format!(" to {at}"));
+    format!("{}  {agent}  {}  {}{until}{mark}\n", record.codename, record.status, record.started_at)
 }
 
 /// Both directions until either side closes.

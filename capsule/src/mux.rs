@@ -8,9 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::{
-    AgentRecord, Pane, Reply, Request, ScreenText, SessionState, SessionSummary, Tab,
-};
+use crate::control::{AgentRecord, Pane, Reply, Request, ScreenText, SessionState, SessionSummary, Tab};
 use crate::keys::{Keys, Typed};
 use crate::launch::{Agent, CLIENT_ENV, LaunchConfig};
 use crate::screen::{Colours, Policy, Screen, Shown, Size};
@@ -39,11 +37,9 @@ pub const SESSION_UNSET: [&str; 6] = [
 ];
 
 const CODENAMES: [&str; 40] = [
-    "amber", "basalt", "cedar", "delta", "ember", "fjord", "garnet", "harbor", "indigo", "juniper",
-    "kestrel", "lagoon", "maple", "nectar", "onyx", "pebble", "quartz", "raven", "saffron",
-    "thistle", "umber", "velvet", "willow", "xenon", "yarrow", "zephyr", "aspen", "birch",
-    "cobalt", "dune", "elm", "flint", "grove", "heron", "iris", "jade", "krill", "lotus", "moss",
-    "nimbus",
+    "amber", "basalt", "cedar", "delta", "ember", "fjord", "garnet", "harbor", "indigo", "juniper", "kestrel", "lagoon", "maple", "nectar",
+    "onyx", "pebble", "quartz", "raven", "saffron", "thistle", "umber", "velvet", "willow", "xenon", "yarrow", "zephyr", "aspen", "birch",
+    "cobalt", "dune", "elm", "flint", "grove", "heron", "iris", "jade", "krill", "lotus", "moss", "nimbus",
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -258,20 +254,13 @@ impl Mux {
 
     pub fn step(&mut self, input: Input<'_>) -> Vec<Effect> {
         match input {
-            Input::Adopted {
-                record,
-                size,
-                replay,
-            } => self.adopt(record, size, replay),
+            Input::Adopted { record, size, replay } => self.adopt(record, size, replay),
             Input::Recalled(record) => {
                 self.next_session = self.next_session.max(record.id.0 + 1);
                 self.remember(record);
             }
             Input::Ready { initial } => self.ready(initial),
-            Input::Spawned {
-                session,
-                started_at,
-            } => self.spawned(session, started_at),
+            Input::Spawned { session, started_at } => self.spawned(session, started_at),
             Input::SpawnFailed { session, error } => {
                 self.starting.remove(&session);
                 self.log(format!("session {session} could not be started: {error}"));
@@ -280,10 +269,7 @@ impl Mux {
                 }
                 self.draw();
                 if self.live.is_empty() && self.starting.is_empty() {
-                    self.finish(
-                        ShutdownReason::Other(format!("the session could not be started: {error}")),
-                        1,
-                    );
+                    self.finish(ShutdownReason::Other(format!("the session could not be started: {error}")), 1);
                 }
             }
             Input::Output { session, bytes } => self.output(session, bytes),
@@ -301,21 +287,14 @@ impl Mux {
             Input::Gone(client) => {
                 self.client.take_if(|c| c.id == client);
             }
-            Input::Asked {
-                client,
-                request,
-                ctx,
-            } => {
+            Input::Asked { client, request, ctx } => {
                 let reply = self.answer(&request, &ctx);
                 self.effects.push(Effect::Reply { client, reply });
             }
             Input::Tick => self.tick(),
             Input::Shutdown { reason } => self.finish(ShutdownReason::Other(reason.to_owned()), 0),
         }
-        debug_assert!(
-            !self.pace.flooding || self.pace.armed,
-            "a flood without a tick would never be drawn"
-        );
+        debug_assert!(!self.pace.flooding || self.pace.armed, "a flood without a tick would never be drawn");
         debug_assert_eq!(self.focus_order.len(), self.live.len());
         std::mem::take(&mut self.effects)
     }
@@ -329,14 +308,7 @@ impl Mux {
         // What the replay asks for was answered when it first came.
         screen.process(replay);
         self.size = size;
-        self.live.insert(
-            id,
-            Session {
-                record,
-                screen,
-                since_checkpoint: replay.len(),
-            },
-        );
+        self.live.insert(id, Session { record, screen, since_checkpoint: replay.len() });
         self.focus_order.push(id);
     }
 
@@ -348,29 +320,13 @@ impl Mux {
             // Everything ended while there was no mux.
             return self.finish(ShutdownReason::SessionEnded(self.last_code()), 0);
         }
-        if self
-            .settings
-            .config
-            .agents
-            .iter()
-            .any(|agent| agent == initial)
-        {
-            let provider = self
-                .settings
-                .config
-                .initial_provider
-                .as_ref()
-                .map(|p| p.label.clone());
+        if self.settings.config.agents.iter().any(|agent| agent == initial) {
+            let provider = self.settings.config.initial_provider.as_ref().map(|p| p.label.clone());
             self.spawn_agent(initial.to_owned(), provider, Vec::new());
         } else {
             let agents = self.settings.config.agents.join(", ");
-            self.log(format!(
-                "initial agent {initial:?} is not among the agents of agent.toml ({agents})"
-            ));
-            self.finish(
-                ShutdownReason::Other(format!("unknown agent {initial:?}")),
-                crate::EXIT_CONFIG,
-            );
+            self.log(format!("initial agent {initial:?} is not among the agents of agent.toml ({agents})"));
+            self.finish(ShutdownReason::Other(format!("unknown agent {initial:?}")), crate::EXIT_CONFIG);
         }
     }
 
@@ -379,33 +335,18 @@ impl Mux {
             Spawn::None => None,
             Spawn::Shell => self.start("shell".to_owned(), None, None, Program::Shell, env),
             Spawn::Agent(slug) => self.spawn_agent(slug, None, env),
-            Spawn::AgentWithProvider { agent, provider } => {
-                self.spawn_agent(agent, Some(provider), env)
-            }
+            Spawn::AgentWithProvider { agent, provider } => self.spawn_agent(agent, Some(provider), env),
         }
     }
 
-    fn spawn_agent(
-        &mut self,
-        slug: String,
-        provider: Option<String>,
-        env: Vec<(String, String)>,
-    ) -> Option<SessionId> {
+    fn spawn_agent(&mut self, slug: String, provider: Option<String>, env: Vec<(String, String)>) -> Option<SessionId> {
         match Agent::of(&slug).filter(|_| self.settings.config.agents.contains(&slug)) {
             Some(agent) => {
                 let args = self.settings.config.model_args(&slug);
-                self.start(
-                    agent.label.to_owned(),
-                    Some(slug.clone()),
-                    provider,
-                    Program::Agent { slug, args },
-                    env,
-                )
+                self.start(agent.label.to_owned(), Some(slug.clone()), provider, Program::Agent { slug, args }, env)
             }
             None => {
-                self.log(format!(
-                    "agent {slug:?} is not allowed here; nothing was started"
-                ));
+                self.log(format!("agent {slug:?} is not allowed here; nothing was started"));
                 None
             }
         }
@@ -420,41 +361,20 @@ impl Mux {
         env: Vec<(String, String)>,
     ) -> Option<SessionId> {
         if self.live.len() + self.starting.len() >= MAX_SESSIONS {
-            self.log(format!(
-                "{MAX_SESSIONS} sessions run already; {label} was not started"
-            ));
+            self.log(format!("{MAX_SESSIONS} sessions run already; {label} was not started"));
             return None;
         }
         let session = SessionId(self.next_session);
         self.next_session += 1;
-        let meta = Meta {
-            codename: codename(session),
-            label,
-            agent,
-            provider,
-        };
+        let meta = Meta { codename: codename(session), label, agent, provider };
         let env = self.session_env(session, &meta, env);
         self.starting.insert(session, (meta.clone(), self.size));
-        self.effects.push(Effect::Spawn {
-            session,
-            meta,
-            program,
-            env,
-            size: self.size,
-        });
+        self.effects.push(Effect::Spawn { session, meta, program, env, size: self.size });
         Some(session)
     }
 
-    fn session_env(
-        &self,
-        session: SessionId,
-        meta: &Meta,
-        client_env: Vec<(String, String)>,
-    ) -> Vec<(String, String)> {
-        let mut env: Vec<_> = client_env
-            .into_iter()
-            .filter(|(key, _)| CLIENT_ENV.contains(&key.as_str()))
-            .collect();
+    fn session_env(&self, session: SessionId, meta: &Meta, client_env: Vec<(String, String)>) -> Vec<(String, String)> {
+        let mut env: Vec<_> = client_env.into_iter().filter(|(key, _)| CLIENT_ENV.contains(&key.as_str())).collect();
         let mut set = |key: &str, value: String| env.push((key.to_owned(), value));
         set("TERM", "xterm-256color".to_owned());
         set("COLORTERM", "truecolor".to_owned());
@@ -478,24 +398,9 @@ impl Mux {
         };
         let mut screen = Screen::new(size, self.settings.policy);
         screen.set_colours(self.colours);
-        let record = Record {
-            id,
-            meta,
-            started_at,
-            ended: None,
-        };
-        self.live.insert(
-            id,
-            Session {
-                record,
-                screen,
-                since_checkpoint: 0,
-            },
-        );
-        let typed = self
-            .client
-            .as_mut()
-            .and_then(|client| client.awaits.take_if(|(awaited, _)| *awaited == id));
+        let record = Record { id, meta, started_at, ended: None };
+        self.live.insert(id, Session { record, screen, since_checkpoint: 0 });
+        let typed = self.client.as_mut().and_then(|client| client.awaits.take_if(|(awaited, _)| *awaited == id));
         if let Some((_, bytes)) = typed.filter(|(_, bytes)| !bytes.is_empty()) {
             self.effects.push(Effect::Write { session: id, bytes });
         }
@@ -512,10 +417,7 @@ impl Mux {
             checkpoint(session, &mut self.effects);
         }
         if !requests.replies.is_empty() {
-            self.effects.push(Effect::Write {
-                session: id,
-                bytes: requests.replies,
-            });
+            self.effects.push(Effect::Write { session: id, bytes: requests.replies });
         }
         if self.focus_order.last() != Some(&id) {
             return;
@@ -525,10 +427,7 @@ impl Mux {
         };
         if requests.bell && !self.pace.rang {
             self.pace.rang = true;
-            self.effects.push(Effect::Send {
-                client: client.id,
-                frame: ServerFrame::Bell,
-            });
+            self.effects.push(Effect::Send { client: client.id, frame: ServerFrame::Bell });
         }
         if client.passed.len() + requests.passed.len() <= MAX_PASSED {
             client.passed.extend_from_slice(&requests.passed);
@@ -548,9 +447,7 @@ impl Mux {
         let Some(session) = self.live.get(&id) else {
             return;
         };
-        let how = ended
-            .code
-            .map_or("by a signal".to_owned(), |code| format!("with {code}"));
+        let how = ended.code.map_or("by a signal".to_owned(), |code| format!("with {code}"));
         let mut text = format!("session {id} ({}) ended {how}", session.record.meta.label);
         if self.client.is_none() && ended.code != Some(0) {
             // Nobody saw it; the container's log is where the host looks for the reason.
@@ -582,10 +479,7 @@ impl Mux {
     }
 
     fn last_code(&self) -> Option<i32> {
-        self.ended
-            .last()
-            .and_then(|record| record.ended)
-            .and_then(|ended| ended.code)
+        self.ended.last().and_then(|record| record.ended).and_then(|ended| ended.code)
     }
 
     fn focus(&mut self, id: SessionId) {
@@ -606,10 +500,7 @@ impl Mux {
         };
         if session.screen.size() != self.size {
             session.screen.resize(self.size);
-            self.effects.push(Effect::Resize {
-                session: id,
-                size: self.size,
-            });
+            self.effects.push(Effect::Resize { session: id, size: self.size });
             if session.screen.is_between_sequences() {
                 checkpoint(session, &mut self.effects);
             } else {
@@ -622,10 +513,7 @@ impl Mux {
 
     fn attach(&mut self, id: ClientId, hello: Hello) {
         if hello.ctx.v != VERSION {
-            let text = format!(
-                "protocol version {} is not supported; this capsule speaks {VERSION}",
-                hello.ctx.v
-            );
+            let text = format!("protocol version {} is not supported; this capsule speaks {VERSION}", hello.ctx.v);
             return self.turn_away(id, ShutdownReason::Other(text));
         }
         if self.finished {
@@ -652,30 +540,15 @@ impl Mux {
             awaits: None,
         });
         self.pace.since_tick = 0;
-        self.effects.push(Effect::Send {
-            client: id,
-            frame: ServerFrame::Welcome {
-                sessions: self.live.len() as u32,
-            },
-        });
-        match hello
-            .focus
-            .map(SessionId)
-            .filter(|id| self.live.contains_key(id))
-            .or(self.focus_order.last().copied())
-        {
+        self.effects.push(Effect::Send { client: id, frame: ServerFrame::Welcome { sessions: self.live.len() as u32 } });
+        match hello.focus.map(SessionId).filter(|id| self.live.contains_key(id)).or(self.focus_order.last().copied()) {
             // A session about to start takes the focus and paints; painting the old one first would only flash.
             Some(_) if hello.spawn != Spawn::None && hello.focus.is_none() => {}
             Some(session) => self.focus(session),
             None => {}
         }
         // Without any session yet, the one on its way is what this client looks at.
-        let coming = self
-            .starting
-            .keys()
-            .next()
-            .copied()
-            .filter(|_| self.live.is_empty());
+        let coming = self.starting.keys().next().copied().filter(|_| self.live.is_empty());
         match self.spawn(hello.spawn, hello.env).or(coming) {
             Some(session) => {
                 if let Some(client) = &mut self.client {
@@ -687,10 +560,7 @@ impl Mux {
     }
 
     fn turn_away(&mut self, id: ClientId, reason: ShutdownReason) {
-        self.effects.push(Effect::Send {
-            client: id,
-            frame: ServerFrame::Shutdown(reason),
-        });
+        self.effects.push(Effect::Send { client: id, frame: ServerFrame::Shutdown(reason) });
         self.effects.push(Effect::Close(id));
     }
 
@@ -702,19 +572,11 @@ impl Mux {
             ClientFrame::Input(bytes) => {
                 for typed in client.keys.typed(&bytes) {
                     match typed {
-                        Typed::Bytes(bytes) => {
-                            match (&mut client.awaits, self.focus_order.last()) {
-                                (Some((_, typed)), _)
-                                    if typed.len() + bytes.len() <= MAX_TYPED_AHEAD =>
-                                {
-                                    typed.extend(bytes)
-                                }
-                                (Some(_), _) | (None, None) => {}
-                                (None, Some(&session)) => {
-                                    self.effects.push(Effect::Write { session, bytes })
-                                }
-                            }
-                        }
+                        Typed::Bytes(bytes) => match (&mut client.awaits, self.focus_order.last()) {
+                            (Some((_, typed)), _) if typed.len() + bytes.len() <= MAX_TYPED_AHEAD => typed.extend(bytes),
+                            (Some(_), _) | (None, None) => {}
+                            (None, Some(&session)) => self.effects.push(Effect::Write { session, bytes }),
+                        },
                         Typed::Detach => return self.detach(),
                     }
                 }
@@ -733,10 +595,7 @@ impl Mux {
             ClientFrame::FocusOut => self.focus_event(b"\x1b[O"),
             ClientFrame::AttachControl { kind, request, .. } => {
                 let result = if (1..=3).contains(&kind) { 0 } else { 2 };
-                self.effects.push(Effect::Send {
-                    client: id,
-                    frame: ServerFrame::AttachControlResponse { request, result },
-                });
+                self.effects.push(Effect::Send { client: id, frame: ServerFrame::AttachControlResponse { request, result } });
                 match kind {
                     1 => self.detach(),
                     2 => self.focus_event(b"\x1b[I"),
@@ -767,10 +626,7 @@ impl Mux {
     fn focus_event(&mut self, event: &[u8]) {
         let focused = self.focus_order.last().and_then(|id| self.live.get(id));
         if let Some(session) = focused.filter(|session| session.screen.wants_focus_events()) {
-            self.effects.push(Effect::Write {
-                session: session.record.id,
-                bytes: event.to_vec(),
-            });
+            self.effects.push(Effect::Write { session: session.record.id, bytes: event.to_vec() });
         }
     }
 
@@ -798,10 +654,7 @@ impl Mux {
     /// The last frame of the last session goes out even behind one that is still on its way: it is one more at most,
     /// and there is no later.
     fn draw_final(&mut self) {
-        if let (Some(client), Some(session)) = (
-            &mut self.client,
-            self.focus_order.last().and_then(|id| self.live.get(id)),
-        ) {
+        if let (Some(client), Some(session)) = (&mut self.client, self.focus_order.last().and_then(|id| self.live.get(id))) {
             send_frame(client, session, &mut self.effects);
         }
     }
@@ -855,24 +708,12 @@ impl Mux {
                 tabs: (self.live.values())
                     .map(|session| {
                         let Record { id, meta, .. } = &session.record;
-                        let pane = Pane {
-                            session_id: id.0,
-                            label: meta.label.clone(),
-                            agent: meta.agent.clone(),
-                            state: SessionState::Unknown,
-                        };
-                        Tab {
-                            label: meta.label.clone(),
-                            focused_pane: id.0,
-                            panes: vec![pane],
-                        }
+                        let pane =
+                            Pane { session_id: id.0, label: meta.label.clone(), agent: meta.agent.clone(), state: SessionState::Unknown };
+                        Tab { label: meta.label.clone(), focused_pane: id.0, panes: vec![pane] }
                     })
                     .collect(),
-                active_tab: self
-                    .live
-                    .keys()
-                    .position(|id| Some(*id) == focused)
-                    .unwrap_or(0),
+                active_tab: self.live.keys().position(|id| Some(*id) == focused).unwrap_or(0),
             },
             Request::Agents => Reply::AgentRegistry {
                 records: (self.ended.iter())
@@ -883,24 +724,14 @@ impl Mux {
                         provider: record.meta.provider.clone(),
                         started_at: rfc3339(record.started_at),
                         exited_at: record.ended.map(|ended| rfc3339(ended.at)),
-                        status: if record.ended.is_some() {
-                            "exited"
-                        } else {
-                            "running"
-                        }
-                        .to_owned(),
+                        status: if record.ended.is_some() { "exited" } else { "running" }.to_owned(),
                         is_self: ctx.session_id.as_deref() == Some(record.id.to_string().as_str()),
                     })
                     .collect(),
             },
-            Request::SessionRead { session_id } => match session_id
-                .map(SessionId)
-                .or(focused)
-                .and_then(|id| self.live.get(&id))
-            {
+            Request::SessionRead { session_id } => match session_id.map(SessionId).or(focused).and_then(|id| self.live.get(&id)) {
                 Some(session) => {
-                    let (size, (cursor_row, cursor_col)) =
-                        (session.screen.size(), session.screen.cursor());
+                    let (size, (cursor_row, cursor_col)) = (session.screen.size(), session.screen.cursor());
                     Reply::SessionRead(ScreenText {
                         session_id: session.record.id.0,
                         rows: size.rows,
@@ -935,20 +766,12 @@ impl Mux {
 fn checkpoint(session: &mut Session, effects: &mut Vec<Effect>) {
     session.since_checkpoint = 0;
     let bytes = session.screen.checkpoint();
-    effects.push(Effect::Checkpoint {
-        session: session.record.id,
-        size: session.screen.size(),
-        bytes,
-    });
+    effects.push(Effect::Checkpoint { session: session.record.id, size: session.screen.size(), bytes });
 }
 
 fn send_frame(client: &mut Client, session: &Session, effects: &mut Vec<Effect>) {
     let id = session.record.id;
-    let shown = client
-        .shown
-        .as_ref()
-        .filter(|(shown_id, _)| *shown_id == id)
-        .map(|(_, shown)| shown);
+    let shown = client.shown.as_ref().filter(|(shown_id, _)| *shown_id == id).map(|(_, shown)| shown);
     let mut bytes = std::mem::take(&mut client.passed);
     bytes.extend(session.screen.draw(shown));
     if bytes.is_empty() {
@@ -959,24 +782,14 @@ fn send_frame(client: &mut Client, session: &Session, effects: &mut Vec<Effect>)
         bytes = [b"\x1b[?2026h", bytes.as_slice(), b"\x1b[?2026l"].concat();
     }
     client.busy = true;
-    effects.push(Effect::Send {
-        client: client.id,
-        frame: ServerFrame::Output(bytes),
-    });
+    effects.push(Effect::Send { client: client.id, frame: ServerFrame::Output(bytes) });
 }
 
 /// Unique as long as ids are: the word repeats only with another number behind it.
 fn codename(session: SessionId) -> String {
     let index = session.0.saturating_sub(1);
-    let (word, round) = (
-        CODENAMES[(index % CODENAMES.len() as u64) as usize],
-        index / CODENAMES.len() as u64,
-    );
-    if round == 0 {
-        word.to_owned()
-    } else {
-        format!("{word}-{}", round + 1)
-    }
+    let (word, round) = (CODENAMES[(index % CODENAMES.len() as u64) as usize], index / CODENAMES.len() as u64);
+    if round == 0 { word.to_owned() } else { format!("{word}-{}", round + 1) }
 }
 
 /// UTC, to the second.
@@ -985,23 +798,13 @@ pub fn rfc3339(seconds: u64) -> String {
     // Civil date from days, counted in 400-year eras that begin on 1 March, so that the leap day comes last.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        of_day / 3600,
-        of_day / 60 % 60,
-        of_day % 60
-    )
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", of_day / 3600, of_day / 60 % 60, of_day % 60)
 }
 
 #[cfg(test)]
@@ -1012,54 +815,26 @@ mod tests {
     const FIRST: SessionId = SessionId(1);
 
     fn mux() -> Mux {
-        let config = LaunchConfig::parse(
-            "role=\"r\"\nworkdir=\"/w\"\nagents=[\"claude\"]\n[auth_modes]\nclaude=\"sync\"\n",
-        )
-        .unwrap();
-        Mux::new(Settings {
-            config,
-            policy: Policy::default(),
-            leader: None,
-            socket: "/s".into(),
-        })
+        let config = LaunchConfig::parse("role=\"r\"\nworkdir=\"/w\"\nagents=[\"claude\"]\n[auth_modes]\nclaude=\"sync\"\n").unwrap();
+        Mux::new(Settings { config, policy: Policy::default(), leader: None, socket: "/s".into() })
     }
 
     /// A mux with its first session running and a client that has its first frame.
     fn attached() -> Mux {
         let mut mux = mux();
         mux.step(Input::Ready { initial: "claude" });
-        mux.step(Input::Spawned {
-            session: FIRST,
-            started_at: 0,
-        });
-        mux.step(Input::Attached {
-            client: ONE,
-            hello: Hello::default(),
-        });
+        mux.step(Input::Spawned { session: FIRST, started_at: 0 });
+        mux.step(Input::Attached { client: ONE, hello: Hello::default() });
         mux.step(Input::Drained(ONE));
         mux
     }
 
     fn output(mux: &mut Mux, bytes: &[u8]) -> Vec<Effect> {
-        mux.step(Input::Output {
-            session: FIRST,
-            bytes,
-        })
+        mux.step(Input::Output { session: FIRST, bytes })
     }
 
     fn drawn(effects: &[Effect]) -> usize {
-        effects
-            .iter()
-            .filter(|e| {
-                matches!(
-                    e,
-                    Effect::Send {
-                        frame: ServerFrame::Output(_),
-                        ..
-                    }
-                )
-            })
-            .count()
+        effects.iter().filter(|e| matches!(e, Effect::Send { frame: ServerFrame::Output(_), .. })).count()
     }
 
     #[test]
@@ -1072,15 +847,10 @@ mod tests {
         assert_eq!(drawn(&output(&mut mux, b"b")), 1);
         mux.step(Input::Drained(ONE));
         let flood = (0..50).map(|i| vec![b'a' + i % 26; 4000]);
-        let frames: usize = flood
-            .map(|line| drawn(&output(&mut mux, &line)) + drawn(&mux.step(Input::Drained(ONE))))
-            .sum();
+        let frames: usize = flood.map(|line| drawn(&output(&mut mux, &line)) + drawn(&mux.step(Input::Drained(ONE)))).sum();
         assert!(frames <= 2, "{frames} frames for one flooded tick");
         let effects = mux.step(Input::Tick);
-        assert_eq!(
-            (drawn(&effects), effects.contains(&Effect::ArmTick)),
-            (1, true)
-        );
+        assert_eq!((drawn(&effects), effects.contains(&Effect::ArmTick)), (1, true));
     }
 
     #[test]
@@ -1101,15 +871,7 @@ mod tests {
             assert_eq!(drawn(&output(&mut mux, word.as_bytes())), 0);
         }
         let effects = mux.step(Input::Drained(ONE));
-        let [
-            Effect::Send {
-                frame: ServerFrame::Output(bytes),
-                ..
-            },
-        ] = effects.as_slice()
-        else {
-            panic!("{effects:?}")
-        };
+        let [Effect::Send { frame: ServerFrame::Output(bytes), .. }] = effects.as_slice() else { panic!("{effects:?}") };
         assert!(String::from_utf8_lossy(bytes).contains("two three"));
     }
 
@@ -1128,90 +890,26 @@ mod tests {
     fn a_checkpoint_follows_much_output_and_every_resize() {
         let mut mux = attached();
         let effects = output(&mut mux, &vec![b'x'; CHECKPOINT_EVERY]);
-        assert!(
-            effects
-                .iter()
-                .any(|e| matches!(e, Effect::Checkpoint { session: FIRST, .. }))
-        );
-        let effects = mux.step(Input::Frame {
-            client: ONE,
-            frame: ClientFrame::Resize {
-                rows: 40,
-                cols: 100,
-            },
-        });
-        let size = Size {
-            rows: 40,
-            cols: 100,
-        };
-        assert!(effects.contains(&Effect::Resize {
-            session: FIRST,
-            size
-        }));
-        assert!(
-            effects
-                .iter()
-                .any(|e| matches!(e, Effect::Checkpoint { size: s, .. } if *s == size))
-        );
+        assert!(effects.iter().any(|e| matches!(e, Effect::Checkpoint { session: FIRST, .. })));
+        let effects = mux.step(Input::Frame { client: ONE, frame: ClientFrame::Resize { rows: 40, cols: 100 } });
+        let size = Size { rows: 40, cols: 100 };
+        assert!(effects.contains(&Effect::Resize { session: FIRST, size }));
+        assert!(effects.iter().any(|e| matches!(e, Effect::Checkpoint { size: s, .. } if *s == size)));
     }
 
     #[test]
     fn the_table_of_an_earlier_mux_is_continued() {
-        let meta = Meta {
-            codename: "birch".into(),
-            label: "Claude".into(),
-            agent: Some("claude".into()),
-            provider: None,
-        };
+        let meta = Meta { codename: "birch".into(), label: "Claude".into(), agent: Some("claude".into()), provider: None };
         let size = Size { rows: 10, cols: 40 };
         let mut mux = mux();
-        let ended = Some(Ended {
-            at: 60,
-            code: Some(0),
-        });
-        mux.step(Input::Recalled(Record {
-            id: SessionId(6),
-            meta: meta.clone(),
-            started_at: 1,
-            ended,
-        }));
-        mux.step(Input::Adopted {
-            record: Record {
-                id: SessionId(7),
-                meta,
-                started_at: 2,
-                ended: None,
-            },
-            size,
-            replay: b"\x1b[6nseen",
-        });
+        let ended = Some(Ended { at: 60, code: Some(0) });
+        mux.step(Input::Recalled(Record { id: SessionId(6), meta: meta.clone(), started_at: 1, ended }));
+        mux.step(Input::Adopted { record: Record { id: SessionId(7), meta, started_at: 2, ended: None }, size, replay: b"\x1b[6nseen" });
         // Nothing is started anew, and the query in the replay is not answered a second time.
         assert_eq!(mux.step(Input::Ready { initial: "claude" }), []);
-        let effects = mux.step(Input::Attached {
-            client: ONE,
-            hello: Hello {
-                spawn: Spawn::Shell,
-                ..Hello::default()
-            },
-        });
-        assert!(
-            effects.iter().any(|e| matches!(
-                e,
-                Effect::Spawn {
-                    session: SessionId(8),
-                    ..
-                }
-            )),
-            "{effects:?}"
-        );
-        let Reply::SessionRead(read) = mux.answer(
-            &Request::SessionRead {
-                session_id: Some(7),
-            },
-            &Ctx::default(),
-        ) else {
-            panic!()
-        };
+        let effects = mux.step(Input::Attached { client: ONE, hello: Hello { spawn: Spawn::Shell, ..Hello::default() } });
+        assert!(effects.iter().any(|e| matches!(e, Effect::Spawn { session: SessionId(8), .. })), "{effects:?}");
+        let Reply::SessionRead(read) = mux.answer(&Request::SessionRead { session_id: Some(7) }, &Ctx::default()) else { panic!() };
         assert_eq!(read.text.trim(), "seen");
     }
 
@@ -1219,17 +917,8 @@ mod tests {
     fn sessions_have_a_limit() {
         let mut mux = attached();
         for id in 2..=MAX_SESSIONS as u64 + 5 {
-            let hello = Hello {
-                spawn: Spawn::Shell,
-                ..Hello::default()
-            };
-            let spawned = mux
-                .step(Input::Attached {
-                    client: ClientId(id),
-                    hello,
-                })
-                .iter()
-                .any(|e| matches!(e, Effect::Spawn { .. }));
+            let hello = Hello { spawn: Spawn::Shell, ..Hello::default() };
+            let spawned = mux.step(Input::Attached { client: ClientId(id), hello }).iter().any(|e| matches!(e, Effect::Spawn { .. }));
             assert_eq!(spawned, id <= MAX_SESSIONS as u64, "session {id}");
         }
     }

@@ -16,16 +16,12 @@ pub struct Paths {
 
 impl Paths {
     pub fn from_env() -> Self {
-        let path = |key: &str, default: &str| {
-            PathBuf::from(var(key).unwrap_or_else(|| default.to_owned()))
-        };
+        let path = |key: &str, default: &str| PathBuf::from(var(key).unwrap_or_else(|| default.to_owned()));
         let run = path("JACKIN_RUN_DIR", "/jackin/run");
-        let socket =
-            var("JACKIN_CAPSULE_SOCKET").map_or_else(|| run.join("jackin.sock"), PathBuf::from);
+        let socket = var("JACKIN_CAPSULE_SOCKET").map_or_else(|| run.join("jackin.sock"), PathBuf::from);
         Self {
             state: path("JACKIN_STATE_DIR", "/jackin/state"),
-            entrypoint: var("JACKIN_ENTRYPOINT")
-                .unwrap_or_else(|| "/jackin/runtime/entrypoint.sh".to_owned()),
+            entrypoint: var("JACKIN_ENTRYPOINT").unwrap_or_else(|| "/jackin/runtime/entrypoint.sh".to_owned()),
             run,
             socket,
         }
@@ -46,9 +42,7 @@ pub fn var(key: &str) -> Option<String> {
 }
 
 pub fn policy_from_env() -> Policy {
-    let denied = |key: &str| {
-        var(key).is_some_and(|v| ["deny", "off", "no", "0", "false"].contains(&v.as_str()))
-    };
+    let denied = |key: &str| var(key).is_some_and(|v| ["deny", "off", "no", "0", "false"].contains(&v.as_str()));
     Policy {
         title: !denied("JACKIN_OSC_TITLE"),
         notify: !denied("JACKIN_OSC_NOTIFY"),

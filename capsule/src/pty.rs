@@ -28,52 +28,34 @@ pub const SHELL: &str = "--shell";
 
 /// Opens a terminal and starts the program on it; the child is init's to reap.
 pub fn spawn(request: &SpawnRequest) -> io::Result<(OwnedFd, Pid)> {
-    let master =
-        rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     rustix::pty::grantpt(&master)?;
     rustix::pty::unlockpt(&master)?;
     set_size(&master, request.size)?;
-    let slave = rustix::pty::ioctl_tiocgptpeer(
-        &master,
-        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
-    )?;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     let mut command = Command::new(own_binary());
-    command
-        .arg0("jackin-capsule")
-        .arg(SESSION_VERB)
-        .arg(&request.cwd)
-        .args(&request.argv);
+    command.arg0("jackin-capsule").arg(SESSION_VERB).arg(&request.cwd).args(&request.argv);
     for key in &request.unset {
         command.env_remove(key);
     }
     command.envs(request.env.iter().map(|(key, value)| (key, value)));
-    command
-        .stdin(Stdio::from(slave.try_clone()?))
-        .stdout(Stdio::from(slave.try_clone()?))
-        .stderr(Stdio::from(slave));
+    command.stdin(Stdio::from(slave.try_clone()?)).stdout(Stdio::from(slave.try_clone()?)).stderr(Stdio::from(slave));
     let child = command.spawn()?;
-    let pid = Pid::from_raw(child.id() as i32)
-        .ok_or_else(|| io::Error::other("a child without a pid"))?;
+    let pid = Pid::from_raw(child.id() as i32).ok_or_else(|| io::Error::other("a child without a pid"))?;
     Ok((master, pid))
 }
 
 /// This program, also after its file was replaced by an upgrade.
 pub fn own_binary() -> std::path::PathBuf {
     let link = std::path::PathBuf::from("/proc/self/exe");
-    if link.exists() {
-        link
-    } else {
-        std::env::current_exe().unwrap_or(link)
-    }
+    if link.exists() { link } else { std::env::current_exe().unwrap_or(link) }
 }
 
 /// The session's first process: takes the terminal on its standard streams, then becomes the program. Doing this in a
 /// process of our own rather than between fork and exec is what keeps it free of unsafe code, and its errors go to
 /// the terminal where the operator looks.
 pub fn session_exec(cwd: &str, argv: &[String]) -> io::Error {
-    if let Err(error) =
-        rustix::process::setsid().and_then(|_| rustix::process::ioctl_tiocsctty(std::io::stdin()))
-    {
+    if let Err(error) = rustix::process::setsid().and_then(|_| rustix::process::ioctl_tiocsctty(std::io::stdin())) {
         return error.into();
     }
     if let Err(error) = std::env::set_current_dir(cwd) {
@@ -95,12 +77,7 @@ pub fn session_exec(cwd: &str, argv: &[String]) -> io::Error {
 }
 
 pub fn set_size(master: impl AsFd, size: Size) -> io::Result<()> {
-    let winsize = Winsize {
-        ws_row: size.rows,
-        ws_col: size.cols,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let winsize = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
     Ok(rustix::termios::tcsetwinsize(master, winsize)?)
 }
 
@@ -121,10 +98,7 @@ impl Pty {
         let flags = rustix::fs::fcntl_getfl(&master)?;
         rustix::fs::fcntl_setfl(&master, flags | OFlags::NONBLOCK)?;
         let writer = pipe::Sender::from_owned_fd_unchecked(master.try_clone()?)?;
-        Ok(Self {
-            reader: pipe::Receiver::from_owned_fd_unchecked(master)?,
-            writer,
-        })
+        Ok(Self { reader: pipe::Receiver::from_owned_fd_unchecked(master)?, writer })
     }
 
     pub async fn readable(&self) -> io::Result<()> {
@@ -161,14 +135,7 @@ impl Pty {
     /// Zero when the terminal takes nothing now.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self.writer.try_write(bytes) {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                ) =>
-            {
-                Ok(0)
-            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
             other => other,
         }
     }

@@ -22,17 +22,11 @@ pub struct Size {
 
 impl Size {
     pub fn clamped(rows: u16, cols: u16) -> Self {
-        Self {
-            rows: rows.clamp(MIN_ROWS, MAX_ROWS),
-            cols: cols.clamp(MIN_COLS, MAX_COLS),
-        }
+        Self { rows: rows.clamp(MIN_ROWS, MAX_ROWS), cols: cols.clamp(MIN_COLS, MAX_COLS) }
     }
 
     fn cells(self) -> (NonZeroU16, NonZeroU16) {
-        (
-            NonZeroU16::new(self.rows).unwrap_or(NonZeroU16::MIN),
-            NonZeroU16::new(self.cols).unwrap_or(NonZeroU16::MIN),
-        )
+        (NonZeroU16::new(self.rows).unwrap_or(NonZeroU16::MIN), NonZeroU16::new(self.cols).unwrap_or(NonZeroU16::MIN))
     }
 }
 
@@ -47,11 +41,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self {
-            title: true,
-            notify: true,
-            clipboard: false,
-        }
+        Self { title: true, notify: true, clipboard: false }
     }
 }
 
@@ -64,10 +54,7 @@ pub struct Colours {
 
 impl Default for Colours {
     fn default() -> Self {
-        Self {
-            foreground: [0xe5, 0xe5, 0xe5],
-            background: [0, 0, 0],
-        }
+        Self { foreground: [0xe5, 0xe5, 0xe5], background: [0, 0, 0] }
     }
 }
 
@@ -106,14 +93,8 @@ pub struct Shown {
 impl Screen {
     pub fn new(size: Size, policy: Policy) -> Self {
         let (rows, cols) = size.cells();
-        let beside = Beside {
-            policy,
-            ..Beside::default()
-        };
-        Self {
-            parser: Parser::new_with_callbacks(rows, cols, 0, beside),
-            scan: Scan::Ground,
-        }
+        let beside = Beside { policy, ..Beside::default() };
+        Self { parser: Parser::new_with_callbacks(rows, cols, 0, beside), scan: Scan::Ground }
     }
 
     pub fn process(&mut self, bytes: &[u8]) -> Requests {
@@ -129,10 +110,7 @@ impl Screen {
 
     pub fn size(&self) -> Size {
         let (rows, cols) = self.parser.screen().size();
-        Size {
-            rows: rows.get(),
-            cols: cols.get(),
-        }
+        Size { rows: rows.get(), cols: cols.get() }
     }
 
     pub fn resize(&mut self, size: Size) {
@@ -172,11 +150,7 @@ impl Screen {
     }
 
     pub fn shown(&self) -> Shown {
-        Shown {
-            screen: self.parser.screen().clone(),
-            title: self.title().to_owned(),
-            focus_events: self.wants_focus_events(),
-        }
+        Shown { screen: self.parser.screen().clone(), title: self.title().to_owned(), focus_events: self.wants_focus_events() }
     }
 
     /// Bytes that turn a terminal showing `shown` (or anything at all) into this screen; empty when nothing differs.
@@ -186,23 +160,13 @@ impl Screen {
         let mut out = match shown {
             Some(shown) => screen.state_diff(&shown.screen),
             // Scroll region and origin mode first: a repaint relies on neither, but a left-over one would break it.
-            None => format!(
-                "\x1b[r\x1b[?6l\x1b[m{}{}",
-                RESET_MODES,
-                screen.state_formatted()
-            ),
+            None => format!("\x1b[r\x1b[?6l\x1b[m{}{}", RESET_MODES, screen.state_formatted()),
         };
-        if shown.is_none_or(|shown| shown.title != self.title())
-            && !(shown.is_none() && self.title().is_empty())
-        {
+        if shown.is_none_or(|shown| shown.title != self.title()) && !(shown.is_none() && self.title().is_empty()) {
             out.push_str(&format!("\x1b]2;{}\x07", self.title()));
         }
         if shown.is_some_and(|shown| shown.focus_events) != self.wants_focus_events() {
-            out.push_str(if self.wants_focus_events() {
-                "\x1b[?1004h"
-            } else {
-                "\x1b[?1004l"
-            });
+            out.push_str(if self.wants_focus_events() { "\x1b[?1004h" } else { "\x1b[?1004l" });
         }
         out.into_bytes()
     }
@@ -268,8 +232,7 @@ impl Scan {
 }
 
 /// Every mode a program may have set and `input_mode_formatted` only sets, never clears.
-pub const RESET_MODES: &str =
-    "\x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1005l\x1b[?1006l\x1b[?1004l";
+pub const RESET_MODES: &str = "\x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1005l\x1b[?1006l\x1b[?1004l";
 
 impl Beside {
     fn reply(&mut self, text: &str) {
@@ -277,9 +240,7 @@ impl Beside {
     }
 
     fn reply_colour(&mut self, code: u8, [r, g, b]: [u8; 3]) {
-        self.reply(&format!(
-            "\x1b]{code};rgb:{r:02x}{r:02x}/{g:02x}{g:02x}/{b:02x}{b:02x}\x1b\\"
-        ));
+        self.reply(&format!("\x1b]{code};rgb:{r:02x}{r:02x}/{g:02x}{g:02x}/{b:02x}{b:02x}\x1b\\"));
     }
 
     fn mode_is_set(&self, screen: &vt100::Screen, mode: u16) -> Option<bool> {
@@ -315,34 +276,18 @@ impl Callbacks for Beside {
 
     fn copy_to_clipboard(&mut self, _: &mut vt100::Screen, ty: &[u8], data: &[u8]) {
         // vt100 has checked both for their alphabets, so neither can end the escape early.
-        if self.policy.clipboard
-            && data.len() <= MAX_CLIPBOARD
-            && self.requests.passed.len() <= MAX_CLIPBOARD
-        {
-            self.requests
-                .passed
-                .extend_from_slice(&[b"\x1b]52;", ty, b";", data, b"\x07"].concat());
+        if self.policy.clipboard && data.len() <= MAX_CLIPBOARD && self.requests.passed.len() <= MAX_CLIPBOARD {
+            self.requests.passed.extend_from_slice(&[b"\x1b]52;", ty, b";", data, b"\x07"].concat());
         }
     }
 
-    fn unhandled_csi(
-        &mut self,
-        screen: &mut vt100::Screen,
-        i1: Option<u8>,
-        i2: Option<u8>,
-        params: &[&[u16]],
-        c: char,
-    ) {
+    fn unhandled_csi(&mut self, screen: &mut vt100::Screen, i1: Option<u8>, i2: Option<u8>, params: &[&[u16]], c: char) {
         let first = params.first().and_then(|p| p.first()).copied().unwrap_or(0);
         match (i1, i2, c) {
             (None, None, 'c') if first == 0 => self.reply("\x1b[?62;22c"),
             (Some(b'>'), None, 'c') if first == 0 => self.reply("\x1b[>1;100;0c"),
             (Some(b'>'), None, 'q') if first == 0 => {
-                self.reply(concat!(
-                    "\x1bP>|jackin-capsule ",
-                    env!("CARGO_PKG_VERSION"),
-                    "\x1b\\"
-                ));
+                self.reply(concat!("\x1bP>|jackin-capsule ", env!("CARGO_PKG_VERSION"), "\x1b\\"));
             }
             (None, None, 'n') if first == 5 => self.reply("\x1b[0n"),
             (None | Some(b'?'), None, 'n') if first == 6 => {
@@ -350,20 +295,14 @@ impl Callbacks for Beside {
                 let (_, cols) = screen.size();
                 let mark = if i1.is_some() { "?" } else { "" };
                 // vt100 keeps a cursor that waits to wrap one past the last column.
-                self.reply(&format!(
-                    "\x1b[{mark}{};{}R",
-                    row + 1,
-                    (col + 1).min(cols.get())
-                ));
+                self.reply(&format!("\x1b[{mark}{};{}R", row + 1, (col + 1).min(cols.get())));
             }
             (None, None, 't') if first == 18 => {
                 let (rows, cols) = screen.size();
                 self.reply(&format!("\x1b[8;{rows};{cols}t"));
             }
             (Some(b'?'), Some(b'$'), 'p') => {
-                let state = self
-                    .mode_is_set(screen, first)
-                    .map_or(0, |set| if set { 1 } else { 2 });
+                let state = self.mode_is_set(screen, first).map_or(0, |set| if set { 1 } else { 2 });
                 self.reply(&format!("\x1b[?{first};{state}$y"));
             }
             (Some(b'?'), None, 'h' | 'l') => {
@@ -385,13 +324,9 @@ impl Callbacks for Beside {
             [b"11", b"?"] => self.reply_colour(11, self.colours.background),
             // `9;4` is progress, not a message.
             [b"9", b"4", ..] => {}
-            [b"9", text @ ..]
-                if self.policy.notify && self.requests.passed.len() <= MAX_CLIPBOARD =>
-            {
+            [b"9", text @ ..] if self.policy.notify && self.requests.passed.len() <= MAX_CLIPBOARD => {
                 let text = printable(&text.join(&b';'), MAX_NOTIFICATION);
-                self.requests
-                    .passed
-                    .extend_from_slice(format!("\x1b]9;{text}\x07").as_bytes());
+                self.requests.passed.extend_from_slice(format!("\x1b]9;{text}\x07").as_bytes());
             }
             _ => {}
         }
@@ -432,12 +367,7 @@ mod tests {
 
     /// Everything of a screen that a client can see.
     fn visible(screen: &Screen) -> String {
-        format!(
-            "{}|{}|{:?}",
-            screen.parser.screen().state_formatted(),
-            screen.title(),
-            screen.wants_focus_events()
-        )
+        format!("{}|{}|{:?}", screen.parser.screen().state_formatted(), screen.title(), screen.wants_focus_events())
     }
 
     #[test]
@@ -447,10 +377,7 @@ mod tests {
         assert_eq!(replies("12345678901234567890\x1b[6n"), "\x1b[1;20R");
         assert_eq!(replies("\x1b[c"), "\x1b[?62;22c");
         assert_eq!(replies("\x1b[>c"), "\x1b[>1;100;0c");
-        assert_eq!(
-            replies("\x1b[?2026$p\x1b[?2004h\x1b[?2004$p\x1b[?77$p"),
-            "\x1b[?2026;2$y\x1b[?2004;1$y\x1b[?77;0$y"
-        );
+        assert_eq!(replies("\x1b[?2026$p\x1b[?2004h\x1b[?2004$p\x1b[?77$p"), "\x1b[?2026;2$y\x1b[?2004;1$y\x1b[?77;0$y");
         assert_eq!(replies("\x1b]11;?\x07"), "\x1b]11;rgb:0000/0000/0000\x1b\\");
         assert_eq!(replies("\x1b[18t"), "\x1b[8;6;20t");
         assert!(replies("\x1b[>q").contains("jackin-capsule"));
@@ -460,8 +387,7 @@ mod tests {
     #[test]
     fn titles_and_notifications_cannot_smuggle_escapes() {
         let mut screen = Screen::new(SIZE, Policy::default());
-        let requests = screen
-            .process("\x1b]2;a\u{9b}31mb\x07\x1b]9;hi\u{9d}there\x07\x1b]9;4;1;50\x07".as_bytes());
+        let requests = screen.process("\x1b]2;a\u{9b}31mb\x07\x1b]9;hi\u{9d}there\x07\x1b]9;4;1;50\x07".as_bytes());
         assert_eq!(screen.title(), "a31mb");
         assert_eq!(requests.passed, b"\x1b]9;hithere\x07");
     }
@@ -469,14 +395,8 @@ mod tests {
     #[test]
     fn the_clipboard_is_closed_unless_allowed() {
         let write = b"\x1b]52;c;aGk=\x07";
-        assert_eq!(
-            Screen::new(SIZE, Policy::default()).process(write).passed,
-            b""
-        );
-        let open = Policy {
-            clipboard: true,
-            ..Policy::default()
-        };
+        assert_eq!(Screen::new(SIZE, Policy::default()).process(write).passed, b"");
+        let open = Policy { clipboard: true, ..Policy::default() };
         assert_eq!(Screen::new(SIZE, open).process(write).passed, write);
     }
 
@@ -490,8 +410,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_keeps_the_screen_behind_the_alternate_one() {
-        let mut screen =
-            screen_of(b"shell$ vi\x1b]2;vi\x07\x1b[?1049h\x1b[2;2Hedited\x1b[?2004h\x1b[?1004h");
+        let mut screen = screen_of(b"shell$ vi\x1b]2;vi\x07\x1b[?1049h\x1b[2;2Hedited\x1b[?2004h\x1b[?1004h");
         let mut copy = screen_of(&screen.checkpoint());
         assert_eq!(visible(&copy), visible(&screen));
         for screen in [&mut screen, &mut copy] {
@@ -526,38 +445,26 @@ mod tests {
             ("\x1b(", false),
             ("\x1b(B", true),
         ] {
-            assert_eq!(
-                screen_of(bytes.as_bytes()).is_between_sequences(),
-                between,
-                "{bytes:?}"
-            );
+            assert_eq!(screen_of(bytes.as_bytes()).is_between_sequences(), between, "{bytes:?}");
         }
         assert!(!screen_of(b"\xe2\x82").is_between_sequences());
         assert!(screen_of("€".as_bytes()).is_between_sequences());
     }
 
     fn output() -> impl Strategy<Value = Vec<u8>> {
-        let piece = prop_oneof![
-            "[ -~]{0,30}".prop_map(String::into_bytes),
-            "\\PC{0,8}".prop_map(String::into_bytes),
-            Just(b"\r\n".to_vec()),
-            (0..9u16, 0..25u16).prop_map(|(r, c)| format!("\x1b[{r};{c}H").into_bytes()),
-            (0..3u16).prop_map(|n| format!("\x1b[{n}J").into_bytes()),
-            (0..3u16).prop_map(|n| format!("\x1b[{n}K").into_bytes()),
-            (30..50u16).prop_map(|n| format!("\x1b[{n}m").into_bytes()),
+        let piece =
             prop_oneof![
-                Just(1u16),
-                Just(25),
-                Just(1000),
-                Just(1004),
-                Just(1006),
-                Just(1049),
-                Just(2004)
-            ]
-            .prop_flat_map(|n| prop_oneof![Just('h'), Just('l')]
-                .prop_map(move |c| format!("\x1b[?{n}{c}").into_bytes())),
-            "[a-z]{0,5}".prop_map(|t| format!("\x1b]2;{t}\x07").into_bytes()),
-        ];
+                "[ -~]{0,30}".prop_map(String::into_bytes),
+                "\\PC{0,8}".prop_map(String::into_bytes),
+                Just(b"\r\n".to_vec()),
+                (0..9u16, 0..25u16).prop_map(|(r, c)| format!("\x1b[{r};{c}H").into_bytes()),
+                (0..3u16).prop_map(|n| format!("\x1b[{n}J").into_bytes()),
+                (0..3u16).prop_map(|n| format!("\x1b[{n}K").into_bytes()),
+                (30..50u16).prop_map(|n| format!("\x1b[{n}m").into_bytes()),
+                prop_oneof![Just(1u16), Just(25), Just(1000), Just(1004), Just(1006), Just(1049), Just(2004)]
+                    .prop_flat_map(|n| prop_oneof![Just('h'), Just('l')].prop_map(move |c| format!("\x1b[?{n}{c}").into_bytes())),
+                "[a-z]{0,5}".prop_map(|t| format!("\x1b]2;{t}\x07").into_bytes()),
+            ];
         proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
     }
 

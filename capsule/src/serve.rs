@@ -16,9 +16,7 @@ use crate::control::Reply;
 use crate::handover::{Door, SpawnRequest, ToMux};
 use crate::launch::LaunchConfig;
 use crate::log::Log;
-use crate::mux::{
-    ClientId, Effect, Ended, Input, Mux, Program, Record, SESSION_UNSET, SessionId, Settings,
-};
+use crate::mux::{ClientId, Effect, Ended, Input, Mux, Program, Record, SESSION_UNSET, SessionId, Settings};
 use crate::paths::{Paths, policy_from_env, var};
 use crate::pty::{InputQueue, MAX_READ, Pty, SHELL};
 use crate::screen::Size;
@@ -101,10 +99,7 @@ pub fn run(initial: &str) -> i32 {
             return EXIT_CONFIG;
         }
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             log.report(&format!("no runtime: {error}"));
@@ -122,8 +117,7 @@ pub fn run(initial: &str) -> i32 {
 
 fn read_config(paths: &Paths) -> Result<LaunchConfig, String> {
     let path = paths.launch_config();
-    let text =
-        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     LaunchConfig::parse(&text).map_err(|error| error.to_string())
 }
 
@@ -160,9 +154,7 @@ async fn serve(paths: Paths, config: LaunchConfig, initial: &str, log: Log) -> i
     loop {
         match door.recv::<ToMux>().await? {
             Some((ToMux::Ready, _)) => break,
-            Some((ToMux::Session(record), fds)) if record.ended.is_some() => {
-                serve.on_init(ToMux::Session(record), fds)
-            }
+            Some((ToMux::Session(record), fds)) if record.ended.is_some() => serve.on_init(ToMux::Session(record), fds),
             Some((ToMux::Session(record), fds)) => serve.take_over(&mut adopted, record, fds),
             // A session may end while its mux is still being told of it.
             Some(message) => held_back.push(message),
@@ -170,29 +162,14 @@ async fn serve(paths: Paths, config: LaunchConfig, initial: &str, log: Log) -> i
         }
     }
     adopted.sort_by_key(|adopted| adopted.focused);
-    for Adopted {
-        record,
-        size,
-        replay,
-        ..
-    } in adopted
-    {
-        serve.step(Input::Adopted {
-            record,
-            size,
-            replay: &replay,
-        });
+    for Adopted { record, size, replay, .. } in adopted {
+        serve.step(Input::Adopted { record, size, replay: &replay });
     }
     for (message, fds) in held_back {
         serve.on_init(message, fds);
     }
     let listener = socket::bind(&serve.paths.socket)?;
-    tokio::spawn(socket::accept(
-        listener,
-        client_events,
-        log,
-        alive.downgrade(),
-    ));
+    tokio::spawn(socket::accept(listener, client_events, log, alive.downgrade()));
     tokio::spawn({
         let door = Arc::clone(&door);
         async move {
@@ -254,23 +231,11 @@ impl Serve {
     fn on_init(&mut self, message: ToMux, fds: Vec<OwnedFd>) {
         match message {
             ToMux::Session(record) => self.step(Input::Recalled(record)),
-            ToMux::Spawned {
-                session,
-                started_at,
-            } => match self.add_terminal(session, fds) {
-                Ok(_) => self.step(Input::Spawned {
-                    session,
-                    started_at,
-                }),
-                Err(error) => self.step(Input::SpawnFailed {
-                    session,
-                    error: &error.to_string(),
-                }),
+            ToMux::Spawned { session, started_at } => match self.add_terminal(session, fds) {
+                Ok(_) => self.step(Input::Spawned { session, started_at }),
+                Err(error) => self.step(Input::SpawnFailed { session, error: &error.to_string() }),
             },
-            ToMux::SpawnFailed { session, error } => self.step(Input::SpawnFailed {
-                session,
-                error: &error,
-            }),
+            ToMux::SpawnFailed { session, error } => self.step(Input::SpawnFailed { session, error: &error }),
             ToMux::Ended { session, ended } => {
                 let Some(terminal) = self.terminals.get_mut(&session) else {
                     return;
@@ -297,24 +262,13 @@ impl Serve {
                 terminal.pty.ask_for_redraw();
                 let focused = terminal.spool.as_ref().map_or(0, Spool::focused);
                 self.focused = self.focused.max(focused);
-                adopted.push(Adopted {
-                    record,
-                    size,
-                    replay,
-                    focused,
-                });
+                adopted.push(Adopted { record, size, replay, focused });
             }
-            Err(error) => self.log.report(&format!(
-                "session {session} could not be taken over: {error}"
-            )),
+            Err(error) => self.log.report(&format!("session {session} could not be taken over: {error}")),
         }
     }
 
-    fn add_terminal(
-        &mut self,
-        session: SessionId,
-        fds: Vec<OwnedFd>,
-    ) -> io::Result<(Size, Vec<u8>)> {
+    fn add_terminal(&mut self, session: SessionId, fds: Vec<OwnedFd>) -> io::Result<(Size, Vec<u8>)> {
         let Ok([master, spool]) = <[OwnedFd; 2]>::try_from(fds) else {
             return Err(io::Error::other("the message lacks its descriptors"));
         };
@@ -330,17 +284,8 @@ impl Serve {
             drained: false,
             ended: None,
         };
-        tokio::spawn(watch_terminal(
-            session,
-            Arc::clone(&terminal.pty),
-            self.pty_events.clone(),
-            Arc::clone(&terminal.watch),
-        ));
-        tokio::spawn(write_terminal(
-            Arc::clone(&terminal.pty),
-            Arc::clone(&terminal.input),
-            Arc::clone(&terminal.input_waits),
-        ));
+        tokio::spawn(watch_terminal(session, Arc::clone(&terminal.pty), self.pty_events.clone(), Arc::clone(&terminal.watch)));
+        tokio::spawn(write_terminal(Arc::clone(&terminal.pty), Arc::clone(&terminal.input), Arc::clone(&terminal.input_waits)));
         self.terminals.insert(session, terminal);
         Ok((size, replay))
     }
@@ -357,9 +302,7 @@ impl Serve {
                 // Spooled before it is shown: what the operator has seen must survive.
                 if let Some(Err(error)) = terminal.spool.as_mut().map(|spool| spool.append(bytes)) {
                     terminal.spool = None;
-                    self.log.line(&format!(
-                        "session {session} goes on without its spool: {error}"
-                    ));
+                    self.log.line(&format!("session {session} goes on without its spool: {error}"));
                 }
                 terminal.watch.closed.store(taken.closed, Ordering::Relaxed);
                 terminal.watch.taken.notify_one();
@@ -391,24 +334,11 @@ impl Serve {
 
     fn on_client(&mut self, event: Event) -> io::Result<()> {
         match event {
-            Event::Asked {
-                client,
-                request,
-                ctx,
-                reply,
-            } => {
+            Event::Asked { client, request, ctx, reply } => {
                 self.questions.insert(client, reply);
-                self.step(Input::Asked {
-                    client,
-                    request,
-                    ctx,
-                });
+                self.step(Input::Asked { client, request, ctx });
             }
-            Event::Attached {
-                client,
-                hello,
-                outbox,
-            } => {
+            Event::Attached { client, hello, outbox } => {
                 self.clients.insert(client, outbox);
                 self.step(Input::Attached { client, hello });
             }
@@ -431,68 +361,33 @@ impl Serve {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Spawn {
-                session,
-                meta,
-                program,
-                env,
-                size,
-            } => {
+            Effect::Spawn { session, meta, program, env, size } => {
                 let argv = match program {
-                    Program::Agent { args, .. } => std::iter::once(self.paths.entrypoint.clone())
-                        .chain(args)
-                        .collect(),
+                    Program::Agent { args, .. } => std::iter::once(self.paths.entrypoint.clone()).chain(args).collect(),
                     Program::Shell => vec![SHELL.to_owned()],
                 };
                 let unset = SESSION_UNSET.map(str::to_owned).to_vec();
                 // If init is gone the loop ends by itself.
-                let _ = self.requests.send(SpawnRequest {
-                    session,
-                    meta,
-                    argv,
-                    cwd: self.workdir.clone(),
-                    env,
-                    unset,
-                    size,
-                });
+                let _ = self.requests.send(SpawnRequest { session, meta, argv, cwd: self.workdir.clone(), env, unset, size });
             }
             Effect::Write { session, bytes } => self.write(session, bytes),
             Effect::Resize { session, size } => {
-                if let Some(Err(error)) = self
-                    .terminals
-                    .get(&session)
-                    .map(|terminal| terminal.pty.resize(size))
-                {
-                    self.log
-                        .line(&format!("session {session} keeps its size: {error}"));
+                if let Some(Err(error)) = self.terminals.get(&session).map(|terminal| terminal.pty.resize(size)) {
+                    self.log.line(&format!("session {session} keeps its size: {error}"));
                 }
             }
-            Effect::Checkpoint {
-                session,
-                size,
-                bytes,
-            } => {
+            Effect::Checkpoint { session, size, bytes } => {
                 let Some(terminal) = self.terminals.get_mut(&session) else {
                     return;
                 };
-                if let Some(Err(error)) = terminal
-                    .spool
-                    .as_mut()
-                    .map(|spool| spool.checkpoint(size, &bytes))
-                {
+                if let Some(Err(error)) = terminal.spool.as_mut().map(|spool| spool.checkpoint(size, &bytes)) {
                     terminal.spool = None;
-                    self.log.line(&format!(
-                        "session {session} goes on without its spool: {error}"
-                    ));
+                    self.log.line(&format!("session {session} goes on without its spool: {error}"));
                 }
             }
             Effect::Focused(session) => {
                 self.focused += 1;
-                if let Some(spool) = self
-                    .terminals
-                    .get_mut(&session)
-                    .and_then(|terminal| terminal.spool.as_mut())
-                {
+                if let Some(spool) = self.terminals.get_mut(&session).and_then(|terminal| terminal.spool.as_mut()) {
                     // Only where the next mux starts to look.
                     let _ = spool.set_focused(self.focused);
                 }
@@ -527,19 +422,13 @@ impl Serve {
         let Some(terminal) = self.terminals.get(&session) else {
             return;
         };
-        let mut input = terminal
-            .input
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut input = terminal.input.lock().unwrap_or_else(PoisonError::into_inner);
         if !input.push(bytes) {
-            return self.log.line(&format!(
-                "session {session} does not read; input was dropped"
-            ));
+            return self.log.line(&format!("session {session} does not read; input was dropped"));
         }
         // At once when it can be: a task switch is a fifth of the echo.
         if let Err(error) = input.flush(&terminal.pty) {
-            self.log
-                .line(&format!("session {session} takes no input: {error}"));
+            self.log.line(&format!("session {session} takes no input: {error}"));
         }
         if !input.is_empty() {
             terminal.input_waits.notify_one();
@@ -547,12 +436,7 @@ impl Serve {
     }
 }
 
-async fn watch_terminal(
-    session: SessionId,
-    pty: Arc<Pty>,
-    events: mpsc::Sender<PtyEvent>,
-    watch: Arc<Watch>,
-) {
+async fn watch_terminal(session: SessionId, pty: Arc<Pty>, events: mpsc::Sender<PtyEvent>, watch: Arc<Watch>) {
     let mut deadline: Option<Instant> = None;
     loop {
         tokio::select! {

@@ -27,17 +27,9 @@ const LAYOUTS: [Layout; 6] = [
         slug: "claude",
         homes: &[".claude"],
         programs: None,
-        credentials: &[
-            ("claude/credentials.json", ".claude/.credentials.json"),
-            ("claude/account.json", ".claude.json"),
-        ],
+        credentials: &[("claude/credentials.json", ".claude/.credentials.json"), ("claude/account.json", ".claude.json")],
     },
-    Layout {
-        slug: "codex",
-        homes: &[".codex"],
-        programs: None,
-        credentials: &[("codex/auth.json", ".codex/auth.json")],
-    },
+    Layout { slug: "codex", homes: &[".codex"], programs: None, credentials: &[("codex/auth.json", ".codex/auth.json")] },
     Layout {
         slug: "amp",
         homes: &[".local/share/amp", ".config/amp"],
@@ -60,12 +52,7 @@ const LAYOUTS: [Layout; 6] = [
         programs: None,
         credentials: &[("opencode/auth.json", ".local/share/opencode/auth.json")],
     },
-    Layout {
-        slug: "grok",
-        homes: &[".grok"],
-        programs: Some(".grok/bin"),
-        credentials: &[("grok/auth.json", ".grok/auth.json")],
-    },
+    Layout { slug: "grok", homes: &[".grok"], programs: Some(".grok/bin"), credentials: &[("grok/auth.json", ".grok/auth.json")] },
 ];
 
 struct Setup {
@@ -81,11 +68,8 @@ pub fn run() -> i32 {
         eprintln!("jackin: HOME is not set");
         return 1;
     };
-    let setup = Setup {
-        root: PathBuf::from(var("JACKIN_ROOT").unwrap_or_else(|| "/jackin".to_owned())),
-        state: Paths::from_env().state,
-        home,
-    };
+    let setup =
+        Setup { root: PathBuf::from(var("JACKIN_ROOT").unwrap_or_else(|| "/jackin".to_owned())), state: Paths::from_env().state, home };
     let (agent, mode) = (var("JACKIN_AGENT"), var("JACKIN_AUTH_MODE"));
     match setup.prepare(agent.as_deref(), mode.as_deref()) {
         Ok(()) => 0,
@@ -107,9 +91,7 @@ impl Setup {
         match mode.map(|mode| AuthMode::parse(mode).ok_or(mode)) {
             None => Ok(()),
             Some(Ok(mode)) => self.hand_off(layout, mode),
-            Some(Err(mode)) => Err(io::Error::other(format!(
-                "unknown JACKIN_AUTH_MODE {mode:?}"
-            ))),
+            Some(Err(mode)) => Err(io::Error::other(format!("unknown JACKIN_AUTH_MODE {mode:?}"))),
         }
     }
 
@@ -118,11 +100,7 @@ impl Setup {
     fn configure_git(&self) {
         const MARKER: &str = "jackin.initialized";
         let git = |args: &[&str]| {
-            let output = Command::new("git")
-                .args(["config", "--global"])
-                .args(args)
-                .env("HOME", &self.home)
-                .output();
+            let output = Command::new("git").args(["config", "--global"]).args(args).env("HOME", &self.home).output();
             match output {
                 Ok(output) => output.status.success().then_some(output.stdout),
                 Err(_) => None,
@@ -131,33 +109,17 @@ impl Setup {
         if git(&["--get", MARKER]).is_some() {
             return;
         }
-        for (key, variable) in [
-            ("user.name", "GIT_AUTHOR_NAME"),
-            ("user.email", "GIT_AUTHOR_EMAIL"),
-        ] {
+        for (key, variable) in [("user.name", "GIT_AUTHOR_NAME"), ("user.email", "GIT_AUTHOR_EMAIL")] {
             if let Some(value) = var(variable) {
                 git(&["--replace-all", key, &value]);
             }
         }
         for other in ["git@github.com:", "ssh://git@github.com/"] {
             let quoted = format!("^{}$", other.replace('.', "\\."));
-            git(&[
-                "--replace-all",
-                "url.https://github.com/.insteadOf",
-                other,
-                &quoted,
-            ]);
+            git(&["--replace-all", "url.https://github.com/.insteadOf", other, &quoted]);
         }
-        if Command::new("gh")
-            .arg("--version")
-            .output()
-            .is_ok_and(|output| output.status.success())
-        {
-            git(&[
-                "--replace-all",
-                "credential.helper",
-                "!gh auth git-credential",
-            ]);
+        if Command::new("gh").arg("--version").output().is_ok_and(|output| output.status.success()) {
+            git(&["--replace-all", "credential.helper", "!gh auth git-credential"]);
         }
         if git(&["--replace-all", MARKER, "true"]).is_some() {
             // Only for those who look for it where it used to be.
@@ -171,19 +133,13 @@ impl Setup {
         let marker = self.state.join("seeded").join(layout.slug);
         if !marker.exists() {
             for dir in layout.homes {
-                copy_missing(
-                    &self.root.join("default-home").join(dir),
-                    &self.home.join(dir),
-                )?;
+                copy_missing(&self.root.join("default-home").join(dir), &self.home.join(dir))?;
             }
             fs::create_dir_all(self.state.join("seeded"))?;
             fs::write(&marker, "")?;
         }
         if let Some(programs) = layout.programs {
-            let (image, home) = (
-                self.root.join("default-home").join(programs),
-                self.home.join(programs),
-            );
+            let (image, home) = (self.root.join("default-home").join(programs), self.home.join(programs));
             for entry in fs::read_dir(&image).into_iter().flatten() {
                 let entry = entry?;
                 refresh_program(&entry.path(), &home.join(entry.file_name()))?;
@@ -196,15 +152,11 @@ impl Setup {
         for (from, to) in layout.credentials {
             let (from, to) = (self.root.join(from), self.relocated(layout.slug, to));
             // What says who the operator is, rather than proving it, is welcome in every mode and never removed.
-            let secret = !to.ends_with(".claude.json")
-                && !to.ends_with("config.toml")
-                && !to.ends_with("device_id");
+            let secret = !to.ends_with(".claude.json") && !to.ends_with("config.toml") && !to.ends_with("device_id");
             match mode {
                 AuthMode::Sync => synchronize(&from, &to)?,
                 AuthMode::OauthToken if !secret => synchronize(&from, &to)?,
-                AuthMode::ApiKey | AuthMode::OauthToken | AuthMode::Ignore if secret => {
-                    remove(&to)?
-                }
+                AuthMode::ApiKey | AuthMode::OauthToken | AuthMode::Ignore if secret => remove(&to)?,
                 AuthMode::ApiKey | AuthMode::OauthToken | AuthMode::Ignore => {}
             }
         }
@@ -213,14 +165,10 @@ impl Setup {
 
     /// Agents that were told to keep their files elsewhere find them there.
     fn relocated(&self, slug: &str, path: &str) -> PathBuf {
-        let moved = |variable: &str, prefix: &str| {
-            Some(PathBuf::from(var(variable)?).join(path.strip_prefix(prefix)?))
-        };
+        let moved = |variable: &str, prefix: &str| Some(PathBuf::from(var(variable)?).join(path.strip_prefix(prefix)?));
         match slug {
-            "claude" => moved("CLAUDE_CONFIG_DIR", ".claude/").or_else(|| {
-                (path == ".claude.json")
-                    .then(|| Some(PathBuf::from(var("CLAUDE_CONFIG_DIR")?).join(path)))?
-            }),
+            "claude" => moved("CLAUDE_CONFIG_DIR", ".claude/")
+                .or_else(|| (path == ".claude.json").then(|| Some(PathBuf::from(var("CLAUDE_CONFIG_DIR")?).join(path)))?),
             "codex" => moved("CODEX_HOME", ".codex/"),
             "amp" | "opencode" => moved("XDG_DATA_HOME", ".local/share/"),
             _ => None,
@@ -246,10 +194,7 @@ fn synchronize(from: &Path, to: &Path) -> io::Result<()> {
     }
     if let Ok(existing) = fs::symlink_metadata(to) {
         if existing.is_symlink() {
-            return Err(io::Error::other(format!(
-                "{} is a symbolic link; credentials are not written through it",
-                to.display()
-            )));
+            return Err(io::Error::other(format!("{} is a symbolic link; credentials are not written through it", to.display())));
         }
         if (existing.mtime(), existing.mtime_nsec()) >= (source.mtime(), source.mtime_nsec()) {
             return Ok(());
@@ -261,11 +206,7 @@ fn synchronize(from: &Path, to: &Path) -> io::Result<()> {
     // Whole or not at all, and never readable by others even for a moment.
     let partial = to.with_extension("jackin-new");
     let _ = fs::remove_file(&partial);
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&partial)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
     io::copy(&mut fs::File::open(from)?, &mut file)?;
     file.sync_all()?;
     match fs::rename(&partial, to) {
@@ -282,19 +223,13 @@ fn synchronize(from: &Path, to: &Path) -> io::Result<()> {
 fn remove(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(_) => Ok(()),
-        Ok(meta) if meta.is_dir() => {
-            fs::read_dir(path)?.try_for_each(|entry| remove_whole(&entry?.path()))
-        }
+        Ok(meta) if meta.is_dir() => fs::read_dir(path)?.try_for_each(|entry| remove_whole(&entry?.path())),
         Ok(_) => fs::remove_file(path),
     }
 }
 
 fn remove_whole(path: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(path)?.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    }
+    if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }
 
 fn copy_missing(from: &Path, to: &Path) -> io::Result<()> {
@@ -312,17 +247,12 @@ fn copy_missing(from: &Path, to: &Path) -> io::Result<()> {
     if fs::symlink_metadata(to).is_ok() {
         return Ok(());
     }
-    if source.is_symlink() {
-        std::os::unix::fs::symlink(fs::read_link(from)?, to)
-    } else {
-        fs::copy(from, to).map(drop)
-    }
+    if source.is_symlink() { std::os::unix::fs::symlink(fs::read_link(from)?, to) } else { fs::copy(from, to).map(drop) }
 }
 
 fn refresh_program(image: &Path, home: &Path) -> io::Result<()> {
     let source = fs::metadata(image)?;
-    let same = fs::metadata(home)
-        .is_ok_and(|have| have.len() == source.len() && have.mtime() >= source.mtime());
+    let same = fs::metadata(home).is_ok_and(|have| have.len() == source.len() && have.mtime() >= source.mtime());
     if !source.is_file() || same {
         return Ok(());
     }
@@ -332,10 +262,7 @@ fn refresh_program(image: &Path, home: &Path) -> io::Result<()> {
     // Beside and renamed: another session may be running the old one.
     let partial = home.with_extension("jackin-new");
     fs::copy(image, &partial)?;
-    fs::set_permissions(
-        &partial,
-        fs::Permissions::from_mode(source.permissions().mode()),
-    )?;
+    fs::set_permissions(&partial, fs::Permissions::from_mode(source.permissions().mode()))?;
     fs::rename(&partial, home)
 }
 
@@ -353,11 +280,7 @@ mod tests {
     fn world() -> World {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        let setup = Setup {
-            root: path("jackin"),
-            state: path("state"),
-            home: path("home"),
-        };
+        let setup = Setup { root: path("jackin"), state: path("state"), home: path("home") };
         fs::create_dir_all(&setup.home).unwrap();
         World { setup, _dir: dir }
     }
@@ -378,12 +301,8 @@ mod tests {
         }
 
         fn make_older(&self, path: &str) {
-            let file = fs::File::options()
-                .write(true)
-                .open(self.path(path))
-                .unwrap();
-            file.set_modified(SystemTime::now() - Duration::from_secs(3600))
-                .unwrap();
+            let file = fs::File::options().write(true).open(self.path(path)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
         }
 
         fn prepare(&self, agent: &str, mode: &str) {
@@ -398,21 +317,11 @@ mod tests {
         world.write("jackin/default-home/.codex/config.toml", "image");
         world.write("home/.codex/config.toml", "host");
         world.prepare("codex", "ignore");
-        assert_eq!(
-            world.read("home/.codex/skills/a.md").as_deref(),
-            Some("skill")
-        );
-        assert_eq!(
-            world.read("home/.codex/config.toml").as_deref(),
-            Some("host")
-        );
+        assert_eq!(world.read("home/.codex/skills/a.md").as_deref(), Some("skill"));
+        assert_eq!(world.read("home/.codex/config.toml").as_deref(), Some("host"));
         fs::remove_file(world.path("home/.codex/skills/a.md")).unwrap();
         world.prepare("codex", "ignore");
-        assert_eq!(
-            world.read("home/.codex/skills/a.md"),
-            None,
-            "what the agent removed stays removed"
-        );
+        assert_eq!(world.read("home/.codex/skills/a.md"), None, "what the agent removed stays removed");
     }
 
     #[test]
@@ -421,13 +330,7 @@ mod tests {
         world.write("jackin/codex/auth.json", "one");
         world.prepare("codex", "sync");
         assert_eq!(world.read("home/.codex/auth.json").as_deref(), Some("one"));
-        assert_eq!(
-            fs::metadata(world.path("home/.codex/auth.json"))
-                .unwrap()
-                .mode()
-                & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(world.path("home/.codex/auth.json")).unwrap().mode() & 0o777, 0o600);
         world.make_older("home/.codex/auth.json");
         world.write("jackin/codex/auth.json", "two");
         world.prepare("codex", "sync");
@@ -435,10 +338,7 @@ mod tests {
         world.write("home/.codex/auth.json", "renewed by the agent");
         world.make_older("jackin/codex/auth.json");
         world.prepare("codex", "sync");
-        assert_eq!(
-            world.read("home/.codex/auth.json").as_deref(),
-            Some("renewed by the agent")
-        );
+        assert_eq!(world.read("home/.codex/auth.json").as_deref(), Some("renewed by the agent"));
     }
 
     #[test]
@@ -451,29 +351,18 @@ mod tests {
         assert!(world.path("home/.kimi-code/credentials").is_dir());
         assert_eq!(world.read("home/.kimi-code/credentials/token"), None);
         for path in ["config.toml", "bin/kimi", "history"] {
-            assert!(
-                world.read(&format!("home/.kimi-code/{path}")).is_some(),
-                "{path}"
-            );
+            assert!(world.read(&format!("home/.kimi-code/{path}")).is_some(), "{path}");
         }
     }
 
     #[test]
     fn trap_an_oauth_token_keeps_the_onboarding_file() {
         let world = world();
-        world.write(
-            "jackin/claude/account.json",
-            "{\"hasCompletedOnboarding\":true}",
-        );
+        world.write("jackin/claude/account.json", "{\"hasCompletedOnboarding\":true}");
         world.write("home/.claude/.credentials.json", "old login");
         world.prepare("claude", "oauth_token");
         assert_eq!(world.read("home/.claude/.credentials.json"), None);
-        assert!(
-            world
-                .read("home/.claude.json")
-                .unwrap()
-                .contains("hasCompletedOnboarding")
-        );
+        assert!(world.read("home/.claude.json").unwrap().contains("hasCompletedOnboarding"));
     }
 
     #[test]
@@ -483,10 +372,7 @@ mod tests {
         world.prepare("grok", "ignore");
         world.write("jackin/default-home/.grok/bin/grok", "version 2");
         world.prepare("grok", "ignore");
-        assert_eq!(
-            world.read("home/.grok/bin/grok").as_deref(),
-            Some("version 2")
-        );
+        assert_eq!(world.read("home/.grok/bin/grok").as_deref(), Some("version 2"));
     }
 
     #[test]
@@ -494,9 +380,7 @@ mod tests {
         let world = world();
         world.write("state/container-init.done", "");
         world.prepare("claude", "ignore");
-        let config = world
-            .read("home/.gitconfig")
-            .expect("git is needed for this test");
+        let config = world.read("home/.gitconfig").expect("git is needed for this test");
         assert_eq!(config.matches("insteadOf").count(), 2, "{config}");
         world.prepare("claude", "ignore");
         assert_eq!(world.read("home/.gitconfig").unwrap(), config);
@@ -508,11 +392,7 @@ mod tests {
         world.write("jackin/amp/secrets.json", "s");
         world.write("elsewhere", "untouched");
         fs::create_dir_all(world.path("home/.local/share/amp")).unwrap();
-        std::os::unix::fs::symlink(
-            world.path("elsewhere"),
-            world.path("home/.local/share/amp/secrets.json"),
-        )
-        .unwrap();
+        std::os::unix::fs::symlink(world.path("elsewhere"), world.path("home/.local/share/amp/secrets.json")).unwrap();
         assert!(world.setup.prepare(Some("amp"), Some("sync")).is_err());
         assert_eq!(world.read("elsewhere").as_deref(), Some("untouched"));
     }

@@ -76,12 +76,7 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// `alive` is held by every attached connection until its last byte has left.
-pub async fn accept(
-    listener: UnixListener,
-    events: mpsc::Sender<Event>,
-    log: Log,
-    alive: mpsc::WeakSender<()>,
-) {
+pub async fn accept(listener: UnixListener, events: mpsc::Sender<Event>, log: Log, alive: mpsc::WeakSender<()>) {
     let permits = Arc::new(Semaphore::new(MAX_CLIENTS));
     let mut next = 0;
     let mut failures = 0;
@@ -94,8 +89,7 @@ pub async fn accept(
                     continue;
                 };
                 next += 1;
-                let (client, events, log, alive) =
-                    (ClientId(next), events.clone(), log.clone(), alive.clone());
+                let (client, events, log, alive) = (ClientId(next), events.clone(), log.clone(), alive.clone());
                 tokio::spawn(async move {
                     if let Err(error) = converse(stream, client, events, alive).await {
                         log.line(&format!("client {}: {error}", client.0));
@@ -110,10 +104,7 @@ pub async fn accept(
                     let _ = events.send(Event::Deaf(error)).await;
                     return;
                 }
-                tokio::time::sleep(
-                    Duration::from_millis(25 << failures).min(Duration::from_secs(5)),
-                )
-                .await;
+                tokio::time::sleep(Duration::from_millis(25 << failures).min(Duration::from_secs(5))).await;
             }
         }
     }
@@ -127,12 +118,7 @@ async fn converse(
 ) -> Result<(), FrameError> {
     let (reader, writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
-    let first = timeout(
-        READ_TIMEOUT,
-        tokio::io::AsyncBufReadExt::fill_buf(&mut reader),
-    )
-    .await
-    .map_err(|_| FrameError::TimedOut)??;
+    let first = timeout(READ_TIMEOUT, tokio::io::AsyncBufReadExt::fill_buf(&mut reader)).await.map_err(|_| FrameError::TimedOut)??;
     match first.first() {
         None => Ok(()),
         // The length of a control message stays below 16 MB, so its first byte is zero, which is no attach tag.
@@ -150,49 +136,25 @@ async fn answer(
     let json = timeout(READ_TIMEOUT, async {
         let len = reader.read_u32().await? as usize;
         if len > control::MAX_MESSAGE {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("control message of {len} bytes"),
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("control message of {len} bytes")));
         }
         let mut json = Vec::new();
         // Memory grows with what arrives, not with what was announced.
-        (&mut reader)
-            .take(len as u64)
-            .read_to_end(&mut json)
-            .await?;
-        if json.len() < len {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        } else {
-            Ok(json)
-        }
+        (&mut reader).take(len as u64).read_to_end(&mut json).await?;
+        if json.len() < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(json) }
     })
     .await
     .map_err(|_| FrameError::TimedOut)??;
     let (request, ctx) = Request::parse(&json);
     let (reply, answered) = oneshot::channel();
-    if events
-        .send(Event::Asked {
-            client,
-            request,
-            ctx,
-            reply,
-        })
-        .await
-        .is_err()
-    {
+    if events.send(Event::Asked { client, request, ctx, reply }).await.is_err() {
         return Ok(());
     }
     let Ok(reply) = answered.await else {
         return Ok(());
     };
     let json = serde_json::to_string(&reply).map_err(io::Error::from)?;
-    timeout(
-        CONTROL_WRITE_TIMEOUT,
-        writer.write_all(&control::frame(&json)),
-    )
-    .await
-    .map_err(|_| FrameError::TimedOut)??;
+    timeout(CONTROL_WRITE_TIMEOUT, writer.write_all(&control::frame(&json))).await.map_err(|_| FrameError::TimedOut)??;
     Ok(())
 }
 
@@ -207,28 +169,14 @@ async fn attached(
     let hello = match read_client_frame(&mut reader).await? {
         Some(ClientFrame::Hello(hello)) => *hello,
         Some(_) => {
-            return Err(FrameError::Io(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the first frame is not a hello",
-            )));
+            return Err(FrameError::Io(io::Error::new(io::ErrorKind::InvalidData, "the first frame is not a hello")));
         }
         None => return Ok(()),
     };
     let (sender, frames) = mpsc::channel(OUTBOX);
     let (kept, dismissed) = oneshot::channel();
-    let outbox = Outbox {
-        frames: sender,
-        _kept: kept,
-    };
-    if events
-        .send(Event::Attached {
-            client,
-            hello,
-            outbox,
-        })
-        .await
-        .is_err()
-    {
+    let outbox = Outbox { frames: sender, _kept: kept };
+    if events.send(Event::Attached { client, hello, outbox }).await.is_err() {
         return Ok(());
     }
     let outcome = tokio::select! {
@@ -241,20 +189,14 @@ async fn attached(
     outcome
 }
 
-async fn read_client_frame(
-    reader: &mut BufReader<OwnedReadHalf>,
-) -> Result<Option<ClientFrame>, FrameError> {
+async fn read_client_frame(reader: &mut BufReader<OwnedReadHalf>) -> Result<Option<ClientFrame>, FrameError> {
     match read_frame(reader, READ_TIMEOUT).await? {
         Some((tag, payload)) => Ok(Some(ClientFrame::decode(tag, &payload)?)),
         None => Ok(None),
     }
 }
 
-async fn read_frames(
-    mut reader: BufReader<OwnedReadHalf>,
-    client: ClientId,
-    events: &mpsc::Sender<Event>,
-) -> Result<(), FrameError> {
+async fn read_frames(mut reader: BufReader<OwnedReadHalf>, client: ClientId, events: &mpsc::Sender<Event>) -> Result<(), FrameError> {
     while let Some(frame) = read_client_frame(&mut reader).await? {
         if events.send(Event::Frame { client, frame }).await.is_err() {
             break;
@@ -298,30 +240,12 @@ mod tests {
         let (events, mut received) = mpsc::channel(8);
         let (alive, _) = mpsc::channel(1);
         let connection = tokio::spawn(converse(ours, ClientId(1), events, alive.downgrade()));
-        theirs
-            .write_all(&ClientFrame::Hello(Box::default()).encode().unwrap())
-            .await
-            .unwrap();
-        let Some(Event::Attached { outbox, .. }) = received.recv().await else {
-            panic!("no hello")
-        };
-        outbox
-            .frames
-            .send(ServerFrame::Output(vec![b'x'; 8 << 20]))
-            .await
-            .unwrap();
-        assert!(
-            timeout(FLUSH * 3, received.recv()).await.is_err(),
-            "it is kept as long as the mux keeps it"
-        );
+        theirs.write_all(&ClientFrame::Hello(Box::default()).encode().unwrap()).await.unwrap();
+        let Some(Event::Attached { outbox, .. }) = received.recv().await else { panic!("no hello") };
+        outbox.frames.send(ServerFrame::Output(vec![b'x'; 8 << 20])).await.unwrap();
+        assert!(timeout(FLUSH * 3, received.recv()).await.is_err(), "it is kept as long as the mux keeps it");
         drop(outbox);
-        assert!(matches!(
-            received.recv().await,
-            Some(Event::Gone(ClientId(1)))
-        ));
-        assert!(matches!(
-            connection.await.unwrap(),
-            Err(FrameError::TimedOut)
-        ));
+        assert!(matches!(received.recv().await, Some(Event::Gone(ClientId(1)))));
+        assert!(matches!(connection.await.unwrap(), Err(FrameError::TimedOut)));
     }
 }

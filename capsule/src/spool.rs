@@ -32,13 +32,7 @@ impl Spool {
     /// A new, empty file for init to keep.
     pub fn create(size: Size) -> io::Result<OwnedFd> {
         let fd = rustix::fs::memfd_create("jackin-spool", MemfdFlags::CLOEXEC)?;
-        let spool = Self {
-            file: File::from(fd),
-            slot: 0,
-            len: 0,
-            size,
-            focused: 0,
-        };
+        let spool = Self { file: File::from(fd), slot: 0, len: 0, size, focused: 0 };
         spool.write_header()?;
         Ok(spool.file.into())
     }
@@ -48,8 +42,7 @@ impl Spool {
         let file = File::from(fd);
         let mut header = [0; HEADER];
         file.read_exact_at(&mut header, 0)?;
-        let word =
-            |i: usize| u32::from_le_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
+        let word = |i: usize| u32::from_le_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
         let (slot, len) = (word(4) as usize, u64::from(word(8)));
         if word(0) != MAGIC || slot >= SLOTS.len() || len > MAX_SLOT {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not a spool"));
@@ -57,16 +50,7 @@ impl Spool {
         let size = Size::clamped(word(12) as u16, word(16) as u16);
         let mut bytes = vec![0; len as usize];
         file.read_exact_at(&mut bytes, SLOTS[slot])?;
-        Ok((
-            Self {
-                file,
-                slot,
-                len,
-                size,
-                focused: word(20),
-            },
-            bytes,
-        ))
+        Ok((Self { file, slot, len, size, focused: word(20) }, bytes))
     }
 
     pub fn size(&self) -> Size {
@@ -99,26 +83,13 @@ impl Spool {
         (self.len, self.size) = (bytes.len() as u64, size);
         self.write_header()?;
         // Gives the memory of the old slot back; a kernel that will not only costs memory.
-        let _ = rustix::fs::fallocate(
-            self.file.as_fd(),
-            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-            SLOTS[old],
-            MAX_SLOT,
-        );
+        let _ = rustix::fs::fallocate(self.file.as_fd(), FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, SLOTS[old], MAX_SLOT);
         Ok(())
     }
 
     fn write_header(&self) -> io::Result<()> {
-        let words = [
-            MAGIC,
-            self.slot as u32,
-            self.len as u32,
-            u32::from(self.size.rows),
-            u32::from(self.size.cols),
-            self.focused,
-        ];
-        self.file
-            .write_all_at(&words.map(u32::to_le_bytes).concat(), 0)
+        let words = [MAGIC, self.slot as u32, self.len as u32, u32::from(self.size.rows), u32::from(self.size.cols), self.focused];
+        self.file.write_all_at(&words.map(u32::to_le_bytes).concat(), 0)
     }
 }
 
@@ -140,20 +111,11 @@ mod tests {
         spool.append(b"one").unwrap();
         spool.append(b" two").unwrap();
         assert_eq!(reopened(&spool), (SIZE, b"one two".to_vec()));
-        let wide = Size {
-            rows: 30,
-            cols: 200,
-        };
+        let wide = Size { rows: 30, cols: 200 };
         spool.checkpoint(wide, b"whole").unwrap();
         spool.set_focused(9).unwrap();
         spool.append(b"+tail").unwrap();
-        assert_eq!(
-            Spool::open(spool.file.try_clone().unwrap().into())
-                .unwrap()
-                .0
-                .focused(),
-            9
-        );
+        assert_eq!(Spool::open(spool.file.try_clone().unwrap().into()).unwrap().0.focused(), 9);
         assert_eq!(reopened(&spool), (wide, b"whole+tail".to_vec()));
         spool.checkpoint(SIZE, b"x").unwrap();
         assert_eq!(reopened(&spool), (SIZE, b"x".to_vec()));
@@ -164,10 +126,7 @@ mod tests {
         let (mut spool, _) = Spool::open(Spool::create(SIZE).unwrap()).unwrap();
         spool.append(b"kept").unwrap();
         spool.file.write_all_at(b"torn", SLOTS[0] + 4).unwrap();
-        spool
-            .file
-            .write_all_at(b"half a checkpoint", SLOTS[1])
-            .unwrap();
+        spool.file.write_all_at(b"half a checkpoint", SLOTS[1]).unwrap();
         assert_eq!(reopened(&spool).1, b"kept");
     }
 

@@ -36,11 +36,7 @@ pub enum WireError {
     #[error("{0} is not UTF-8")]
     Utf8(&'static str),
     #[error("{field} has {len} bytes, the limit is {limit}")]
-    FieldTooLong {
-        field: &'static str,
-        len: usize,
-        limit: usize,
-    },
+    FieldTooLong { field: &'static str, len: usize, limit: usize },
     #[error("{field} has the unknown value {value}")]
     BadValue { field: &'static str, value: u64 },
     #[error("the context is not valid: {0}")]
@@ -68,14 +64,7 @@ pub struct Ctx {
 
 impl Default for Ctx {
     fn default() -> Self {
-        Self {
-            v: VERSION,
-            traceparent: None,
-            tracestate: None,
-            invocation_id: None,
-            session_id: None,
-            job_id: None,
-        }
+        Self { v: VERSION, traceparent: None, tracestate: None, invocation_id: None, session_id: None, job_id: None }
     }
 }
 
@@ -157,78 +146,37 @@ impl Default for Hello {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientFrame {
     Hello(Box<Hello>),
-    Resize {
-        rows: u16,
-        cols: u16,
-    },
+    Resize { rows: u16, cols: u16 },
     Input(Vec<u8>),
     Command(Vec<u8>),
     Detach,
     FocusIn,
     FocusOut,
-    ClipboardImage {
-        format: u8,
-        bytes: Vec<u8>,
-    },
-    ImageStart {
-        transfer: u64,
-        format: u8,
-        size: u64,
-    },
-    ImageChunk {
-        transfer: u64,
-        offset: u64,
-        bytes: Vec<u8>,
-    },
-    ImageEnd {
-        transfer: u64,
-        sha256: [u8; 32],
-    },
+    ClipboardImage { format: u8, bytes: Vec<u8> },
+    ImageStart { transfer: u64, format: u8, size: u64 },
+    ImageChunk { transfer: u64, offset: u64, bytes: Vec<u8> },
+    ImageEnd { transfer: u64, sha256: [u8; 32] },
     ImageError(String),
     HostNotice(String),
-    AttachControl {
-        kind: u8,
-        request: u64,
-        ctx: String,
-        body: Vec<u8>,
-    },
+    AttachControl { kind: u8, request: u64, ctx: String, body: Vec<u8> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerFrame {
-    Welcome {
-        sessions: u32,
-    },
+    Welcome { sessions: u32 },
     Output(Vec<u8>),
     SessionList(String),
     Shutdown(ShutdownReason),
     Bell,
     HostOpenUrl(String),
-    FileExportStart {
-        transfer: u64,
-        size: u64,
-        reveal: bool,
-        open: bool,
-        source: String,
-        name: String,
-    },
-    FileExportChunk {
-        transfer: u64,
-        offset: u64,
-        bytes: Vec<u8>,
-    },
-    FileExportEnd {
-        transfer: u64,
-        sha256: [u8; 32],
-    },
+    FileExportStart { transfer: u64, size: u64, reveal: bool, open: bool, source: String, name: String },
+    FileExportChunk { transfer: u64, offset: u64, bytes: Vec<u8> },
+    FileExportEnd { transfer: u64, sha256: [u8; 32] },
     StageImageFromPath,
     PasteImage,
     StageImage,
     HostRevealPath(String),
-    AttachControlResponse {
-        request: u64,
-        result: u8,
-    },
+    AttachControlResponse { request: u64, result: u8 },
 }
 
 /// Why the capsule ends an attachment. On the wire it is the optional text of the Shutdown frame.
@@ -262,10 +210,7 @@ impl From<&str> for ShutdownReason {
             "detached" => Self::Detached,
             "taken over by another client" => Self::TakenOver,
             "last session ended" => Self::SessionEnded(None),
-            other => match other
-                .strip_prefix("last session ended with ")
-                .map(str::parse)
-            {
+            other => match other.strip_prefix("last session ended with ").map(str::parse) {
                 Some(Ok(code)) => Self::SessionEnded(Some(code)),
                 _ => Self::Other(other.to_owned()),
             },
@@ -298,33 +243,16 @@ impl ClientFrame {
         let mut r = Reader(payload);
         let frame = match tag {
             0x01 => Self::Hello(Box::new(Hello::read(&mut r)?)),
-            0x02 => Self::Resize {
-                rows: r.u16()?,
-                cols: r.u16()?,
-            },
+            0x02 => Self::Resize { rows: r.u16()?, cols: r.u16()? },
             0x03 => Self::Input(r.rest()),
             0x04 => Self::Command(r.rest()),
             0x05 => Self::Detach,
             0x06 => Self::FocusIn,
             0x07 => Self::FocusOut,
-            0x08 => Self::ClipboardImage {
-                format: r.u8()?,
-                bytes: r.rest(),
-            },
-            0x09 => Self::ImageStart {
-                transfer: r.u64()?,
-                format: r.u8()?,
-                size: r.u64()?,
-            },
-            0x0a => Self::ImageChunk {
-                transfer: r.u64()?,
-                offset: r.u64()?,
-                bytes: r.chunk()?,
-            },
-            0x0b => Self::ImageEnd {
-                transfer: r.u64()?,
-                sha256: r.array()?,
-            },
+            0x08 => Self::ClipboardImage { format: r.u8()?, bytes: r.rest() },
+            0x09 => Self::ImageStart { transfer: r.u64()?, format: r.u8()?, size: r.u64()? },
+            0x0a => Self::ImageChunk { transfer: r.u64()?, offset: r.u64()?, bytes: r.chunk()? },
+            0x0b => Self::ImageEnd { transfer: r.u64()?, sha256: r.array()? },
             0x0c => Self::ImageError(r.text("image error", MAX_IMAGE_ERROR)?),
             0x0d => Self::HostNotice(r.text("notice", MAX_NOTICE)?),
             0x0e => Self::AttachControl {
@@ -368,21 +296,13 @@ impl ClientFrame {
                 w.bytes(bytes);
                 0x08
             }
-            Self::ImageStart {
-                transfer,
-                format,
-                size,
-            } => {
+            Self::ImageStart { transfer, format, size } => {
                 w.u64(*transfer);
                 w.u8(*format);
                 w.u64(*size);
                 0x09
             }
-            Self::ImageChunk {
-                transfer,
-                offset,
-                bytes,
-            } => {
+            Self::ImageChunk { transfer, offset, bytes } => {
                 w.u64(*transfer);
                 w.u64(*offset);
                 w.limited("image chunk", bytes, MAX_CHUNK)?;
@@ -401,12 +321,7 @@ impl ClientFrame {
                 w.limited("notice", text.as_bytes(), MAX_NOTICE)?;
                 0x0d
             }
-            Self::AttachControl {
-                kind,
-                request,
-                ctx,
-                body,
-            } => {
+            Self::AttachControl { kind, request, ctx, body } => {
                 w.u8(*kind);
                 w.u64(*request);
                 w.string16("control context", ctx, usize::from(u16::MAX))?;
@@ -425,9 +340,7 @@ impl ServerFrame {
             0x81 => Self::Welcome { sessions: r.u32()? },
             0x82 => Self::Output(r.rest()),
             0x83 => Self::SessionList(r.text("session list", MAX_PAYLOAD)?),
-            0x84 => Self::Shutdown(ShutdownReason::from(
-                r.text("reason", MAX_PAYLOAD)?.as_str(),
-            )),
+            0x84 => Self::Shutdown(ShutdownReason::from(r.text("reason", MAX_PAYLOAD)?.as_str())),
             0x85 => Self::Bell,
             0x86 => Self::HostOpenUrl(r.text("url", MAX_PAYLOAD)?),
             0x87 => {
@@ -443,23 +356,13 @@ impl ServerFrame {
                     name: r.string("export name", name_len, MAX_NAME)?,
                 }
             }
-            0x88 => Self::FileExportChunk {
-                transfer: r.u64()?,
-                offset: r.u64()?,
-                bytes: r.chunk()?,
-            },
-            0x89 => Self::FileExportEnd {
-                transfer: r.u64()?,
-                sha256: r.array()?,
-            },
+            0x88 => Self::FileExportChunk { transfer: r.u64()?, offset: r.u64()?, bytes: r.chunk()? },
+            0x89 => Self::FileExportEnd { transfer: r.u64()?, sha256: r.array()? },
             0x8a => Self::StageImageFromPath,
             0x8b => Self::PasteImage,
             0x8c => Self::StageImage,
             0x8d => Self::HostRevealPath(r.text("reveal path", MAX_PATH)?),
-            0x8e => Self::AttachControlResponse {
-                request: r.u64()?,
-                result: r.u8()?,
-            },
+            0x8e => Self::AttachControlResponse { request: r.u64()?, result: r.u8()? },
             other => return Err(WireError::UnknownTag(other)),
         };
         r.finish()?;
@@ -490,14 +393,7 @@ impl ServerFrame {
                 w.bytes(url.as_bytes());
                 0x86
             }
-            Self::FileExportStart {
-                transfer,
-                size,
-                reveal,
-                open,
-                source,
-                name,
-            } => {
+            Self::FileExportStart { transfer, size, reveal, open, source, name } => {
                 w.u64(*transfer);
                 w.u64(*size);
                 w.length16("export path", source, MAX_PATH)?;
@@ -508,11 +404,7 @@ impl ServerFrame {
                 w.bytes(name.as_bytes());
                 0x87
             }
-            Self::FileExportChunk {
-                transfer,
-                offset,
-                bytes,
-            } => {
+            Self::FileExportChunk { transfer, offset, bytes } => {
                 w.u64(*transfer);
                 w.u64(*offset);
                 w.limited("export chunk", bytes, MAX_CHUNK)?;
@@ -549,24 +441,14 @@ impl Hello {
             0 => Spawn::None,
             1 => Spawn::Shell,
             2 => Spawn::Agent(agent),
-            3 => Spawn::AgentWithProvider {
-                agent,
-                provider: r.string16("provider", MAX_PROVIDER_LABEL)?,
-            },
+            3 => Spawn::AgentWithProvider { agent, provider: r.string16("provider", MAX_PROVIDER_LABEL)? },
             other => {
-                return Err(WireError::BadValue {
-                    field: "spawn kind",
-                    value: u64::from(other),
-                });
+                return Err(WireError::BadValue { field: "spawn kind", value: u64::from(other) });
             }
         };
         let count = usize::from(r.u16()?);
         if count > MAX_ENV_ENTRIES {
-            return Err(WireError::FieldTooLong {
-                field: "env",
-                len: count,
-                limit: MAX_ENV_ENTRIES,
-            });
+            return Err(WireError::FieldTooLong { field: "env", len: count, limit: MAX_ENV_ENTRIES });
         }
         let mut env = Vec::with_capacity(count);
         for _ in 0..count {
@@ -574,49 +456,16 @@ impl Hello {
             let key = r.string("env key", key_len, MAX_ENV_KEY)?;
             env.push((key, r.string("env value", value_len, MAX_ENV_VALUE)?));
         }
-        let focus = if r.flag("focus")? {
-            Some(r.u64()?)
-        } else {
-            None
-        };
+        let focus = if r.flag("focus")? { Some(r.u64()?) } else { None };
         let term = r.string16("TERM", MAX_TERMINAL_FIELD)?;
         let term_program = r.string16("TERM_PROGRAM", MAX_TERMINAL_FIELD)?;
         let colorterm = r.string16("COLORTERM", MAX_TERMINAL_FIELD)?;
-        let foreground = if r.flag("foreground")? {
-            Some(r.array()?)
-        } else {
-            None
-        };
-        let background = if r.flag("background")? {
-            Some(r.array()?)
-        } else {
-            None
-        };
+        let foreground = if r.flag("foreground")? { Some(r.array()?) } else { None };
+        let background = if r.flag("background")? { Some(r.array()?) } else { None };
         // Older clients end here, or after the capabilities.
-        let capabilities = if r.0.is_empty() {
-            Capabilities::default()
-        } else {
-            Capabilities::read(r)?
-        };
-        let ctx = if r.0.is_empty() {
-            Ctx::default()
-        } else {
-            read_ctx(r)?
-        };
-        Ok(Self {
-            rows,
-            cols,
-            spawn,
-            env,
-            focus,
-            term,
-            term_program,
-            colorterm,
-            foreground,
-            background,
-            capabilities,
-            ctx,
-        })
+        let capabilities = if r.0.is_empty() { Capabilities::default() } else { Capabilities::read(r)? };
+        let ctx = if r.0.is_empty() { Ctx::default() } else { read_ctx(r)? };
+        Ok(Self { rows, cols, spawn, env, focus, term, term_program, colorterm, foreground, background, capabilities, ctx })
     }
 
     fn write(&self, w: &mut Writer) -> Result<()> {
@@ -634,11 +483,7 @@ impl Hello {
             w.string16("provider", provider, MAX_PROVIDER_LABEL)?;
         }
         if self.env.len() > MAX_ENV_ENTRIES {
-            return Err(WireError::FieldTooLong {
-                field: "env",
-                len: self.env.len(),
-                limit: MAX_ENV_ENTRIES,
-            });
+            return Err(WireError::FieldTooLong { field: "env", len: self.env.len(), limit: MAX_ENV_ENTRIES });
         }
         w.u16(self.env.len() as u16);
         for (key, value) in &self.env {
@@ -660,8 +505,7 @@ impl Hello {
             w.bytes(&colour.map_or(Vec::new(), |rgb| rgb.to_vec()));
         }
         self.capabilities.write(w);
-        let ctx =
-            serde_json::to_string(&self.ctx).map_err(|e| WireError::Context(e.to_string()))?;
+        let ctx = serde_json::to_string(&self.ctx).map_err(|e| WireError::Context(e.to_string()))?;
         w.string16("context", &ctx, usize::from(u16::MAX))
     }
 }
@@ -687,23 +531,14 @@ impl Capabilities {
                 1 => ImageProtocol::None,
                 2 => ImageProtocol::Kitty,
                 other => {
-                    return Err(WireError::BadValue {
-                        field: "image protocol",
-                        value: u64::from(other),
-                    });
+                    return Err(WireError::BadValue { field: "image protocol", value: u64::from(other) });
                 }
             },
         })
     }
 
     fn write(&self, w: &mut Writer) {
-        for tri in [
-            self.pointer_shapes,
-            self.truecolor,
-            self.sync_output,
-            self.osc8,
-            self.underline_style,
-        ] {
+        for tri in [self.pointer_shapes, self.truecolor, self.sync_output, self.osc8, self.underline_style] {
             w.u8(tri as u8);
         }
         w.u8(self.image_protocol as u8);
@@ -711,11 +546,7 @@ impl Capabilities {
 }
 
 fn check_len(field: &'static str, len: usize, limit: usize) -> Result<()> {
-    if len > limit {
-        Err(WireError::FieldTooLong { field, len, limit })
-    } else {
-        Ok(())
-    }
+    if len > limit { Err(WireError::FieldTooLong { field, len, limit }) } else { Ok(()) }
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -754,10 +585,7 @@ impl Reader<'_> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
-            other => Err(WireError::BadValue {
-                field,
-                value: u64::from(other),
-            }),
+            other => Err(WireError::BadValue { field, value: u64::from(other) }),
         }
     }
 
@@ -766,19 +594,14 @@ impl Reader<'_> {
             0 => Ok(Tri::Unset),
             1 => Ok(Tri::Off),
             2 => Ok(Tri::On),
-            other => Err(WireError::BadValue {
-                field: "capability",
-                value: u64::from(other),
-            }),
+            other => Err(WireError::BadValue { field: "capability", value: u64::from(other) }),
         }
     }
 
     fn string(&mut self, field: &'static str, len: usize, limit: usize) -> Result<String> {
         check_len(field, len, limit)?;
         let bytes = self.take(len)?;
-        std::str::from_utf8(bytes)
-            .map(str::to_owned)
-            .map_err(|_| WireError::Utf8(field))
+        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| WireError::Utf8(field))
     }
 
     fn string16(&mut self, field: &'static str, limit: usize) -> Result<String> {
@@ -801,11 +624,7 @@ impl Reader<'_> {
     }
 
     fn finish(self) -> Result<()> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(WireError::Trailing(self.0.len()))
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(WireError::Trailing(self.0.len())) }
     }
 }
 
@@ -892,8 +711,7 @@ mod tests {
             Just(Spawn::None),
             Just(Spawn::Shell),
             "[a-z]{1,9}".prop_map(Spawn::Agent),
-            ("[a-z]{1,9}", "\\PC{0,12}")
-                .prop_map(|(agent, provider)| Spawn::AgentWithProvider { agent, provider }),
+            ("[a-z]{1,9}", "\\PC{0,12}").prop_map(|(agent, provider)| Spawn::AgentWithProvider { agent, provider }),
         ]
     }
 
@@ -902,61 +720,37 @@ mod tests {
     }
 
     fn capabilities() -> impl Strategy<Value = Capabilities> {
-        let image = prop_oneof![
-            Just(ImageProtocol::Unset),
-            Just(ImageProtocol::None),
-            Just(ImageProtocol::Kitty)
-        ];
-        (tris(), tris(), tris(), tris(), tris(), image).prop_map(
-            |(a, b, c, d, e, image_protocol)| Capabilities {
-                pointer_shapes: a,
-                truecolor: b,
-                sync_output: c,
-                osc8: d,
-                underline_style: e,
-                image_protocol,
-            },
-        )
+        let image = prop_oneof![Just(ImageProtocol::Unset), Just(ImageProtocol::None), Just(ImageProtocol::Kitty)];
+        (tris(), tris(), tris(), tris(), tris(), image).prop_map(|(a, b, c, d, e, image_protocol)| Capabilities {
+            pointer_shapes: a,
+            truecolor: b,
+            sync_output: c,
+            osc8: d,
+            underline_style: e,
+            image_protocol,
+        })
     }
 
     fn hellos() -> impl Strategy<Value = Hello> {
         let terminal = ("\\PC{0,20}", "\\PC{0,20}", "\\PC{0,20}");
         let env = proptest::collection::vec(("[A-Z_]{1,12}", "\\PC{0,20}"), 0..5);
-        let ids = (
-            any::<Option<u64>>(),
-            any::<Option<[u8; 3]>>(),
-            any::<Option<[u8; 3]>>(),
-            any::<Option<String>>(),
-        );
-        (
-            any::<(u16, u16)>(),
-            spawns(),
-            env,
-            terminal,
-            capabilities(),
-            ids,
+        let ids = (any::<Option<u64>>(), any::<Option<[u8; 3]>>(), any::<Option<[u8; 3]>>(), any::<Option<String>>());
+        (any::<(u16, u16)>(), spawns(), env, terminal, capabilities(), ids).prop_map(
+            |((rows, cols), spawn, env, (term, term_program, colorterm), capabilities, ids)| Hello {
+                rows,
+                cols,
+                spawn,
+                env,
+                focus: ids.0,
+                term,
+                term_program,
+                colorterm,
+                foreground: ids.1,
+                background: ids.2,
+                capabilities,
+                ctx: Ctx { session_id: ids.3, ..Ctx::default() },
+            },
         )
-            .prop_map(
-                |((rows, cols), spawn, env, (term, term_program, colorterm), capabilities, ids)| {
-                    Hello {
-                        rows,
-                        cols,
-                        spawn,
-                        env,
-                        focus: ids.0,
-                        term,
-                        term_program,
-                        colorterm,
-                        foreground: ids.1,
-                        background: ids.2,
-                        capabilities,
-                        ctx: Ctx {
-                            session_id: ids.3,
-                            ..Ctx::default()
-                        },
-                    }
-                },
-            )
     }
 
     fn client_frames() -> impl Strategy<Value = ClientFrame> {
@@ -969,32 +763,14 @@ mod tests {
             Just(ClientFrame::Detach),
             Just(ClientFrame::FocusIn),
             Just(ClientFrame::FocusOut),
-            (any::<u8>(), bytes())
-                .prop_map(|(format, bytes)| ClientFrame::ClipboardImage { format, bytes }),
-            any::<(u64, u8, u64)>().prop_map(|(transfer, format, size)| ClientFrame::ImageStart {
-                transfer,
-                format,
-                size
-            }),
-            (any::<(u64, u64)>(), bytes()).prop_map(|((transfer, offset), bytes)| {
-                ClientFrame::ImageChunk {
-                    transfer,
-                    offset,
-                    bytes,
-                }
-            }),
-            any::<(u64, [u8; 32])>()
-                .prop_map(|(transfer, sha256)| ClientFrame::ImageEnd { transfer, sha256 }),
+            (any::<u8>(), bytes()).prop_map(|(format, bytes)| ClientFrame::ClipboardImage { format, bytes }),
+            any::<(u64, u8, u64)>().prop_map(|(transfer, format, size)| ClientFrame::ImageStart { transfer, format, size }),
+            (any::<(u64, u64)>(), bytes()).prop_map(|((transfer, offset), bytes)| { ClientFrame::ImageChunk { transfer, offset, bytes } }),
+            any::<(u64, [u8; 32])>().prop_map(|(transfer, sha256)| ClientFrame::ImageEnd { transfer, sha256 }),
             "\\PC{0,20}".prop_map(ClientFrame::ImageError),
             "\\PC{0,20}".prop_map(ClientFrame::HostNotice),
-            (any::<(u8, u64)>(), "\\PC{0,20}", bytes()).prop_map(|((kind, request), ctx, body)| {
-                ClientFrame::AttachControl {
-                    kind,
-                    request,
-                    ctx,
-                    body,
-                }
-            }),
+            (any::<(u8, u64)>(), "\\PC{0,20}", bytes())
+                .prop_map(|((kind, request), ctx, body)| { ClientFrame::AttachControl { kind, request, ctx, body } }),
         ]
     }
 
@@ -1013,35 +789,16 @@ mod tests {
             reason.prop_map(ServerFrame::Shutdown),
             Just(ServerFrame::Bell),
             "\\PC{0,40}".prop_map(ServerFrame::HostOpenUrl),
-            (any::<(u64, u64, bool, bool)>(), "\\PC{0,40}", "\\PC{0,40}").prop_map(
-                |((transfer, size, reveal, open), source, name)| {
-                    ServerFrame::FileExportStart {
-                        transfer,
-                        size,
-                        reveal,
-                        open,
-                        source,
-                        name,
-                    }
-                }
-            ),
-            any::<(u64, u64, Vec<u8>)>().prop_map(|(transfer, offset, bytes)| {
-                ServerFrame::FileExportChunk {
-                    transfer,
-                    offset,
-                    bytes,
-                }
+            (any::<(u64, u64, bool, bool)>(), "\\PC{0,40}", "\\PC{0,40}").prop_map(|((transfer, size, reveal, open), source, name)| {
+                ServerFrame::FileExportStart { transfer, size, reveal, open, source, name }
             }),
-            any::<(u64, [u8; 32])>()
-                .prop_map(|(transfer, sha256)| ServerFrame::FileExportEnd { transfer, sha256 }),
+            any::<(u64, u64, Vec<u8>)>().prop_map(|(transfer, offset, bytes)| { ServerFrame::FileExportChunk { transfer, offset, bytes } }),
+            any::<(u64, [u8; 32])>().prop_map(|(transfer, sha256)| ServerFrame::FileExportEnd { transfer, sha256 }),
             Just(ServerFrame::StageImageFromPath),
             Just(ServerFrame::PasteImage),
             Just(ServerFrame::StageImage),
             "\\PC{0,40}".prop_map(ServerFrame::HostRevealPath),
-            any::<(u64, u8)>().prop_map(|(request, result)| ServerFrame::AttachControlResponse {
-                request,
-                result
-            }),
+            any::<(u64, u8)>().prop_map(|(request, result)| ServerFrame::AttachControlResponse { request, result }),
         ]
     }
 
@@ -1084,29 +841,16 @@ mod tests {
 
     #[test]
     fn the_bytes_are_those_of_the_reference() {
-        assert_eq!(
-            ClientFrame::Resize { rows: 24, cols: 80 }.encode().unwrap(),
-            [0x02, 0, 0, 0, 4, 0, 24, 0, 80]
-        );
-        assert_eq!(
-            ServerFrame::Welcome { sessions: 1 }.encode().unwrap(),
-            [0x81, 0, 0, 0, 4, 0, 0, 0, 1]
-        );
+        assert_eq!(ClientFrame::Resize { rows: 24, cols: 80 }.encode().unwrap(), [0x02, 0, 0, 0, 4, 0, 24, 0, 80]);
+        assert_eq!(ServerFrame::Welcome { sessions: 1 }.encode().unwrap(), [0x81, 0, 0, 0, 4, 0, 0, 0, 1]);
         let hello = Hello {
             rows: 2,
             cols: 3,
-            spawn: Spawn::AgentWithProvider {
-                agent: "ab".into(),
-                provider: "c".into(),
-            },
+            spawn: Spawn::AgentWithProvider { agent: "ab".into(), provider: "c".into() },
             env: vec![("K".into(), "v".into())],
             focus: Some(7),
             foreground: Some([1, 2, 3]),
-            capabilities: Capabilities {
-                sync_output: Tri::On,
-                image_protocol: ImageProtocol::Kitty,
-                ..Default::default()
-            },
+            capabilities: Capabilities { sync_output: Tri::On, image_protocol: ImageProtocol::Kitty, ..Default::default() },
             ..Hello::default()
         };
         let frame = ClientFrame::Hello(Box::new(hello)).encode().unwrap();
@@ -1126,32 +870,12 @@ mod tests {
 
     #[test]
     fn limits_hold_both_ways() {
-        assert!(matches!(
-            decode_header([0x03, 0, 0x40, 0, 1]),
-            Err(WireError::TooLarge { .. })
-        ));
-        assert_eq!(
-            decode_header([0x08, 0, 0x40, 0, 1]),
-            Ok((0x08, MAX_PAYLOAD + 1))
-        );
-        assert_eq!(
-            decode_header([0x7f, 0, 0, 0, 0]),
-            Err(WireError::UnknownTag(0x7f))
-        );
-        assert!(
-            ClientFrame::Input(vec![0; MAX_PAYLOAD + 1])
-                .encode()
-                .is_err()
-        );
-        assert!(
-            ClientFrame::HostNotice("x".repeat(MAX_NOTICE + 1))
-                .encode()
-                .is_err()
-        );
-        let crowded = Hello {
-            env: vec![("A".into(), "b".into()); MAX_ENV_ENTRIES + 1],
-            ..Hello::default()
-        };
+        assert!(matches!(decode_header([0x03, 0, 0x40, 0, 1]), Err(WireError::TooLarge { .. })));
+        assert_eq!(decode_header([0x08, 0, 0x40, 0, 1]), Ok((0x08, MAX_PAYLOAD + 1)));
+        assert_eq!(decode_header([0x7f, 0, 0, 0, 0]), Err(WireError::UnknownTag(0x7f)));
+        assert!(ClientFrame::Input(vec![0; MAX_PAYLOAD + 1]).encode().is_err());
+        assert!(ClientFrame::HostNotice("x".repeat(MAX_NOTICE + 1)).encode().is_err());
+        let crowded = Hello { env: vec![("A".into(), "b".into()); MAX_ENV_ENTRIES + 1], ..Hello::default() };
         assert!(ClientFrame::Hello(Box::new(crowded)).encode().is_err());
         assert_eq!(ClientFrame::decode(0x05, b"x"), Err(WireError::Trailing(1)));
     }

@@ -29,11 +29,7 @@ impl World {
     fn run(&self, agent: &str, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
         let path = |name: &str| self.dir.path().join(name);
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/runtime/entrypoint.sh");
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = Command::new("sh")
+        let Output { status, stdout, stderr } = Command::new("sh")
             .arg(script)
             .args(args)
             .current_dir(self.dir.path())
@@ -45,10 +41,7 @@ impl World {
             .envs(env.iter().copied())
             .output()
             .unwrap();
-        (
-            status.code(),
-            String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap(),
-        )
+        (status.code(), String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap())
     }
 
     fn first_line(&self, agent: &str, args: &[&str], env: &[(&str, &str)]) -> String {
@@ -70,31 +63,12 @@ fn each_agent_gets_its_arguments() {
         world.first_line("codex", &["-m", "x"], &[]),
         "codex [--enable] [goals] [--dangerously-bypass-approvals-and-sandbox] [-m] [x]"
     );
-    assert_eq!(
-        world.first_line("amp", &model, &[]),
-        "amp [--dangerously-allow-all]"
-    );
-    assert_eq!(
-        world.first_line("kimi", &model, &[]),
-        "kimi [--yolo] [--model] [m 1]"
-    );
+    assert_eq!(world.first_line("amp", &model, &[]), "amp [--dangerously-allow-all]");
+    assert_eq!(world.first_line("kimi", &model, &[]), "kimi [--yolo] [--model] [m 1]");
     assert_eq!(world.first_line("opencode", &[], &[]), "opencode");
-    assert_eq!(
-        world.first_line("grok", &[], &[]),
-        "grok [--always-approve]"
-    );
-    assert!(
-        world
-            .run("opencode", &[], &[])
-            .1
-            .contains("opencode={\"permission\":\"allow\"}")
-    );
-    assert!(
-        world
-            .run("grok", &[], &[("JACKIN_SESSION_ID", "4")])
-            .1
-            .contains("source=wrapper-4")
-    );
+    assert_eq!(world.first_line("grok", &[], &[]), "grok [--always-approve]");
+    assert!(world.run("opencode", &[], &[]).1.contains("opencode={\"permission\":\"allow\"}"));
+    assert!(world.run("grok", &[], &[("JACKIN_SESSION_ID", "4")]).1.contains("source=wrapper-4"));
     assert_eq!(world.run("emacs", &[], &[]).0, Some(2));
 }
 
@@ -102,27 +76,11 @@ fn each_agent_gets_its_arguments() {
 fn codex_profiles_and_claude_bindings() {
     let world = World::new();
     let profile = [("JACKIN_CODEX_PROFILE", "minimax")];
-    assert!(
-        world
-            .first_line("codex", &[], &profile)
-            .ends_with("-sandbox] [--profile] [minimax]")
-    );
+    assert!(world.first_line("codex", &[], &profile).ends_with("-sandbox] [--profile] [minimax]"));
     std::fs::create_dir_all(world.dir.path().join("home/.codex")).unwrap();
-    std::fs::write(
-        world.dir.path().join("home/.codex/minimax.models.json"),
-        "{}",
-    )
-    .unwrap();
-    assert!(
-        world
-            .first_line("codex", &[], &profile)
-            .contains("[-c] [model_catalog_json=")
-    );
-    assert!(
-        world
-            .first_line("claude", &[], &[("JACKIN_EXEC_BINDINGS", "GH")])
-            .contains("[--system-prompt]")
-    );
+    std::fs::write(world.dir.path().join("home/.codex/minimax.models.json"), "{}").unwrap();
+    assert!(world.first_line("codex", &[], &profile).contains("[-c] [model_catalog_json="));
+    assert!(world.first_line("claude", &[], &[("JACKIN_EXEC_BINDINGS", "GH")]).contains("[--system-prompt]"));
 }
 
 #[test]
@@ -135,10 +93,7 @@ fn hooks_run_in_order_and_the_first_only_once() {
         let (code, output) = world.run("amp", &[], &[]);
         assert_eq!(code, Some(0), "{output}");
         let here = world.dir.path().canonicalize().unwrap();
-        assert!(
-            output.contains(&format!("hook=sourced in={}", here.display())),
-            "{output}"
-        );
+        assert!(output.contains(&format!("hook=sourced in={}", here.display())), "{output}");
     }
     let home = world.dir.path().join("home");
     let trace = std::fs::read_to_string(home.join("trace")).unwrap();
@@ -154,10 +109,7 @@ fn a_failing_hook_keeps_the_agent_from_starting() {
         for _ in 0..2 {
             let (status, output) = world.run("amp", &[], &[]);
             assert_eq!(status, Some(code));
-            assert!(
-                output.contains("hook failed with") && !output.contains("dangerously"),
-                "{output}"
-            );
+            assert!(output.contains("hook failed with") && !output.contains("dangerously"), "{output}");
         }
     }
     let world = World::new();
@@ -169,9 +121,6 @@ fn a_failing_hook_keeps_the_agent_from_starting() {
 fn a_failing_setup_keeps_the_agent_from_starting() {
     let world = World::new();
     std::fs::create_dir(world.dir.path().join("runtime")).unwrap();
-    write_script(
-        &world.dir.path().join("runtime/jackin-capsule"),
-        "[ \"$1\" = runtime-setup ] && exit 3",
-    );
+    write_script(&world.dir.path().join("runtime/jackin-capsule"), "[ \"$1\" = runtime-setup ] && exit 3");
     assert_eq!(world.run("amp", &[], &[]), (Some(3), String::new()));
 }

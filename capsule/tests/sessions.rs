@@ -23,40 +23,21 @@ fn typing_is_echoed_and_the_model_reaches_the_agent() {
 #[test]
 fn a_resize_reaches_the_program_and_the_repaint_has_the_new_size() {
     let capsule = Capsule::start("trap 'stty size' WINCH\nstty size\nwhile :; do read line; done");
-    let mut client = capsule.attach_with(Hello {
-        rows: 20,
-        cols: 70,
-        ..Hello::default()
-    });
+    let mut client = capsule.attach_with(Hello { rows: 20, cols: 70, ..Hello::default() });
     client.wait_for_text("20 70");
-    client.terminal.resize(jackin_capsule::screen::Size {
-        rows: 33,
-        cols: 111,
-    });
-    client.send(&ClientFrame::Resize {
-        rows: 33,
-        cols: 111,
-    });
+    client.terminal.resize(jackin_capsule::screen::Size { rows: 33, cols: 111 });
+    client.send(&ClientFrame::Resize { rows: 33, cols: 111 });
     client.wait_for_text("33 111");
 }
 
 #[test]
 fn sizes_beyond_reason_are_cut() {
     let capsule = Capsule::start("stty size; exec cat");
-    let mut client = capsule.attach_with(Hello {
-        rows: u16::MAX,
-        cols: u16::MAX,
-        ..Hello::default()
-    });
-    client.terminal.resize(jackin_capsule::screen::Size {
-        rows: 500,
-        cols: 1000,
-    });
+    let mut client = capsule.attach_with(Hello { rows: u16::MAX, cols: u16::MAX, ..Hello::default() });
+    client.terminal.resize(jackin_capsule::screen::Size { rows: 500, cols: 1000 });
     client.type_keys("still here\r");
     client.wait_for_text("still here");
-    client
-        .terminal
-        .resize(jackin_capsule::screen::Size { rows: 6, cols: 3 });
+    client.terminal.resize(jackin_capsule::screen::Size { rows: 6, cols: 3 });
     client.send(&ClientFrame::Resize { rows: 0, cols: 0 });
     client.type_keys("ok\r");
     client.wait_for_text("ok");
@@ -67,9 +48,7 @@ fn detaching_keeps_everything_and_the_next_client_sees_it() {
     let mut capsule = Capsule::start(SHELL_AGENT);
     let mut first = capsule.attach();
     first.wait_for_text("agent claude");
-    first.type_keys(
-        "printf '\\033]2;the title\\007\\033[1;31mmark%s\\033[m\\n' er; KEPT=kept-value\r",
-    );
+    first.type_keys("printf '\\033]2;the title\\007\\033[1;31mmark%s\\033[m\\n' er; KEPT=kept-value\r");
     first.wait_for_text("marker");
     first.type_keys("\x1cd");
     assert_eq!(first.wait_for_shutdown(), ShutdownReason::Detached);
@@ -121,10 +100,7 @@ fn kill_nine_of_the_mux_loses_no_session_and_no_screen() {
     assert!(capsule.log().contains("by signal 9; 1 sessions live on"));
     // The new mux has the whole table: it knows when the last session ends, and how.
     client.type_keys("exit 5\r");
-    assert_eq!(
-        client.wait_for_shutdown(),
-        ShutdownReason::SessionEnded(Some(5))
-    );
+    assert_eq!(client.wait_for_shutdown(), ShutdownReason::SessionEnded(Some(5)));
     assert_eq!(capsule.wait().code(), Some(0));
 }
 
@@ -134,12 +110,7 @@ fn a_flood_survives_the_mux_in_order() {
     let mut client = capsule.attach();
     client.type_keys("\r");
     for _ in 0..3 {
-        client.wait_for("some numbers", |text| {
-            text.lines()
-                .filter(|line| line.parse::<u32>().is_ok())
-                .count()
-                > 10
-        });
+        client.wait_for("some numbers", |text| text.lines().filter(|line| line.parse::<u32>().is_ok()).count() > 10);
         kill("KILL", capsule.mux_pid());
         client.wait_until_lost();
         client = capsule.attach();
@@ -152,9 +123,7 @@ fn a_flood_survives_the_mux_in_order() {
 
 #[test]
 fn a_screen_behind_an_editor_survives_the_mux() {
-    let capsule = Capsule::start(
-        "printf 'main screen\\n'; printf '\\033[?1049h\\033[Hinside'; read x; printf '\\033[?1049l'; exec cat",
-    );
+    let capsule = Capsule::start("printf 'main screen\\n'; printf '\\033[?1049h\\033[Hinside'; read x; printf '\\033[?1049l'; exec cat");
     capsule.attach().wait_for_text("inside");
     kill("KILL", capsule.mux_pid());
     let mut client = capsule.attach();
@@ -180,15 +149,8 @@ fn the_last_session_ends_the_container_after_its_final_frame() {
     let mut client = capsule.attach();
     client.wait_for("anything", |_| true);
     client.type_keys("\r");
-    assert_eq!(
-        client.wait_for_shutdown(),
-        ShutdownReason::SessionEnded(Some(3))
-    );
-    assert!(
-        client.terminal.text().contains("20000\nthe last words"),
-        "{}",
-        client.terminal.text()
-    );
+    assert_eq!(client.wait_for_shutdown(), ShutdownReason::SessionEnded(Some(3)));
+    assert!(client.terminal.text().contains("20000\nthe last words"), "{}", client.terminal.text());
     assert_eq!(capsule.wait().code(), Some(0));
 }
 
@@ -196,42 +158,28 @@ fn the_last_session_ends_the_container_after_its_final_frame() {
 fn an_agent_that_fails_unseen_leaves_its_screen_in_the_log() {
     let mut capsule = Capsule::start("echo cannot find my brain; exit 9");
     assert_eq!(capsule.wait().code(), Some(0));
-    assert!(
-        capsule.stderr().contains("ended with 9"),
-        "{}",
-        capsule.stderr()
-    );
+    assert!(capsule.stderr().contains("ended with 9"), "{}", capsule.stderr());
     assert!(capsule.stderr().contains("cannot find my brain"));
 }
 
 #[test]
 fn sigterm_is_an_orderly_shutdown() {
-    let mut capsule = Capsule::start(
-        "trap 'echo bye > $HOME/farewell; exit 0' TERM; echo ready; while :; do sleep 1 & wait $!; done",
-    );
+    let mut capsule = Capsule::start("trap 'echo bye > $HOME/farewell; exit 0' TERM; echo ready; while :; do sleep 1 & wait $!; done");
     let mut client = capsule.attach();
     client.wait_for_text("ready");
     let agent = session_process(&capsule);
     kill("TERM", capsule.pid());
-    assert!(
-        matches!(client.wait_for_shutdown(), ShutdownReason::Other(reason) if reason.contains("stopped"))
-    );
+    assert!(matches!(client.wait_for_shutdown(), ShutdownReason::Other(reason) if reason.contains("stopped")));
     assert_eq!(capsule.wait().code(), Some(0));
     assert!(!processes().iter().any(|p| p.pid == agent));
-    assert!(
-        capsule.path("farewell").exists(),
-        "the agent had no time to leave: {}",
-        capsule.log()
-    );
+    assert!(capsule.path("farewell").exists(), "the agent had no time to leave: {}", capsule.log());
 }
 
 #[test]
 fn a_shell_that_ignores_the_first_signal_is_hung_up() {
     let mut capsule = Capsule::start(SHELL_AGENT);
     capsule.attach().wait_for_text("agent claude");
-    capsule
-        .attach_and_spawn(Spawn::Shell)
-        .wait_for("a prompt", |text| !text.trim().is_empty());
+    capsule.attach_and_spawn(Spawn::Shell).wait_for("a prompt", |text| !text.trim().is_empty());
     kill("TERM", capsule.pid());
     assert_eq!(capsule.wait().code(), Some(0));
     assert!(!capsule.log().contains("by signal 9"), "{}", capsule.log());
@@ -253,26 +201,13 @@ fn no_zombies() {
     // Each of these loses its parent while alive and dies as init's child.
     client.type_keys("for i in 1 2 3 4 5; do sh -c 'sleep 0.1 & echo $! >> $HOME/orphans'; done; echo all laun''ched\r");
     client.wait_for_text("all launched");
-    let orphans: Vec<u32> = std::fs::read_to_string(capsule.path("orphans"))
-        .unwrap()
-        .lines()
-        .map(|line| line.parse().unwrap())
-        .collect();
+    let orphans: Vec<u32> = std::fs::read_to_string(capsule.path("orphans")).unwrap().lines().map(|line| line.parse().unwrap()).collect();
     assert_eq!(orphans.len(), 5);
-    eventually("all orphans are reaped", || {
-        (!processes().iter().any(|p| orphans.contains(&p.pid))).then_some(())
-    });
+    eventually("all orphans are reaped", || (!processes().iter().any(|p| orphans.contains(&p.pid))).then_some(()));
     let mut other = capsule.attach_and_spawn(Spawn::Shell);
     other.type_keys("exit 0\r");
-    eventually("the shell has ended", || {
-        capsule.log().contains("session 2 ended").then_some(())
-    });
-    eventually("no child of init is a zombie", || {
-        (!processes()
-            .iter()
-            .any(|p| p.parent == capsule.pid() && p.state == 'Z'))
-        .then_some(())
-    });
+    eventually("the shell has ended", || capsule.log().contains("session 2 ended").then_some(()));
+    eventually("no child of init is a zombie", || (!processes().iter().any(|p| p.parent == capsule.pid() && p.state == 'Z')).then_some(()));
 }
 
 #[test]
@@ -283,43 +218,18 @@ fn sessions_are_many_and_the_focus_moves() {
     // A shell has no agent, and nothing of PID 1's that is not its business.
     shell.type_keys("echo \"<$JACKIN_AGENT$JACKIN_AUTH_MODE$JACKIN_CAPSULE_FORCE_DAEMON>\" $JACKIN_SESSION_ID\r");
     shell.wait_for_text("<> 2");
-    let env = vec![
-        ("GIT_AUTHOR_NAME".to_owned(), "Ada".to_owned()),
-        ("LD_PRELOAD".to_owned(), "evil".to_owned()),
-    ];
-    let mut codex = capsule.attach_with(Hello {
-        spawn: Spawn::Agent("codex".into()),
-        env,
-        ..Hello::default()
-    });
+    let env = vec![("GIT_AUTHOR_NAME".to_owned(), "Ada".to_owned()), ("LD_PRELOAD".to_owned(), "evil".to_owned())];
+    let mut codex = capsule.attach_with(Hello { spawn: Spawn::Agent("codex".into()), env, ..Hello::default() });
     codex.wait_for_text("agent codex");
     codex.type_keys("echo \"<$GIT_AUTHOR_NAME|$LD_PRELOAD>\"\r");
     codex.wait_for_text("<Ada|>");
 
-    let mut focused = capsule.attach_with(Hello {
-        focus: Some(1),
-        ..Hello::default()
-    });
+    let mut focused = capsule.attach_with(Hello { focus: Some(1), ..Hello::default() });
     focused.wait_for_text("agent claude");
-    let Reply::SessionList { sessions } = capsule.ask(r#"{"ctx":{"v":1},"msg":{"type":"status"}}"#)
-    else {
-        panic!()
-    };
-    let rows: Vec<_> = sessions
-        .iter()
-        .map(|s| (s.id, s.label.as_str(), s.agent.as_deref(), s.active))
-        .collect();
-    assert_eq!(
-        rows,
-        [
-            (1, "Claude", Some("claude"), true),
-            (2, "shell", None, false),
-            (3, "Codex", Some("codex"), false)
-        ]
-    );
-    let Reply::SessionRead(read) = capsule.ask(r#"{"type":"session_read","session_id":3}"#) else {
-        panic!()
-    };
+    let Reply::SessionList { sessions } = capsule.ask(r#"{"ctx":{"v":1},"msg":{"type":"status"}}"#) else { panic!() };
+    let rows: Vec<_> = sessions.iter().map(|s| (s.id, s.label.as_str(), s.agent.as_deref(), s.active)).collect();
+    assert_eq!(rows, [(1, "Claude", Some("claude"), true), (2, "shell", None, false), (3, "Codex", Some("codex"), false)]);
+    let Reply::SessionRead(read) = capsule.ask(r#"{"type":"session_read","session_id":3}"#) else { panic!() };
     assert!(read.text.contains("agent codex"));
 
     // A new mux looks where the old one looked.
@@ -331,23 +241,9 @@ fn sessions_are_many_and_the_focus_moves() {
     // The focused one ends; the one before it is shown.
     focused.type_keys("exit 0\r");
     focused.wait_for_text("agent codex");
-    let Reply::AgentRegistry { records } =
-        capsule.ask(r#"{"ctx":{"v":1,"session_id":"2"},"msg":{"type":"agents"}}"#)
-    else {
-        panic!()
-    };
-    let rows: Vec<_> = records
-        .iter()
-        .map(|r| (r.status.as_str(), r.exited_at.is_some(), r.is_self))
-        .collect();
-    assert_eq!(
-        rows,
-        [
-            ("exited", true, false),
-            ("running", false, true),
-            ("running", false, false)
-        ]
-    );
+    let Reply::AgentRegistry { records } = capsule.ask(r#"{"ctx":{"v":1,"session_id":"2"},"msg":{"type":"agents"}}"#) else { panic!() };
+    let rows: Vec<_> = records.iter().map(|r| (r.status.as_str(), r.exited_at.is_some(), r.is_self)).collect();
+    assert_eq!(rows, [("exited", true, false), ("running", false, true), ("running", false, false)]);
     let mut names: Vec<_> = records.iter().map(|r| &r.codename).collect();
     names.dedup();
     assert_eq!(names.len(), 3);
@@ -358,11 +254,9 @@ fn queries_are_answered_without_a_client() {
     let capsule = Capsule::start(
         "stty raw -echo; printf '\\033[6n'; a=$(dd bs=1 count=6 2>/dev/null | od -An -c | tr -d ' \\n'); stty sane; echo \"got $a\"; exec cat",
     );
-    eventually("the answer is on the screen", || {
-        match capsule.ask(r#"{"type":"session_read"}"#) {
-            Reply::SessionRead(screen) => screen.text.contains("got 033[1;1R").then_some(()),
-            _ => None,
-        }
+    eventually("the answer is on the screen", || match capsule.ask(r#"{"type":"session_read"}"#) {
+        Reply::SessionRead(screen) => screen.text.contains("got 033[1;1R").then_some(()),
+        _ => None,
     });
 }
 
@@ -380,17 +274,9 @@ fn a_missing_workdir_is_said_and_survived() {
 #[test]
 fn a_hello_of_another_version_is_told_so() {
     let capsule = Capsule::start("exec cat");
-    let ctx = Ctx {
-        v: 2,
-        ..Ctx::default()
-    };
-    let mut client = capsule.attach_with(Hello {
-        ctx,
-        ..Hello::default()
-    });
-    assert!(
-        matches!(client.wait_for_shutdown(), ShutdownReason::Other(text) if text.contains("version 2"))
-    );
+    let ctx = Ctx { v: 2, ..Ctx::default() };
+    let mut client = capsule.attach_with(Hello { ctx, ..Hello::default() });
+    assert!(matches!(client.wait_for_shutdown(), ShutdownReason::Other(text) if text.contains("version 2")));
 }
 
 #[test]
@@ -410,20 +296,10 @@ fn a_client_that_does_not_read_slows_nobody_and_costs_no_memory() {
     let mut client = capsule.attach();
     client.wait_for("anything", |_| true);
     client.type_keys("\r");
-    eventually("the flood runs to its end", || {
-        capsule.path("flooded").exists().then_some(())
-    });
-    assert!(
-        resident_kb(capsule.mux_pid()) < 40_000,
-        "{} KB",
-        resident_kb(capsule.mux_pid())
-    );
+    eventually("the flood runs to its end", || capsule.path("flooded").exists().then_some(()));
+    assert!(resident_kb(capsule.mux_pid()) < 40_000, "{} KB", resident_kb(capsule.mux_pid()));
     client.wait_for_text("2000000");
-    assert!(
-        client.bytes_out < 15_000_000 / 4,
-        "{} bytes were sent for 15 MB",
-        client.bytes_out
-    );
+    assert!(client.bytes_out < 15_000_000 / 4, "{} bytes were sent for 15 MB", client.bytes_out);
     client.type_keys("and on\r");
     client.wait_for_text("and on");
 }
@@ -433,14 +309,7 @@ fn garbage_harms_no_session() {
     let mut capsule = Capsule::start(SHELL_AGENT);
     let mut client = capsule.attach();
     client.wait_for_text("agent claude");
-    for json in [
-        "",
-        "{",
-        "null",
-        "{\"type\":\"fly\"}",
-        "\u{0}\u{0}",
-        "{\"ctx\":{\"v\":1,\"x\":1},\"msg\":{\"type\":\"status\"}}",
-    ] {
+    for json in ["", "{", "null", "{\"type\":\"fly\"}", "\u{0}\u{0}", "{\"ctx\":{\"v\":1,\"x\":1},\"msg\":{\"type\":\"status\"}}"] {
         assert_eq!(capsule.ask_raw(json), r#"{"type":"unknown"}"#, "{json}");
     }
     let garbage: [&[u8]; 7] = [
@@ -484,9 +353,7 @@ fn the_seventeenth_client_is_refused() {
     drop(idle);
     eventually("there is room again", || {
         let mut stream = capsule.connect();
-        stream
-            .write_all(&jackin_capsule::control::frame("{}"))
-            .ok()?;
+        stream.write_all(&jackin_capsule::control::frame("{}")).ok()?;
         stream.read_exact(&mut [0; 4]).ok()
     });
 }
@@ -495,11 +362,7 @@ fn the_seventeenth_client_is_refused() {
 fn a_mux_that_cannot_start_is_given_up_and_reported() {
     let mut capsule = Capsule::start_with(SHELL_AGENT, &[("JACKIN_CAPSULE_FORCE_PANIC", "1")]);
     assert_eq!(capsule.wait().code(), Some(101));
-    assert!(
-        capsule.stderr().contains("giving up"),
-        "{}",
-        capsule.stderr()
-    );
+    assert!(capsule.stderr().contains("giving up"), "{}", capsule.stderr());
     assert!(capsule.log().contains("JACKIN_CAPSULE_FORCE_PANIC"));
 }
 
@@ -507,12 +370,7 @@ fn a_mux_that_cannot_start_is_given_up_and_reported() {
 fn a_bad_configuration_is_said_once() {
     let mut capsule = Capsule::start_with(SHELL_AGENT, &[("JACKIN_RUN_DIR", "/nonexistent")]);
     assert_eq!(capsule.wait().code(), Some(78));
-    assert_eq!(
-        capsule.stderr().matches("agent.toml").count(),
-        1,
-        "{}",
-        capsule.stderr()
-    );
+    assert_eq!(capsule.stderr().matches("agent.toml").count(), 1, "{}", capsule.stderr());
 }
 
 #[test]
@@ -522,10 +380,7 @@ fn an_idle_capsule_uses_no_cpu() {
     client.wait_for_text("agent claude");
     let switches = |pid: u32| -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("voluntary_ctxt_switches"))
-            .unwrap();
+        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     };
     let pids = [capsule.pid(), capsule.mux_pid()];
@@ -536,20 +391,11 @@ fn an_idle_capsule_uses_no_cpu() {
         (pids.map(switches) == before).then_some(before)
     });
     let (_keep, silence) = std::sync::mpsc::channel::<()>();
-    assert!(
-        silence
-            .recv_timeout(std::time::Duration::from_millis(500))
-            .is_err()
-    );
+    assert!(silence.recv_timeout(std::time::Duration::from_millis(500)).is_err());
     assert_eq!(pids.map(switches), quiet);
 }
 
 fn session_process(capsule: &Capsule) -> u32 {
     let mux = capsule.mux_pid();
-    eventually("the agent runs", || {
-        processes()
-            .into_iter()
-            .find(|p| p.parent == capsule.pid() && p.pid != mux)
-            .map(|p| p.pid)
-    })
+    eventually("the agent runs", || processes().into_iter().find(|p| p.parent == capsule.pid() && p.pid != mux).map(|p| p.pid))
 }

@@ -14,9 +14,7 @@ pub async fn run(run: &mut Run, args: ApplyArgs) -> Result<i32, Failure> {
     let may_ask = !args.carrying.yes;
     let mut session = run.open(&args.answers.env, Freshness::Ttl, may_ask).await?;
     let saved = match &args.what[..] {
-        [one] if !session.config.workspaces.contains_key(one) && Path::new(one).is_file() => {
-            Some(read_plan(one)?)
-        }
+        [one] if !session.config.workspaces.contains_key(one) && Path::new(one).is_file() => Some(read_plan(one)?),
         _ => None,
     };
     let (names, options) = match &saved {
@@ -32,8 +30,7 @@ pub async fn run(run: &mut Run, args: ApplyArgs) -> Result<i32, Failure> {
             (names, plan.goal.clone())
         }
         None => {
-            let (names, scope) =
-                select::workspaces(&session.config, &session.facts, &args.what, args.all);
+            let (names, scope) = select::workspaces(&session.config, &session.facts, &args.what, args.all);
             let mut options = PlanOptions::new(Mode::Launch, "apply", scope);
             options.targets = args.narrowing.target.clone();
             options.replace = args.narrowing.replace.clone();
@@ -45,34 +42,17 @@ pub async fn run(run: &mut Run, args: ApplyArgs) -> Result<i32, Failure> {
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     let mut built = run.graph(&mut session, &wanted).await?;
     built.graph.diagnostics.extend(diagnostics);
-    let code = run
-        .carry_out(
-            &mut session,
-            built,
-            &options,
-            &args.carrying,
-            saved.as_ref(),
-        )
-        .await?;
+    let code = run.carry_out(&mut session, built, &options, &args.carrying, saved.as_ref()).await?;
     Ok(code)
 }
 
 fn read_plan(file: &str) -> Result<Plan, Failure> {
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        Diagnostic::error(
-            "plan.unreadable",
-            "This is not a plan that jackin can read",
-            format!("{file}: {error}"),
-        )
-    })?;
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Diagnostic::error("plan.unreadable", "This is not a plan that jackin can read", format!("{file}: {error}")))?;
     Ok(Plan::from_json(file, &text)?)
 }
 
 fn not_a_launch() -> Diagnostic {
-    Diagnostic::error(
-        "plan.mode",
-        "This plan was not made for apply",
-        "It was made by another command.",
-    )
-    .help("Make one with `jackin plan --out FILE`.")
+    Diagnostic::error("plan.mode", "This plan was not made for apply", "It was made by another command.")
+        .help("Make one with `jackin plan --out FILE`.")
 }

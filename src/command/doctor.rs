@@ -29,18 +29,8 @@ struct Check {
     hint: Option<String>,
 }
 
-fn check(
-    name: &'static str,
-    status: Verdict,
-    message: impl Into<String>,
-    hint: Option<&str>,
-) -> Check {
-    Check {
-        name,
-        status,
-        message: message.into(),
-        hint: hint.map(str::to_owned),
-    }
+fn check(name: &'static str, status: Verdict, message: impl Into<String>, hint: Option<&str>) -> Check {
+    Check { name, status, message: message.into(), hint: hint.map(str::to_owned) }
 }
 
 pub async fn run(run: &mut Run, args: DoctorArgs) -> Result<i32, Failure> {
@@ -50,52 +40,26 @@ pub async fn run(run: &mut Run, args: DoctorArgs) -> Result<i32, Failure> {
             checks.push(check(
                 "docker engine",
                 Verdict::Ok,
-                format!(
-                    "{} answers, API {}",
-                    connection.endpoint.url(),
-                    connection.api_version()
-                ),
+                format!("{} answers, API {}", connection.endpoint.url(), connection.api_version()),
                 None,
             ));
             Some(connection)
         }
         Err(error) => {
-            checks.push(Check {
-                name: "docker engine",
-                status: Verdict::Fail,
-                message: error.to_string(),
-                hint: error.help,
-            });
+            checks.push(Check { name: "docker engine", status: Verdict::Fail, message: error.to_string(), hint: error.help });
             None
         }
     };
     let session = match run.open(&[], Freshness::Offline, false).await {
         Ok(session) => {
-            let (workspaces, roles) = (
-                session.config.workspaces.len(),
-                session.config.global.roles.len(),
-            );
-            checks.push(check(
-                "configuration",
-                Verdict::Ok,
-                format!("{workspaces} workspaces, {roles} roles"),
-                None,
-            ));
+            let (workspaces, roles) = (session.config.workspaces.len(), session.config.global.roles.len());
+            checks.push(check("configuration", Verdict::Ok, format!("{workspaces} workspaces, {roles} roles"), None));
             Some(session)
         }
         Err(Failure::Diagnostics(mistakes)) => {
             let hint = mistakes.first().and_then(|d| d.help.clone());
-            let message = mistakes
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("; ");
-            checks.push(Check {
-                name: "configuration",
-                status: Verdict::Fail,
-                message,
-                hint,
-            });
+            let message = mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            checks.push(Check { name: "configuration", status: Verdict::Fail, message, hint });
             None
         }
         Err(said) => return Err(said),
@@ -104,12 +68,7 @@ pub async fn run(run: &mut Run, args: DoctorArgs) -> Result<i32, Failure> {
     checks.push(git_program().await);
     if let Some(session) = &session {
         checks.push(match &session.facts.capsule_binary {
-            Some(fact) => check(
-                "capsule binary",
-                Verdict::Ok,
-                format!("{} ({})", session.facts.shorten(&fact.path), fact.version),
-                None,
-            ),
+            Some(fact) => check("capsule binary", Verdict::Ok, format!("{} ({})", session.facts.shorten(&fact.path), fact.version), None),
             None => check(
                 "capsule binary",
                 Verdict::Fail,
@@ -150,18 +109,9 @@ pub async fn run(run: &mut Run, args: DoctorArgs) -> Result<i32, Failure> {
 async fn privileged(connection: Option<&Connection>, session: Option<&Session>) -> Check {
     const NAME: &str = "privileged containers";
     let (Some(connection), Some(session)) = (connection, session) else {
-        return check(
-            NAME,
-            Verdict::Skip,
-            "not tried: the engine or the configuration is missing",
-            None,
-        );
+        return check(NAME, Verdict::Skip, "not tried: the engine or the configuration is missing", None);
     };
-    let image = session
-        .facts
-        .dind_image
-        .as_deref()
-        .unwrap_or("docker:29-dind");
+    let image = session.facts.dind_image.as_deref().unwrap_or("docker:29-dind");
     match probe_privileged(connection, image, &session.facts.installation).await {
         Ok(true) => check(NAME, Verdict::Ok, "a private Docker daemon can run", None),
         Ok(false) => check(
@@ -177,7 +127,10 @@ async fn privileged(connection: Option<&Connection>, session: Option<&Session>) 
                 "the engine refuses them, because this host keeps CAP_SYS_RESOURCE from it (bit 24 of CapBnd in /proc/self/status): {}",
                 error.detail
             ),
-            hint: Some("register the runtime wrapper setup/runc-no-sysres (`./dev setup` does), or use profile `standard`, which needs no sidecar".to_owned()),
+            hint: Some(
+                "register the runtime wrapper setup/runc-no-sysres (`./dev setup` does), or use profile `standard`, which needs no sidecar"
+                    .to_owned(),
+            ),
         },
         Err(error) => Check {
             name: NAME,
@@ -191,72 +144,38 @@ async fn privileged(connection: Option<&Connection>, session: Option<&Session>) 
 fn missing_sys_resource() -> bool {
     const CAP_SYS_RESOURCE: u32 = 24;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let bounding = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapBnd:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
     bounding.is_some_and(|set| set >> CAP_SYS_RESOURCE & 1 == 0)
 }
 
 async fn git_program() -> Check {
     let output = program::output(git::command().arg("--version"), None).await;
     match output {
-        Ok(bytes) => check(
-            "git",
-            Verdict::Ok,
-            String::from_utf8_lossy(&bytes).trim().to_owned(),
-            None,
-        ),
-        Err(_) => check(
-            "git",
-            Verdict::Fail,
-            "the program git cannot be run",
-            Some("install git"),
-        ),
+        Ok(bytes) => check("git", Verdict::Ok, String::from_utf8_lossy(&bytes).trim().to_owned(), None),
+        Err(_) => check("git", Verdict::Fail, "the program git cannot be run", Some("install git")),
     }
 }
 
 fn folder(name: &'static str, path: &Path) -> Check {
     match std::fs::metadata(path) {
-        Ok(found) if !found.is_dir() => check(
-            name,
-            Verdict::Fail,
-            format!("{} is not a folder", path.display()),
-            Some("move it away"),
-        ),
-        Ok(_) if rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_err() => check(
-            name,
-            Verdict::Fail,
-            format!("{} cannot be written", path.display()),
-            Some("give yourself write access"),
-        ),
+        Ok(found) if !found.is_dir() => check(name, Verdict::Fail, format!("{} is not a folder", path.display()), Some("move it away")),
+        Ok(_) if rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_err() => {
+            check(name, Verdict::Fail, format!("{} cannot be written", path.display()), Some("give yourself write access"))
+        }
         Ok(_) => check(name, Verdict::Ok, path.display().to_string(), None),
-        Err(_) => check(
-            name,
-            Verdict::Ok,
-            format!("{} is made when needed", path.display()),
-            None,
-        ),
+        Err(_) => check(name, Verdict::Ok, format!("{} is made when needed", path.display()), None),
     }
 }
 
 fn space(path: &Path) -> Check {
     const LEAST: u64 = 1 << 30;
-    let existing = path
-        .ancestors()
-        .find(|p| p.exists())
-        .unwrap_or(Path::new("/"));
+    let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
     match rustix::fs::statvfs(existing) {
         Ok(found) => {
             let free = found.f_bavail.saturating_mul(found.f_frsize);
             let message = format!("{:.1} GiB free", free as f64 / LEAST as f64);
             if free < LEAST {
-                check(
-                    "disk space",
-                    Verdict::Warn,
-                    message,
-                    Some("images and homes need more; `docker system df` shows what takes it"),
-                )
+                check("disk space", Verdict::Warn, message, Some("images and homes need more; `docker system df` shows what takes it"))
             } else {
                 check("disk space", Verdict::Ok, message, None)
             }

@@ -49,9 +49,7 @@ pub async fn remove(
     }
     let mut options = PlanOptions::new(Mode::Remove, command, Scope::Instances(keys));
     options.purge = purge;
-    let code = run
-        .carry_out(session, Built::default(), &options, carrying, None)
-        .await?;
+    let code = run.carry_out(session, Built::default(), &options, carrying, None).await?;
     Ok(code)
 }
 
@@ -60,12 +58,7 @@ async fn all(session: &mut Session) -> Result<Vec<Candidate>, Failure> {
     let mut candidates = select::recorded(&session.facts);
     for key in observed_keys(session).await? {
         if !candidates.iter().any(|c| c.key == key) {
-            candidates.push(Candidate {
-                key,
-                id: String::new(),
-                container: String::new(),
-                role: String::new(),
-            });
+            candidates.push(Candidate { key, id: String::new(), container: String::new(), role: String::new() });
         }
     }
     Ok(candidates)
@@ -77,12 +70,7 @@ async fn everything(session: &mut Session) -> Result<Vec<String>, Failure> {
 
 async fn observed_keys(session: &mut Session) -> Result<BTreeSet<String>, Failure> {
     let observed = observe_all(session).await?;
-    Ok(observed
-        .resources
-        .iter()
-        .filter(|(_, f)| !f.is_empty())
-        .filter_map(|(a, _)| a.instance().map(str::to_owned))
-        .collect())
+    Ok(observed.resources.iter().filter(|(_, f)| !f.is_empty()).filter_map(|(a, _)| a.instance().map(str::to_owned)).collect())
 }
 
 pub async fn observe_all(session: &mut Session) -> Result<Observed, Failure> {

@@ -17,20 +17,12 @@ pub async fn run(run: &mut Run, args: ExplainArgs) -> Result<i32, Failure> {
     built.graph.diagnostics.extend(diagnostics);
     if !built.graph.resources.contains_key(&args.address) {
         run.ui.diagnostics(&built.graph.diagnostics);
-        return Err(Diagnostic::error(
-            "plan.unknown_address",
-            "No such resource",
-            args.address.to_string(),
-        )
-        .help("`jackin graph --format json` lists every address.")
-        .into());
+        return Err(Diagnostic::error("plan.unknown_address", "No such resource", args.address.to_string())
+            .help("`jackin graph --format json` lists every address.")
+            .into());
     }
     let observed = look(&mut session, &built, &Scope::All, &args.looking).await?;
-    let plan = plan(
-        &built.graph,
-        &observed,
-        &PlanOptions::new(Mode::Launch, "apply", Scope::All),
-    );
+    let plan = plan(&built.graph, &observed, &PlanOptions::new(Mode::Launch, "apply", Scope::All));
     run.ui.result(&match args.format {
         Format::Human => explain_text(&built.graph, &plan, &observed, &args.address, &run.ui.out),
         Format::Json => envelope(&explain_json(&built.graph, &plan, &observed, &args.address)),

@@ -11,12 +11,7 @@ use crate::render::graph::{dot, json, mermaid};
 
 pub async fn run(run: &mut Run, args: GraphArgs) -> Result<i32, Failure> {
     let mut session = run.open(&[], Freshness::Ttl, false).await?;
-    let (names, _) = select::workspaces(
-        &session.config,
-        &session.facts,
-        &args.selection.workspaces,
-        args.selection.all,
-    );
+    let (names, _) = select::workspaces(&session.config, &session.facts, &args.selection.workspaces, args.selection.all);
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     let mut built = run.graph(&mut session, &wanted).await?;
     built.graph.diagnostics.extend(diagnostics);
@@ -26,11 +21,5 @@ pub async fn run(run: &mut Run, args: GraphArgs) -> Result<i32, Failure> {
         GraphFormat::Mermaid => mermaid(&built.graph),
         GraphFormat::Json => json(&built.graph),
     });
-    Ok(
-        if built.graph.diagnostics.iter().any(Diagnostic::is_error) {
-            ERROR
-        } else {
-            DONE
-        },
-    )
+    Ok(if built.graph.diagnostics.iter().any(Diagnostic::is_error) { ERROR } else { DONE })
 }

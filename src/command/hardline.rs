@@ -20,11 +20,8 @@ use std::io::IsTerminal;
 pub async fn run(run: &mut Run, args: HardlineArgs) -> Result<i32, Failure> {
     let mut session = run.open(&[], Freshness::Offline, false).await?;
     let candidates = select::recorded(&session.facts);
-    let here = select::here(&session.config, &session.facts)
-        .filter(|w| !select::matching(&candidates, w).is_empty());
-    let key = select::one(&candidates, args.selector.as_deref(), here.as_deref())?
-        .key
-        .clone();
+    let here = select::here(&session.config, &session.facts).filter(|w| !select::matching(&candidates, w).is_empty());
+    let key = select::one(&candidates, args.selector.as_deref(), here.as_deref())?.key.clone();
     let record = session.facts.records[&key].clone();
     if args.inspect {
         return inspect(run, &session, &record).await;
@@ -45,50 +42,26 @@ pub async fn run(run: &mut Run, args: HardlineArgs) -> Result<i32, Failure> {
 }
 
 async fn answers(session: &Session, record: &InstanceRecord) -> bool {
-    Way::direct(&session.socket_of(&record.role_container))
-        .await
-        .is_some()
+    Way::direct(&session.socket_of(&record.role_container)).await.is_some()
 }
 
 /// Plan and apply for one recorded instance, at the role commit it was made from.
-pub async fn bring_back(
-    run: &mut Run,
-    record: &InstanceRecord,
-    carrying: &Carrying,
-) -> Result<i32, Failure> {
+pub async fn bring_back(run: &mut Run, record: &InstanceRecord, carrying: &Carrying) -> Result<i32, Failure> {
     let pinned = BTreeMap::from([(record.instance.clone(), record.role_git_sha.clone())]);
-    let mut session = run
-        .open_pinned(&[], Freshness::Cached, !carrying.yes, pinned)
-        .await?;
+    let mut session = run.open_pinned(&[], Freshness::Cached, !carrying.yes, pinned).await?;
     let wanted = want::recorded(&session.config, &session.facts, record)?;
     let built = run.graph(&mut session, &[wanted]).await?;
-    let options = PlanOptions::new(
-        Mode::Restore,
-        "hardline",
-        Scope::Instances(vec![record.instance.clone()]),
-    );
+    let options = PlanOptions::new(Mode::Restore, "hardline", Scope::Instances(vec![record.instance.clone()]));
     // Coming back is what was asked for: restarting and re-creating what is missing loses nothing.
-    let carrying = Carrying {
-        yes: true,
-        ..carrying.clone()
-    };
-    Ok(run
-        .carry_out(&mut session, built, &options, &carrying, None)
-        .await?)
+    let carrying = Carrying { yes: true, ..carrying.clone() };
+    Ok(run.carry_out(&mut session, built, &options, &carrying, None).await?)
 }
 
 /// Attaches; when the last session has ended cleanly, the instance's Docker resources go and its home stays.
-pub async fn attach(
-    run: &mut Run,
-    session: &mut Session,
-    record: &InstanceRecord,
-    spawn: Spawn,
-) -> Result<i32, Failure> {
+pub async fn attach(run: &mut Run, session: &mut Session, record: &InstanceRecord, spawn: Spawn) -> Result<i32, Failure> {
     let key = &record.instance;
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
-        run.ui.talk(&format!(
-            "{key} runs. There is no terminal here to attach; do so with `jackin hardline {key}`."
-        ));
+        run.ui.talk(&format!("{key} runs. There is no terminal here to attach; do so with `jackin hardline {key}`."));
         return Ok(DONE);
     }
     let socket = session.socket_of(&record.role_container);
@@ -96,12 +69,7 @@ pub async fn attach(
         Some(way) => way.attach(spawn).await?,
         None => {
             let connection = endpoint::connect_by_env(&live::engine_env()).await?;
-            Way::Exec {
-                connection: &connection,
-                container: record.role_container.clone(),
-            }
-            .attach(spawn)
-            .await?
+            Way::Exec { connection: &connection, container: record.role_container.clone() }.attach(spawn).await?
         }
     };
     match outcome {
@@ -110,50 +78,29 @@ pub async fn attach(
             Ok(DONE)
         }
         Outcome::TakenOver => {
-            run.ui
-                .talk(&format!("Another terminal has attached to {key}."));
+            run.ui.talk(&format!("Another terminal has attached to {key}."));
             Ok(DONE)
         }
         Outcome::SessionEnded(Some(0)) => {
             let keys = vec![key.clone()];
             eject::remove(run, session, "session end", keys, false, &quietly()).await?;
-            run.ui.talk(&format!(
-                "{key} ended. Its home stays for the next `jackin load`."
-            ));
+            run.ui.talk(&format!("{key} ended. Its home stays for the next `jackin load`."));
             Ok(DONE)
         }
         Outcome::SessionEnded(code) => {
             let how = code.map_or_else(|| "by a signal".to_owned(), |c| format!("with code {c}"));
-            Err(Diagnostic::error(
-                "session.crashed",
-                "The session ended badly",
-                format!("{key} ended {how}; everything of it is kept."),
-            )
-            .help(format!(
-                "`jackin hardline {key}` restarts it, `jackin eject {key}` removes it."
-            ))
-            .into())
+            Err(Diagnostic::error("session.crashed", "The session ended badly", format!("{key} ended {how}; everything of it is kept."))
+                .help(format!("`jackin hardline {key}` restarts it, `jackin eject {key}` removes it."))
+                .into())
         }
-        Outcome::Lost(reason) => {
-            Err(
-                Diagnostic::error("attach.lost", "The connection was lost", reason)
-                    .help(format!(
-                        "`jackin status {key}` says how it is, `jackin hardline {key}` comes back."
-                    ))
-                    .into(),
-            )
-        }
+        Outcome::Lost(reason) => Err(Diagnostic::error("attach.lost", "The connection was lost", reason)
+            .help(format!("`jackin status {key}` says how it is, `jackin hardline {key}` comes back."))
+            .into()),
     }
 }
 
 fn quietly() -> Carrying {
-    Carrying {
-        yes: true,
-        allow_loss: true,
-        dry_run: false,
-        parallelism: 10,
-        format: Format::Human,
-    }
+    Carrying { yes: true, allow_loss: true, dry_run: false, parallelism: 10, format: Format::Human }
 }
 
 /// State and screen, without touching anything.
@@ -164,33 +111,20 @@ async fn inspect(run: &Run, session: &Session, record: &InstanceRecord) -> Resul
         Some(way) => way,
         None => {
             connection = endpoint::connect_by_env(&live::engine_env()).await?;
-            Way::Exec {
-                connection: &connection,
-                container: record.role_container.clone(),
-            }
+            Way::Exec { connection: &connection, container: record.role_container.clone() }
         }
     };
     let Ok(Reply::SessionList { sessions }) = way.ask(&Request::Status).await else {
-        run.ui.talk(&format!(
-            "{key} is not running. `jackin hardline {key}` brings it back."
-        ));
+        run.ui.talk(&format!("{key} is not running. `jackin hardline {key}` brings it back."));
         return Ok(ERROR);
     };
-    let mut text = format!(
-        "{key}: role {}, agent {}, container {}\n",
-        record.role_key, record.agent_runtime, record.role_container
-    );
+    let mut text = format!("{key}: role {}, agent {}, container {}\n", record.role_key, record.agent_runtime, record.role_container);
     text.push_str(&format!("Sessions: {}\n", sessions.len()));
     for session in &sessions {
         let what = session.agent.as_deref().unwrap_or("shell");
-        text.push_str(&format!(
-            "  [{}] {} ({what}) state={} active={}\n",
-            session.id, session.label, session.state, session.active
-        ));
+        text.push_str(&format!("  [{}] {} ({what}) state={} active={}\n", session.id, session.label, session.state, session.active));
     }
-    if let Ok(Reply::SessionRead(screen)) =
-        way.ask(&Request::SessionRead { session_id: None }).await
-    {
+    if let Ok(Reply::SessionRead(screen)) = way.ask(&Request::SessionRead { session_id: None }).await {
         let rule = "-".repeat(usize::from(screen.cols).min(run.ui.out.width));
         text.push_str(&format!("{rule}\n{}\n{rule}\n", screen.text.trim_end()));
     }

@@ -21,10 +21,7 @@ use std::time::Duration;
 /// Longest path that fits a unix socket address.
 const SOCKET_PATH_LIMIT: usize = 103;
 
-pub async fn connect(
-    session: &mut Session,
-    contexts: BTreeMap<Address, BuildContext>,
-) -> Result<Live, Failure> {
+pub async fn connect(session: &mut Session, contexts: BTreeMap<Address, BuildContext>) -> Result<Live, Failure> {
     let connection = endpoint::connect_by_env(&engine_env()).await?;
     let digest = session.digest.clone();
     let parts = LiveParts {
@@ -32,13 +29,8 @@ pub async fn connect(
         connection,
         contexts,
         vault: Box::new(SessionVault(std::mem::take(&mut session.vault))),
-        capsules: Box::new(Sockets {
-            root: session.paths.sockets(),
-        }),
-        sources: Box::new(SessionSources {
-            paths: session.paths.clone(),
-            dirs: session.sync_source_dirs(),
-        }),
+        capsules: Box::new(Sockets { root: session.paths.sockets() }),
+        sources: Box::new(SessionSources { paths: session.paths.clone(), dirs: session.sync_source_dirs() }),
         digest: Arc::new(move |bytes: &[u8]| digest.of(bytes)),
         now: Box::new(|| format!("{:.0}", jiff::Timestamp::now())),
     };
@@ -47,18 +39,13 @@ pub async fn connect(
 
 /// The variables that say where the engine is.
 pub fn engine_env() -> BTreeMap<String, String> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
 }
 
 struct SessionVault(Vault);
 
 impl crate::provider::live::Vault for SessionVault {
-    fn value<'a>(
-        &'a self,
-        source: &'a SecretSource,
-    ) -> Later<'a, Result<SecretString, Diagnostic>> {
+    fn value<'a>(&'a self, source: &'a SecretSource) -> Later<'a, Result<SecretString, Diagnostic>> {
         Box::pin(self.0.value(source))
     }
 }
@@ -81,13 +68,9 @@ impl Sockets {
         }
         let asking = async {
             let stream = tokio::net::UnixStream::connect(&path).await.ok()?;
-            jackin_capsule::client::ask(stream, request, &jackin_capsule::wire::Ctx::default())
-                .await
-                .ok()
+            jackin_capsule::client::ask(stream, request, &jackin_capsule::wire::Ctx::default()).await.ok()
         };
-        tokio::time::timeout(Duration::from_secs(2), asking)
-            .await
-            .ok()?
+        tokio::time::timeout(Duration::from_secs(2), asking).await.ok()?
     }
 }
 
@@ -113,11 +96,7 @@ struct SessionSources {
 }
 
 impl Sources for SessionSources {
-    fn archive<'a>(
-        &'a self,
-        cache: &'a str,
-        commit: &'a str,
-    ) -> Later<'a, Result<Vec<u8>, Diagnostic>> {
+    fn archive<'a>(&'a self, cache: &'a str, commit: &'a str) -> Later<'a, Result<Vec<u8>, Diagnostic>> {
         Box::pin(role_repo::archive(Path::new(cache), commit))
     }
 
@@ -130,96 +109,44 @@ impl Sources for SessionSources {
                 .and_then(Path::parent)
                 .map(|key| key.to_string_lossy().into_owned())
                 .unwrap_or_default();
-            role_repo::checkout(
-                &self.paths,
-                &RoleKey::parse(&key)?,
-                &repo.commit,
-                &super::run::notice,
-            )
-            .await
+            role_repo::checkout(&self.paths, &RoleKey::parse(&key)?, &repo.commit, &super::run::notice).await
         })
     }
 
-    fn download<'a>(
-        &'a self,
-        address: &'a Address,
-        _: &'a Binary,
-        _: &'a dyn Fn(String),
-    ) -> Later<'a, Result<(), Diagnostic>> {
+    fn download<'a>(&'a self, address: &'a Address, _: &'a Binary, _: &'a dyn Fn(String)) -> Later<'a, Result<(), Diagnostic>> {
         Box::pin(async move {
-            Err(Diagnostic::error(
-                "binary.download",
-                "Programs are not downloaded yet",
-                format!("{address} is not in the cache."),
-            )
-            .help("Put the file there, or name it with JACKIN_AGENT_BIN_<SLUG>=PATH."))
+            Err(Diagnostic::error("binary.download", "Programs are not downloaded yet", format!("{address} is not in the cache."))
+                .help("Put the file there, or name it with JACKIN_AGENT_BIN_<SLUG>=PATH."))
         })
     }
 
-    fn credential<'a>(
-        &'a self,
-        agent: Agent,
-        file: &'a str,
-    ) -> Later<'a, Result<Option<SecretSlice<u8>>, Diagnostic>> {
+    fn credential<'a>(&'a self, agent: Agent, file: &'a str) -> Later<'a, Result<Option<SecretSlice<u8>>, Diagnostic>> {
         Box::pin(async move {
             let dir = self.dirs.get(&agent).map(PathBuf::as_path);
-            let found = credentials::handoff_files(agent, &self.paths.home, dir)?
-                .into_iter()
-                .find(|h| h.to == file);
+            let found = credentials::handoff_files(agent, &self.paths.home, dir)?.into_iter().find(|h| h.to == file);
             match found {
-                Some(handoff) => Ok(credentials::read(&handoff.from)
-                    .await?
-                    .map(|bytes| SecretSlice::from(bytes.to_vec()))),
+                Some(handoff) => Ok(credentials::read(&handoff.from).await?.map(|bytes| SecretSlice::from(bytes.to_vec()))),
                 None => Ok(None),
             }
         })
     }
 
     fn make_checkout<'a>(&'a self, checkout: &'a Checkout) -> Later<'a, Result<(), Diagnostic>> {
-        Box::pin(async move {
-            Err(Diagnostic::error(
-                "mount.isolation",
-                "Isolated mounts are not supported yet",
-                checkout.path.clone(),
-            ))
-        })
+        Box::pin(async move { Err(Diagnostic::error("mount.isolation", "Isolated mounts are not supported yet", checkout.path.clone())) })
     }
 
     fn build_lock<'a>(&'a self, image: &'a str) -> Later<'a, Result<Box<dyn Any>, Diagnostic>> {
         Box::pin(async move {
-            let name: String = image
-                .chars()
-                .map(|c| {
-                    if c.is_ascii_alphanumeric() || "._-".contains(c) {
-                        c
-                    } else {
-                        '_'
-                    }
-                })
-                .collect();
-            let path = self
-                .paths
-                .data()
-                .join("builds.locks")
-                .join(format!("{name}.lock"));
-            let lock = Lock::exclusive(
-                &path,
-                &format!("the build of {image}"),
-                None,
-                &super::run::notice,
-            )
-            .await?;
+            let name: String = image.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
+            let path = self.paths.data().join("builds.locks").join(format!("{name}.lock"));
+            let lock = Lock::exclusive(&path, &format!("the build of {image}"), None, &super::run::notice).await?;
             Ok(Box::new(lock) as Box<dyn Any>)
         })
     }
 
     fn remove_checkout<'a>(&'a self, path: &'a Path) -> Later<'a, Result<(), Diagnostic>> {
-        Box::pin(async move {
-            Err(Diagnostic::error(
-                "mount.isolation",
-                "Isolated mounts are not supported yet",
-                path.display().to_string(),
-            ))
-        })
+        Box::pin(
+            async move { Err(Diagnostic::error("mount.isolation", "Isolated mounts are not supported yet", path.display().to_string())) },
+        )
     }
 }

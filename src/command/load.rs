@@ -18,35 +18,21 @@ use crate::resource::{Kind, Spec};
 use jackin_capsule::wire::Spawn;
 
 pub async fn run(run: &mut Run, args: LoadArgs) -> Result<i32, Failure> {
-    let freshness = if args.rebuild {
-        Freshness::Always
-    } else {
-        Freshness::Ttl
-    };
-    let mut session = run
-        .open(&args.answers.env, freshness, !args.carrying.yes)
-        .await?;
+    let freshness = if args.rebuild { Freshness::Always } else { Freshness::Ttl };
+    let mut session = run.open(&args.answers.env, freshness, !args.carrying.yes).await?;
     let wanted = choose(&session, &args).await?;
     let key = wanted.key.clone();
     let built = run.graph(&mut session, &[wanted]).await?;
-    let record = built
-        .graph
-        .resources
-        .iter()
-        .find_map(
-            |(address, resource)| match (&address.kind, &resource.spec) {
-                (Kind::Home, Spec::Home(home)) => Some(home.record.clone()),
-                _ => None,
-            },
-        );
+    let record = built.graph.resources.iter().find_map(|(address, resource)| match (&address.kind, &resource.spec) {
+        (Kind::Home, Spec::Home(home)) => Some(home.record.clone()),
+        _ => None,
+    });
     let mut options = PlanOptions::new(Mode::Launch, "load", Scope::Instances(vec![key]));
     options.rebuild = args.rebuild;
     // Loading is itself the request: nobody is asked unless something would be lost.
     let mut carrying = args.carrying.clone();
     carrying.yes = true;
-    let code = run
-        .carry_out(&mut session, built, &options, &carrying, None)
-        .await?;
+    let code = run.carry_out(&mut session, built, &options, &carrying, None).await?;
     if args.carrying.dry_run || args.no_attach {
         return Ok(code);
     }
@@ -58,11 +44,7 @@ pub async fn run(run: &mut Run, args: LoadArgs) -> Result<i32, Failure> {
 
 async fn choose(session: &Session, args: &LoadArgs) -> Result<Wanted, Failure> {
     let (config, facts) = (&session.config, &session.facts);
-    let mounts = args
-        .mount
-        .iter()
-        .map(|spec| parse_mount(facts, spec))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mounts = args.mount.iter().map(|spec| parse_mount(facts, spec)).collect::<Result<Vec<_>, _>>()?;
     let target = target(config, facts, args)?;
     let role = match (&args.role, &target) {
         (Some(role), _) => role.to_ascii_lowercase(),
@@ -77,10 +59,7 @@ async fn choose(session: &Session, args: &LoadArgs) -> Result<Wanted, Failure> {
             .into());
         }
     };
-    let plain = args.mount.is_empty()
-        && args.role_branch.is_none()
-        && args.docker_profile.is_none()
-        && !args.rebuild;
+    let plain = args.mount.is_empty() && args.role_branch.is_none() && args.docker_profile.is_none() && !args.rebuild;
     if plain
         && let Target::Workspace(workspace) = &target
         && let Some(wanted) = idle_declared(session, workspace, &role, args).await
@@ -93,49 +72,25 @@ async fn choose(session: &Session, args: &LoadArgs) -> Result<Wanted, Failure> {
     {
         return Ok(wanted);
     }
-    let load = Load {
-        role,
-        target,
-        agent: args.agent,
-        mounts,
-        profile: args.docker_profile,
-        branch: args.role_branch.clone(),
-    };
+    let load = Load { role, target, agent: args.agent, mounts, profile: args.docker_profile, branch: args.role_branch.clone() };
     Ok(want::fresh(facts, load))
 }
 
 fn workspace_role(workspace: &Workspace) -> Result<String, Failure> {
-    workspace
-        .default_role
-        .as_ref()
-        .map(|r| r.value.clone())
-        .or_else(|| workspace.last_role.clone())
-        .ok_or_else(|| {
-            Diagnostic::error(
-                "role.undecided",
-                "Which role?",
-                format!(
-                    "Workspace `{}` has neither a default nor a last role.",
-                    workspace.name
-                ),
-            )
-            .help(format!(
-                "`jackin load ROLE {}`, or set `default_role` in it.",
-                workspace.name
-            ))
+    workspace.default_role.as_ref().map(|r| r.value.clone()).or_else(|| workspace.last_role.clone()).ok_or_else(|| {
+        Diagnostic::error("role.undecided", "Which role?", format!("Workspace `{}` has neither a default nor a last role.", workspace.name))
+            .help(format!("`jackin load ROLE {}`, or set `default_role` in it.", workspace.name))
             .into()
-        })
+    })
 }
 
 fn target<'a>(config: &'a Config, facts: &Facts, args: &LoadArgs) -> Result<Target<'a>, Failure> {
     let Some(text) = &args.target else {
         // One word alone may be a workspace rather than a role.
-        return Ok(
-            match select::here(config, facts).and_then(|name| config.workspaces.get(&name)) {
-                Some(workspace) => Target::Workspace(workspace),
-                None => folder(facts, ".")?,
-            },
-        );
+        return Ok(match select::here(config, facts).and_then(|name| config.workspaces.get(&name)) {
+            Some(workspace) => Target::Workspace(workspace),
+            None => folder(facts, ".")?,
+        });
     };
     if text.contains('/') || text.starts_with('.') || text.starts_with('~') {
         return folder(facts, text);
@@ -153,51 +108,29 @@ fn folder(facts: &Facts, text: &str) -> Result<Target<'static>, Failure> {
         None => (text, None),
     };
     let host = absolute(facts, host);
-    let canonical = std::fs::canonicalize(&host)
-        .ok()
-        .filter(|p| p.is_dir())
-        .ok_or_else(|| {
-            Failure::from(
-                Diagnostic::error(
-                    "load.no_folder",
-                    "No such folder",
-                    format!("{host} is not a folder."),
-                )
+    let canonical = std::fs::canonicalize(&host).ok().filter(|p| p.is_dir()).ok_or_else(|| {
+        Failure::from(
+            Diagnostic::error("load.no_folder", "No such folder", format!("{host} is not a folder."))
                 .help("Name a saved workspace (`jackin workspace list`) or an existing folder."),
-            )
-        })?;
+        )
+    })?;
     let host = canonical.to_string_lossy().into_owned();
-    Ok(Target::Folder {
-        container: container.unwrap_or_else(|| host.clone()),
-        host,
-    })
+    Ok(Target::Folder { container: container.unwrap_or_else(|| host.clone()), host })
 }
 
 fn absolute(facts: &Facts, path: &str) -> String {
     let expanded = facts.expand(path);
-    if expanded.starts_with('/') {
-        expanded
-    } else {
-        crate::config::validate::clean_path(&format!("{}/{expanded}", facts.cwd))
-    }
+    if expanded.starts_with('/') { expanded } else { crate::config::validate::clean_path(&format!("{}/{expanded}", facts.cwd)) }
 }
 
 /// `SRC[:DST][:ro]`.
 pub fn parse_mount(facts: &Facts, spec: &str) -> Result<Mount, Failure> {
-    let (rest, readonly) = spec
-        .strip_suffix(":ro")
-        .map_or((spec, false), |rest| (rest, true));
-    let (src, dst) = rest
-        .split_once(':')
-        .map_or((rest, None), |(src, dst)| (src, Some(dst)));
+    let (rest, readonly) = spec.strip_suffix(":ro").map_or((spec, false), |rest| (rest, true));
+    let (src, dst) = rest.split_once(':').map_or((rest, None), |(src, dst)| (src, Some(dst)));
     let bad = |detail: &str| {
         Failure::from(
-            Diagnostic::error(
-                "mount.spec",
-                "A mount is malformed",
-                format!("`{spec}`: {detail}."),
-            )
-            .help("Write SRC[:DST][:ro], DST absolute."),
+            Diagnostic::error("mount.spec", "A mount is malformed", format!("`{spec}`: {detail}."))
+                .help("Write SRC[:DST][:ro], DST absolute."),
         )
     };
     if src.is_empty() {
@@ -211,29 +144,14 @@ pub fn parse_mount(facts: &Facts, spec: &str) -> Result<Mount, Failure> {
     if dst.split('/').any(|part| part == ".." || part == ".") {
         return Err(bad("the target contains `.` or `..`"));
     }
-    Ok(Mount {
-        src: Located::bare(src),
-        dst: Located::bare(dst),
-        readonly,
-        isolation: Located::bare(Isolation::Shared),
-    })
+    Ok(Mount { src: Located::bare(src), dst: Located::bare(dst), readonly, isolation: Located::bare(Isolation::Shared) })
 }
 
 /// A declared instance of this role and agent that does not run.
-async fn idle_declared(
-    session: &Session,
-    workspace: &Workspace,
-    role: &str,
-    args: &LoadArgs,
-) -> Option<Wanted> {
-    let (wanted, _) = want::declared(
-        &session.config,
-        &session.facts,
-        std::slice::from_ref(&workspace.name),
-    );
+async fn idle_declared(session: &Session, workspace: &Workspace, role: &str, args: &LoadArgs) -> Option<Wanted> {
+    let (wanted, _) = want::declared(&session.config, &session.facts, std::slice::from_ref(&workspace.name));
     for candidate in wanted {
-        let agent_fits =
-            args.agent.is_none() || candidate.agent.as_ref().map(|a| a.value) == args.agent;
+        let agent_fits = args.agent.is_none() || candidate.agent.as_ref().map(|a| a.value) == args.agent;
         if candidate.role == role && agent_fits && !runs(session, &candidate.container).await {
             return Some(candidate);
         }

@@ -49,24 +49,13 @@ pub fn man(path: &[String]) -> Result<String, Failure> {
     for name in path {
         found = found.find_subcommand(name).ok_or_else(|| {
             Failure::from(
-                Diagnostic::error(
-                    "man.unknown",
-                    "No such command",
-                    format!("`{}`", path.join(" ")),
-                )
-                .help("`jackin --help` lists them."),
+                Diagnostic::error("man.unknown", "No such command", format!("`{}`", path.join(" "))).help("`jackin --help` lists them."),
             )
         })?;
     }
     let mut out = Vec::new();
     clap_mangen::Man::new(found.clone())
         .render(&mut out)
-        .map_err(|error| {
-            Diagnostic::error(
-                "man.failed",
-                "The manual page cannot be made",
-                error.to_string(),
-            )
-        })?;
+        .map_err(|error| Diagnostic::error("man.failed", "The manual page cannot be made", error.to_string()))?;
     Ok(String::from_utf8_lossy(&out).into_owned())
 }

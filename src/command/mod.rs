@@ -38,10 +38,7 @@ pub fn main() -> i32 {
         Command::Man { command } => return meta::said(&ui, meta::man(&command)),
         _ => {}
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             ui.talk(&format!("jackin: the runtime cannot start: {error}"));

@@ -21,15 +21,8 @@ pub async fn run(run: &mut Run, args: PlanArgs) -> Result<i32, Failure> {
         let plan = replay(id)?;
         return print(run, &args, &plan);
     }
-    let mut session = run
-        .open(&args.answers.env, freshness(&args.looking), true)
-        .await?;
-    let (names, scope) = select::workspaces(
-        &session.config,
-        &session.facts,
-        &args.selection.workspaces,
-        args.selection.all,
-    );
+    let mut session = run.open(&args.answers.env, freshness(&args.looking), true).await?;
+    let (names, scope) = select::workspaces(&session.config, &session.facts, &args.selection.workspaces, args.selection.all);
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     let mut built = run.graph(&mut session, &wanted).await?;
     built.graph.diagnostics.extend(diagnostics);
@@ -46,11 +39,7 @@ pub async fn run(run: &mut Run, args: PlanArgs) -> Result<i32, Failure> {
     run.write_plan(&built, &options, &plan);
     if let Some(file) = &args.out {
         write_out(file, &plan.to_json())?;
-        run.ui.talk(&format!(
-            "Saved to {}. Apply it with `jackin apply {}`.",
-            file.display(),
-            file.display()
-        ));
+        run.ui.talk(&format!("Saved to {}. Apply it with `jackin apply {}`.", file.display(), file.display()));
     }
     print(run, &args, &plan)
 }
@@ -81,12 +70,7 @@ pub fn freshness(looking: &Looking) -> Freshness {
 }
 
 /// The engine, a snapshot, the last snapshot, or nothing but this host.
-pub async fn look(
-    session: &mut Session,
-    built: &Built,
-    scope: &Scope,
-    looking: &Looking,
-) -> Result<Observed, Failure> {
+pub async fn look(session: &mut Session, built: &Built, scope: &Scope, looking: &Looking) -> Result<Observed, Failure> {
     let last = session.paths.cache().join("last-observed.json");
     if let Some(file) = &looking.observed {
         return read_observed(file);
@@ -119,24 +103,13 @@ pub async fn look(
 
 fn read_observed(file: &Path) -> Result<Observed, Failure> {
     let bad = |detail: String| {
-        Diagnostic::error(
-            "observed.unreadable",
-            "This is not a snapshot that jackin can read",
-            detail,
-        )
-        .help("Make one with `jackin observe --out FILE`.")
+        Diagnostic::error("observed.unreadable", "This is not a snapshot that jackin can read", detail)
+            .help("Make one with `jackin observe --out FILE`.")
     };
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| bad(format!("{}: {error}", file.display())))?;
-    let observed: Observed =
-        serde_json::from_str(&text).map_err(|error| bad(format!("{}: {error}", file.display())))?;
+    let text = std::fs::read_to_string(file).map_err(|error| bad(format!("{}: {error}", file.display())))?;
+    let observed: Observed = serde_json::from_str(&text).map_err(|error| bad(format!("{}: {error}", file.display())))?;
     if observed.format_version != OBSERVED_FORMAT {
-        return Err(bad(format!(
-            "{} has format {}, this jackin reads {OBSERVED_FORMAT}.",
-            file.display(),
-            observed.format_version
-        ))
-        .into());
+        return Err(bad(format!("{} has format {}, this jackin reads {OBSERVED_FORMAT}.", file.display(), observed.format_version)).into());
     }
     Ok(observed)
 }
@@ -154,27 +127,16 @@ fn replay(id: &str) -> Result<Plan, Failure> {
     let mut observed = None;
     for line in lines {
         match line.entry {
-            Entry::Observed {
-                observed: Some(found),
-                ..
-            } => observed = Some(found),
-            Entry::Planned {
-                graph: Some(g),
-                options: Some(o),
-                ..
-            } => (graph, options) = (Some(g), Some(o)),
+            Entry::Observed { observed: Some(found), .. } => observed = Some(found),
+            Entry::Planned { graph: Some(g), options: Some(o), .. } => (graph, options) = (Some(g), Some(o)),
             _ => {}
         }
     }
     match (graph, options, observed) {
         (Some(graph), Some(options), Some(observed)) => Ok(plan(&graph, &observed, &options)),
-        _ => Err(Diagnostic::error(
-            "run.not_embedded",
-            "This run cannot be replayed",
-            format!("{id} did not record its inputs."),
-        )
-        .help("Run the command once more with --debug.")
-        .into()),
+        _ => Err(Diagnostic::error("run.not_embedded", "This run cannot be replayed", format!("{id} did not record its inputs."))
+            .help("Run the command once more with --debug.")
+            .into()),
     }
 }
 
@@ -184,13 +146,8 @@ pub fn write_out(file: &Path, text: &str) -> Result<(), Failure> {
     if plain {
         atomic::write(file, text.as_bytes(), 0o644)?;
     } else {
-        std::fs::write(file, text).map_err(|error| {
-            Diagnostic::error(
-                "file.write",
-                "A file cannot be written",
-                format!("{}: {error}", file.display()),
-            )
-        })?;
+        std::fs::write(file, text)
+            .map_err(|error| Diagnostic::error("file.write", "A file cannot be written", format!("{}: {error}", file.display())))?;
     }
     Ok(())
 }

@@ -57,13 +57,7 @@ impl Run {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
         });
-        Run {
-            ui,
-            journal,
-            debug,
-            started: Instant::now(),
-            predicted: None,
-        }
+        Run { ui, journal, debug, started: Instant::now(), predicted: None }
     }
 
     /// Says what has not been said, closes the diary, returns the exit code.
@@ -76,30 +70,19 @@ impl Run {
             }
         };
         if code != DONE && self.debug && !self.journal.path.as_os_str().is_empty() {
-            self.ui.talk(&format!(
-                "Run {}: {}",
-                self.journal.run_id,
-                self.journal.path.display()
-            ));
+            self.ui.talk(&format!("Run {}: {}", self.journal.run_id, self.journal.path.display()));
         }
         self.journal.write(Entry::RunFinished {
             exit_code: code,
             predicted_milliseconds: self.predicted,
-            actual_milliseconds: u64::try_from(self.started.elapsed().as_millis())
-                .unwrap_or(u64::MAX),
+            actual_milliseconds: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             diagnostics,
         });
         code
     }
 
-    pub async fn open(
-        &self,
-        answers: &[(String, String)],
-        freshness: Freshness,
-        may_ask: bool,
-    ) -> Result<Session, Failure> {
-        self.open_pinned(answers, freshness, may_ask, BTreeMap::new())
-            .await
+    pub async fn open(&self, answers: &[(String, String)], freshness: Freshness, may_ask: bool) -> Result<Session, Failure> {
+        self.open_pinned(answers, freshness, may_ask, BTreeMap::new()).await
     }
 
     pub async fn open_pinned(
@@ -109,16 +92,8 @@ impl Run {
         may_ask: bool,
         pinned: BTreeMap<String, String>,
     ) -> Result<Session, Failure> {
-        let answers = answers
-            .iter()
-            .map(|(name, value)| (name.clone(), SecretString::from(value.clone())))
-            .collect();
-        let request = Request {
-            answers,
-            freshness,
-            may_ask,
-            pinned,
-        };
+        let answers = answers.iter().map(|(name, value)| (name.clone(), SecretString::from(value.clone()))).collect();
+        let request = Request { answers, freshness, may_ask, pinned };
         let session = session::open(request, &notice).await?;
         self.ui.warn(&session.warnings);
         Ok(session)
@@ -142,11 +117,7 @@ impl Run {
         self.predicted = plan.estimate.as_ref().map(|e| e.milliseconds);
         self.journal.write(Entry::Planned {
             digest: plan.digest.clone(),
-            counts: plan
-                .counts
-                .iter()
-                .map(|(action, count)| (action.as_str().to_owned(), *count))
-                .collect(),
+            counts: plan.counts.iter().map(|(action, count)| (action.as_str().to_owned(), *count)).collect(),
             blockers: plan.blockers.clone(),
             estimate_milliseconds: self.predicted,
             graph: self.debug.then(|| Box::new(built.graph.clone())),
@@ -167,19 +138,12 @@ impl Run {
         let mut options = options.clone();
         options.history = session.history();
         let mut built = built;
-        built
-            .contexts
-            .values_mut()
-            .for_each(|context| context.from_scratch = options.rebuild);
+        built.contexts.values_mut().for_each(|context| context.from_scratch = options.rebuild);
         let ask = !carrying.yes && !carrying.dry_run && expected.is_none();
         let containers = locked_containers(session, &built, &options);
         let provider = live::connect(session, built.contexts.clone()).await?;
         // Nobody is kept waiting while a person thinks: without `--yes` the locks are taken after the answer.
-        let mut locks = if ask || carrying.dry_run {
-            Vec::new()
-        } else {
-            lock_all(session, &containers).await?
-        };
+        let mut locks = if ask || carrying.dry_run { Vec::new() } else { lock_all(session, &containers).await? };
 
         let (observed, mut plan) = self.look(&provider, &built, &options).await?;
         self.write_observed(&observed);
@@ -213,9 +177,7 @@ impl Run {
                 true => "Apply this plan?",
                 false => "Apply this plan and lose what it says?",
             };
-            let yes = tokio::task::spawn_blocking(move || prompt::confirm(question))
-                .await
-                .expect("BUG: asking does not panic")?;
+            let yes = tokio::task::spawn_blocking(move || prompt::confirm(question)).await.expect("BUG: asking does not panic")?;
             if !yes {
                 self.ui.talk("Nothing was changed.");
                 return Err(Failure::Said(CANCELLED));
@@ -245,12 +207,7 @@ impl Run {
         Ok(code)
     }
 
-    pub async fn look(
-        &self,
-        provider: &Live,
-        built: &Built,
-        options: &PlanOptions,
-    ) -> Result<(Observed, Plan), Failure> {
+    pub async fn look(&self, provider: &Live, built: &Built, options: &PlanOptions) -> Result<(Observed, Plan), Failure> {
         let observed = provider.observe(&built.graph, &options.scope).await?;
         let plan = plan(&built.graph, &observed, options);
         Ok((observed, plan))
@@ -265,25 +222,14 @@ impl Run {
 
     async fn apply(&mut self, provider: &Live, plan: &Plan, carrying: &Carrying) -> Report {
         let interrupts = interrupts();
-        let limits = Limits {
-            steps: usize::from(carrying.parallelism),
-            ..Limits::default()
-        };
+        let limits = Limits { steps: usize::from(carrying.parallelism), ..Limits::default() };
         let started = Instant::now();
-        let mut screen = Screen {
-            progress: Progress::new(plan, self.debug),
-            drawn: 0,
-            live: self.ui.live,
-            style: self.ui.err,
-            started,
-        };
+        let mut screen = Screen { progress: Progress::new(plan, self.debug), drawn: 0, live: self.ui.live, style: self.ui.err, started };
         let journal = &mut self.journal;
         let shared = std::cell::RefCell::new(&mut screen);
         let applying = async {
             let mut emit = |event: Event| {
-                journal.write(Entry::Event {
-                    event: event.clone(),
-                });
+                journal.write(Entry::Event { event: event.clone() });
                 shared.borrow_mut().take(&event);
             };
             apply::apply(provider, plan, limits, interrupts, &mut emit).await
@@ -330,11 +276,7 @@ impl Screen {
     }
 
     fn erase(&mut self) -> String {
-        let text = if self.drawn > 0 {
-            format!("\x1b[{}A\r\x1b[J", self.drawn)
-        } else {
-            String::new()
-        };
+        let text = if self.drawn > 0 { format!("\x1b[{}A\r\x1b[J", self.drawn) } else { String::new() };
         self.drawn = 0;
         text
     }
@@ -343,10 +285,7 @@ impl Screen {
         if !self.live {
             return;
         }
-        let height = crossterm::terminal::size()
-            .map_or(24, |(_, rows)| usize::from(rows))
-            .saturating_sub(2)
-            .max(3);
+        let height = crossterm::terminal::size().map_or(24, |(_, rows)| usize::from(rows)).saturating_sub(2).max(3);
         let frame = self.progress.frame(self.elapsed(), &self.style, height);
         let mut text = self.erase();
         for line in &frame {
@@ -374,10 +313,7 @@ fn interrupts() -> watch::Receiver<u32> {
     use tokio::signal::unix::{SignalKind, signal};
     let (sender, receiver) = watch::channel(0);
     tokio::spawn(async move {
-        let (Ok(mut interrupt), Ok(mut terminate)) = (
-            signal(SignalKind::interrupt()),
-            signal(SignalKind::terminate()),
-        ) else {
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
             return;
         };
         loop {
@@ -394,29 +330,14 @@ fn interrupts() -> watch::Receiver<u32> {
 /// Instances whose parts the plan may touch, in one order for everybody.
 fn locked_containers(session: &Session, built: &Built, options: &PlanOptions) -> BTreeSet<String> {
     let mut out = Session::containers(&built.graph);
-    out.extend(
-        session
-            .facts
-            .records
-            .values()
-            .filter(|r| options.scope.covers(&r.instance))
-            .map(|r| r.role_container.clone()),
-    );
+    out.extend(session.facts.records.values().filter(|r| options.scope.covers(&r.instance)).map(|r| r.role_container.clone()));
     out
 }
 
 async fn lock_all(session: &Session, containers: &BTreeSet<String>) -> Result<Vec<Lock>, Failure> {
     let mut locks = Vec::new();
     for container in containers {
-        locks.push(
-            Lock::exclusive(
-                &session.paths.instance_lock(container),
-                container,
-                None,
-                &notice,
-            )
-            .await?,
-        );
+        locks.push(Lock::exclusive(&session.paths.instance_lock(container), container, None, &notice).await?);
     }
     Ok(locks)
 }
@@ -426,35 +347,19 @@ fn refuse_stale(saved: &Plan, now: &Plan) -> Result<(), Failure> {
     if saved.digest == now.digest {
         return Ok(());
     }
-    let moved: Vec<String> = saved
-        .differing(now)
-        .iter()
-        .map(Address::to_string)
-        .collect();
-    let what = if moved.is_empty() {
-        "the goal or its blockers".to_owned()
-    } else {
-        moved.join(", ")
-    };
+    let moved: Vec<String> = saved.differing(now).iter().map(Address::to_string).collect();
+    let what = if moved.is_empty() { "the goal or its blockers".to_owned() } else { moved.join(", ") };
     let again = match &saved.goal.scope {
         crate::plan::Scope::Workspaces(names) => format!("jackin plan {}", names.join(" ")),
         _ => format!("jackin {} --dry-run", saved.goal.command),
     };
-    Err(Diagnostic::error(
-        "plan.stale",
-        "The world has moved since the plan was made",
-        format!("Changed: {what}."),
-    )
-    .help(format!("Plan again: `{again}`. Nothing was changed."))
-    .into())
+    Err(Diagnostic::error("plan.stale", "The world has moved since the plan was made", format!("Changed: {what}."))
+        .help(format!("Plan again: `{again}`. Nothing was changed."))
+        .into())
 }
 
 fn refuse_loss(plan: &Plan) -> Diagnostic {
-    let list: Vec<String> = plan
-        .losses()
-        .iter()
-        .map(|(address, loss)| format!("{address}: {}", loss_words(loss)))
-        .collect();
+    let list: Vec<String> = plan.losses().iter().map(|(address, loss)| format!("{address}: {}", loss_words(loss))).collect();
     Diagnostic::error("plan.loss", "Applying would destroy something", list.join("; "))
         .help("Look at it with `jackin plan`, then apply with --allow-loss, or without --yes to be asked. Nothing was changed.")
 }

@@ -40,35 +40,19 @@ pub fn run(run: &mut Run, command: RunsCommand) -> Result<i32, Failure> {
                             vec![
                                 row.run_id.clone(),
                                 row.command.clone(),
-                                row.exit_code
-                                    .map_or_else(|| "unfinished".to_owned(), |c| c.to_string()),
-                                row.milliseconds.map_or_else(String::new, |ms| {
-                                    format!("{:.2} s", ms as f64 / 1000.0)
-                                }),
+                                row.exit_code.map_or_else(|| "unfinished".to_owned(), |c| c.to_string()),
+                                row.milliseconds.map_or_else(String::new, |ms| format!("{:.2} s", ms as f64 / 1000.0)),
                             ]
                         })
                         .collect();
-                    run.ui.result(&table(
-                        &cells,
-                        &["RUN", "COMMAND", "EXIT", "TOOK"],
-                        &run.ui.out,
-                    ));
+                    run.ui.result(&table(&cells, &["RUN", "COMMAND", "EXIT", "TOOK"], &run.ui.out));
                 }
             }
         }
-        RunsCommand::Show {
-            run: wanted,
-            format,
-        } => {
+        RunsCommand::Show { run: wanted, format } => {
             let own = run.journal.run_id.clone();
-            let wanted = if wanted == "last" {
-                journal::runs(&directory)
-                    .into_iter()
-                    .find(|id| *id != own)
-                    .unwrap_or(wanted)
-            } else {
-                wanted
-            };
+            let wanted =
+                if wanted == "last" { journal::runs(&directory).into_iter().find(|id| *id != own).unwrap_or(wanted) } else { wanted };
             let (_, lines) = journal::read(&directory, &wanted)?;
             match format {
                 Format::Json => run.ui.result(&envelope(&lines)),
@@ -81,18 +65,11 @@ pub fn run(run: &mut Run, command: RunsCommand) -> Result<i32, Failure> {
 
 fn summary(lines: &[Line]) -> Option<Summary> {
     let first = lines.first()?;
-    let Entry::RunStarted {
-        run_id, command, ..
-    } = &first.entry
-    else {
+    let Entry::RunStarted { run_id, command, .. } = &first.entry else {
         return None;
     };
     let end = lines.iter().rev().find_map(|line| match &line.entry {
-        Entry::RunFinished {
-            exit_code,
-            actual_milliseconds,
-            ..
-        } => Some((*exit_code, *actual_milliseconds)),
+        Entry::RunFinished { exit_code, actual_milliseconds, .. } => Some((*exit_code, *actual_milliseconds)),
         _ => None,
     });
     Some(Summary {
@@ -113,66 +90,26 @@ fn story(run: &Run, lines: &[Line]) -> String {
     };
     for line in lines {
         match &line.entry {
-            Entry::RunStarted {
-                run_id,
-                command,
-                version,
-                ..
-            } => {
-                say(format!(
-                    "run {run_id}: jackin {version} {command}, started {}",
-                    line.time
-                ));
+            Entry::RunStarted { run_id, command, version, .. } => {
+                say(format!("run {run_id}: jackin {version} {command}, started {}", line.time));
             }
-            Entry::Observed {
-                digest, resources, ..
-            } => {
-                say(format!(
-                    "observed {resources} resources (digest {})",
-                    &digest[..digest.len().min(12)]
-                ));
+            Entry::Observed { digest, resources, .. } => {
+                say(format!("observed {resources} resources (digest {})", &digest[..digest.len().min(12)]));
             }
-            Entry::Planned {
-                digest,
-                counts,
-                blockers,
-                estimate_milliseconds,
-                ..
-            } => {
-                let counts: Vec<String> = counts
-                    .iter()
-                    .map(|(action, count)| format!("{count} {action}"))
-                    .collect();
-                let estimate = estimate_milliseconds
-                    .map_or_else(String::new, |ms| format!(", predicted {}", seconds(ms)));
-                say(format!(
-                    "planned {} (digest {}){estimate}",
-                    counts.join(", "),
-                    &digest[..digest.len().min(12)]
-                ));
+            Entry::Planned { digest, counts, blockers, estimate_milliseconds, .. } => {
+                let counts: Vec<String> = counts.iter().map(|(action, count)| format!("{count} {action}")).collect();
+                let estimate = estimate_milliseconds.map_or_else(String::new, |ms| format!(", predicted {}", seconds(ms)));
+                say(format!("planned {} (digest {}){estimate}", counts.join(", "), &digest[..digest.len().min(12)]));
                 if !blockers.is_empty() {
                     say(diagnostics_text(blockers, &run.ui.out));
                 }
             }
             Entry::Event { event } => match event {
-                Event::StepFinished { id, milliseconds } => {
-                    say(format!("  done     {id}  {}", seconds(*milliseconds)))
-                }
-                Event::StepFailed {
-                    id,
-                    milliseconds,
-                    error,
-                } => say(format!(
-                    "  failed   {id}  {}: {error}",
-                    seconds(*milliseconds)
-                )),
-                Event::StepSkipped { id, because } => {
-                    say(format!("  skipped  {id} because of {because}"))
-                }
+                Event::StepFinished { id, milliseconds } => say(format!("  done     {id}  {}", seconds(*milliseconds))),
+                Event::StepFailed { id, milliseconds, error } => say(format!("  failed   {id}  {}: {error}", seconds(*milliseconds))),
+                Event::StepSkipped { id, because } => say(format!("  skipped  {id} because of {because}")),
                 Event::StepCancelled { id } => say(format!("  cancelled {id}")),
-                Event::StepRetried { id, attempt, error } => {
-                    say(format!("  retried  {id} (attempt {attempt}): {error}"))
-                }
+                Event::StepRetried { id, attempt, error } => say(format!("  retried  {id} (attempt {attempt}): {error}")),
                 Event::Waiting { .. }
                 | Event::ApplyStarted { .. }
                 | Event::StepStarted { .. }
@@ -180,21 +117,12 @@ fn story(run: &Run, lines: &[Line]) -> String {
                 | Event::Stopping
                 | Event::ApplyFinished { .. } => {}
             },
-            Entry::RunFinished {
-                exit_code,
-                predicted_milliseconds,
-                actual_milliseconds,
-                diagnostics,
-            } => {
+            Entry::RunFinished { exit_code, predicted_milliseconds, actual_milliseconds, diagnostics } => {
                 if !diagnostics.is_empty() {
                     say(diagnostics_text(diagnostics, &run.ui.out));
                 }
-                let predicted = predicted_milliseconds
-                    .map_or_else(String::new, |ms| format!(", predicted {}", seconds(ms)));
-                say(format!(
-                    "exit {exit_code} after {}{predicted}",
-                    seconds(*actual_milliseconds)
-                ));
+                let predicted = predicted_milliseconds.map_or_else(String::new, |ms| format!(", predicted {}", seconds(ms)));
+                say(format!("exit {exit_code} after {}{predicted}", seconds(*actual_milliseconds)));
             }
         }
     }

@@ -8,12 +8,7 @@ use crate::plan::Scope;
 use std::collections::BTreeSet;
 
 /// The workspaces of `plan` and `apply`: named ones, else the one whose folder this is, else all.
-pub fn workspaces(
-    config: &Config,
-    facts: &Facts,
-    named: &[String],
-    all: bool,
-) -> (Vec<String>, Scope) {
+pub fn workspaces(config: &Config, facts: &Facts, named: &[String], all: bool) -> (Vec<String>, Scope) {
     let names: Vec<String> = if all {
         Vec::new()
     } else if named.is_empty() {
@@ -21,11 +16,7 @@ pub fn workspaces(
     } else {
         named.to_vec()
     };
-    let scope = if names.is_empty() {
-        Scope::All
-    } else {
-        Scope::Workspaces(names.clone())
-    };
+    let scope = if names.is_empty() { Scope::All } else { Scope::Workspaces(names.clone()) };
     (names, scope)
 }
 
@@ -34,19 +25,14 @@ pub fn here(config: &Config, facts: &Facts) -> Option<String> {
     let cwd = std::fs::canonicalize(&facts.cwd).unwrap_or_else(|_| facts.cwd.clone().into());
     let mut best: Option<(usize, &str)> = None;
     for workspace in config.workspaces.values() {
-        let sources = workspace
-            .mounts
-            .iter()
-            .map(|m| &m.src.value)
-            .chain([&workspace.workdir.value]);
+        let sources = workspace.mounts.iter().map(|m| &m.src.value).chain([&workspace.workdir.value]);
         for source in sources {
             let Ok(source) = std::fs::canonicalize(facts.expand(source)) else {
                 continue;
             };
             let depth = source.components().count();
             // A mount of `/` would claim every folder.
-            if depth > 1 && cwd.starts_with(&source) && best.is_none_or(|(known, _)| depth > known)
-            {
+            if depth > 1 && cwd.starts_with(&source) && best.is_none_or(|(known, _)| depth > known) {
                 best = Some((depth, &workspace.name));
             }
         }
@@ -83,31 +69,18 @@ pub fn matching<'a>(candidates: &'a [Candidate], selector: &str) -> Vec<&'a Cand
     let tests: [fn(&Candidate, &str) -> bool; 4] = [
         |c, s| c.key == s,
         |c, s| c.id == s || c.container == s,
-        |c, s| {
-            c.key
-                .rsplit_once('/')
-                .is_some_and(|(workspace, _)| workspace == s)
-        },
+        |c, s| c.key.rsplit_once('/').is_some_and(|(workspace, _)| workspace == s),
         |c, s| c.role == s,
     ];
     tests
         .into_iter()
-        .map(|fits| {
-            candidates
-                .iter()
-                .filter(|c| fits(c, selector))
-                .collect::<Vec<_>>()
-        })
+        .map(|fits| candidates.iter().filter(|c| fits(c, selector)).collect::<Vec<_>>())
         .find(|found| !found.is_empty())
         .unwrap_or_default()
 }
 
 /// Exactly one, or a message that lists what there is.
-pub fn one<'a>(
-    candidates: &'a [Candidate],
-    selector: Option<&str>,
-    here: Option<&str>,
-) -> Result<&'a Candidate, Failure> {
+pub fn one<'a>(candidates: &'a [Candidate], selector: Option<&str>, here: Option<&str>) -> Result<&'a Candidate, Failure> {
     let found: Vec<&Candidate> = match (selector, here) {
         (Some(selector), _) => matching(candidates, selector),
         (None, Some(workspace)) => matching(candidates, workspace),
@@ -121,36 +94,17 @@ pub fn one<'a>(
             } else {
                 format!("There are: {}.", list(candidates.iter()))
             };
-            Err(Diagnostic::error(
-                "instance.unknown",
-                "No such instance",
-                format!("Nothing fits `{selector}`."),
-            )
-            .help(help)
-            .into())
+            Err(Diagnostic::error("instance.unknown", "No such instance", format!("Nothing fits `{selector}`.")).help(help).into())
         }
-        (0, None) => Err(Diagnostic::error(
-            "instance.none",
-            "There is no instance",
-            "Nothing has been started from here.",
-        )
-        .help("`jackin apply` or `jackin load` starts one.")
-        .into()),
-        _ => Err(Diagnostic::error(
-            "instance.ambiguous",
-            "Which instance?",
-            format!("{} fit.", list(found.into_iter())),
-        )
-        .help("Name one of them.")
-        .into()),
+        (0, None) => Err(Diagnostic::error("instance.none", "There is no instance", "Nothing has been started from here.")
+            .help("`jackin apply` or `jackin load` starts one.")
+            .into()),
+        _ => Err(Diagnostic::error("instance.ambiguous", "Which instance?", format!("{} fit.", list(found.into_iter())))
+            .help("Name one of them.")
+            .into()),
     }
 }
 
 fn list<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> String {
-    candidates
-        .map(|c| c.key.as_str())
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect::<Vec<_>>()
-        .join(", ")
+    candidates.map(|c| c.key.as_str()).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
 }

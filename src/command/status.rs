@@ -15,19 +15,10 @@ pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
     let mut session = run.open(&[], Freshness::Offline, false).await?;
     let observed = observe_all(&mut session).await?;
     let mut keys: BTreeSet<String> = session.facts.records.keys().cloned().collect();
-    keys.extend(
-        observed
-            .resources
-            .iter()
-            .filter(|(_, f)| !f.is_empty())
-            .filter_map(|(a, _)| a.instance().map(str::to_owned)),
-    );
+    keys.extend(observed.resources.iter().filter(|(_, f)| !f.is_empty()).filter_map(|(a, _)| a.instance().map(str::to_owned)));
     if let Some(selector) = &args.selector {
         let candidates = select::recorded(&session.facts);
-        let fitting: BTreeSet<String> = select::matching(&candidates, selector)
-            .into_iter()
-            .map(|c| c.key.clone())
-            .collect();
+        let fitting: BTreeSet<String> = select::matching(&candidates, selector).into_iter().map(|c| c.key.clone()).collect();
         keys.retain(|key| fitting.contains(key) || key == selector);
         if keys.is_empty() {
             select::one(&candidates, Some(selector), None)?;
@@ -37,58 +28,31 @@ pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
         .into_iter()
         .map(|key| {
             let record = session.facts.records.get(&key);
-            let capsule = observed
-                .found(&Address::new(Kind::Capsule, key.clone()))
-                .first();
-            let sidecar = observed
-                .found(&Address::new(Kind::Sidecar, key.clone()))
-                .first();
+            let capsule = observed.found(&Address::new(Kind::Capsule, key.clone())).first();
+            let sidecar = observed.found(&Address::new(Kind::Sidecar, key.clone())).first();
             let text = |f: Option<&String>| f.cloned().unwrap_or_default();
             StatusRow {
                 role: text(record.map(|r| &r.role_key)),
-                agent: record
-                    .map(|r| r.agent_runtime.slug().to_owned())
-                    .unwrap_or_default(),
+                agent: record.map(|r| r.agent_runtime.slug().to_owned()).unwrap_or_default(),
                 state: match (capsule.map(|f| &f.state), sidecar.map(|f| &f.state)) {
-                    (Some(State::Running), None)
-                        if record.is_none_or(|r| r.dind_container.is_none()) =>
-                    {
-                        Health::Running
-                    }
+                    (Some(State::Running), None) if record.is_none_or(|r| r.dind_container.is_none()) => Health::Running,
                     (Some(State::Running), Some(State::Running)) => Health::Running,
                     (Some(State::Running), _) => Health::Degraded,
                     (Some(State::Paused), _) => Health::Paused,
-                    (
-                        Some(
-                            State::Exited {
-                                code: 0,
-                                oom: false,
-                            }
-                            | State::Created,
-                        ),
-                        _,
-                    ) => Health::Stopped,
-                    (Some(State::Exited { .. } | State::Dead | State::Restarting), _) => {
-                        Health::Crashed
-                    }
-                    (Some(State::Removing | State::Present), _) | (None, Some(_)) => {
-                        Health::Degraded
-                    }
+                    (Some(State::Exited { code: 0, oom: false } | State::Created), _) => Health::Stopped,
+                    (Some(State::Exited { .. } | State::Dead | State::Restarting), _) => Health::Crashed,
+                    (Some(State::Removing | State::Present), _) | (None, Some(_)) => Health::Degraded,
                     (None, None) => Health::Saved,
                 },
                 sessions: capsule.and_then(|f| f.loss.sessions),
                 age_seconds: None,
-                container: capsule
-                    .map(|f| f.name.clone())
-                    .unwrap_or_else(|| text(record.map(|r| &r.role_container))),
+                container: capsule.map(|f| f.name.clone()).unwrap_or_else(|| text(record.map(|r| &r.role_container))),
                 instance: key,
             }
         })
         .collect();
     match args.format {
-        Format::Human if rows.is_empty() => run
-            .ui
-            .talk("There is no instance. `jackin apply` or `jackin load` starts one."),
+        Format::Human if rows.is_empty() => run.ui.talk("There is no instance. `jackin apply` or `jackin load` starts one."),
         Format::Human => run.ui.result(&status_text(&rows, &run.ui.out)),
         Format::Json => run.ui.result(&status_json(&rows)),
     }

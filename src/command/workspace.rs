@@ -24,9 +24,7 @@ pub async fn run(run: &mut Run, command: WorkspaceCommand) -> Result<i32, Failur
             Ok(DONE)
         }
         WorkspaceCommand::Show { name, format } => show(run, &session, &name, format),
-        WorkspaceCommand::Remove { name, yes, dry_run } => {
-            remove(run, &session, &name, yes, dry_run).await
-        }
+        WorkspaceCommand::Remove { name, yes, dry_run } => remove(run, &session, &name, yes, dry_run).await,
     }
 }
 
@@ -38,12 +36,7 @@ async fn create(run: &Run, session: &Session, args: WorkspaceCreateArgs) -> Resu
     let mut mounts = Vec::new();
     for spec in &args.mount {
         let mount = parse_mount(facts, spec)?;
-        mounts.push(NewMount {
-            src: mount.src.value,
-            dst: mount.dst.value,
-            readonly: mount.readonly,
-            isolation: Isolation::Shared,
-        });
+        mounts.push(NewMount { src: mount.src.value, dst: mount.dst.value, readonly: mount.readonly, isolation: Isolation::Shared });
     }
     for choice in &args.mount_isolation {
         let (dst, kind) = choice.rsplit_once('=').unwrap_or((choice, ""));
@@ -52,33 +45,21 @@ async fn create(run: &Run, session: &Session, args: WorkspaceCreateArgs) -> Resu
             "worktree" => Isolation::Worktree,
             "clone" => Isolation::Clone,
             _ => {
-                return Err(Diagnostic::error(
-                    "mount.isolation_kind",
-                    "An isolation is malformed",
-                    format!("`{choice}`"),
-                )
-                .help("Write DST=shared, DST=worktree or DST=clone.")
-                .into());
+                return Err(Diagnostic::error("mount.isolation_kind", "An isolation is malformed", format!("`{choice}`"))
+                    .help("Write DST=shared, DST=worktree or DST=clone.")
+                    .into());
             }
         };
         let Some(mount) = mounts.iter_mut().find(|m| m.dst == dst) else {
-            return Err(Diagnostic::error(
-                "mount.isolation_target",
-                "No mount has this target",
-                format!("`{dst}`"),
-            )
-            .help("Name the DST of a --mount.")
-            .into());
+            return Err(Diagnostic::error("mount.isolation_target", "No mount has this target", format!("`{dst}`"))
+                .help("Name the DST of a --mount.")
+                .into());
         };
         mount.isolation = isolation;
     }
     let workdir = facts.expand(&args.workdir);
     let new = NewWorkspace {
-        workdir: if workdir.starts_with('/') {
-            workdir
-        } else {
-            config::validate::clean_path(&format!("{}/{workdir}", facts.cwd))
-        },
+        workdir: if workdir.starts_with('/') { workdir } else { config::validate::clean_path(&format!("{}/{workdir}", facts.cwd)) },
         mounts,
         allowed_roles: args.allowed_role,
         default_role: args.default_role,
@@ -89,20 +70,10 @@ async fn create(run: &Run, session: &Session, args: WorkspaceCreateArgs) -> Resu
     let text = render_workspace(&new);
     let shown = format!("workspaces/{}.toml", args.name);
     // The same reader and rules as for a file written by hand, together with the global configuration.
-    let kind = FileKind::Workspace {
-        name: args.name.clone(),
-    };
-    let mut sources = vec![config::SourceFile {
-        kind,
-        shown: shown.clone(),
-        bytes: text.clone().into_bytes(),
-    }];
+    let kind = FileKind::Workspace { name: args.name.clone() };
+    let mut sources = vec![config::SourceFile { kind, shown: shown.clone(), bytes: text.clone().into_bytes() }];
     if let Ok(bytes) = std::fs::read(session.paths.config_file()) {
-        sources.push(config::SourceFile {
-            kind: FileKind::Global,
-            shown: "config.toml".to_owned(),
-            bytes,
-        });
+        sources.push(config::SourceFile { kind: FileKind::Global, shown: "config.toml".to_owned(), bytes });
     }
     let (_, warnings) = config::load(&sources)?;
     run.ui.warn(&warnings);
@@ -112,38 +83,21 @@ async fn create(run: &Run, session: &Session, args: WorkspaceCreateArgs) -> Resu
     }
     let directory = session.paths.workspaces();
     paths::ensure_dir(&directory, 0o700)?;
-    let _lock = Lock::exclusive(
-        &session.paths.config_lock(),
-        "the configuration",
-        Some(CONFIG_TIMEOUT),
-        &notice,
-    )
-    .await?;
+    let _lock = Lock::exclusive(&session.paths.config_lock(), "the configuration", Some(CONFIG_TIMEOUT), &notice).await?;
     let file = directory.join(format!("{}.toml", args.name));
     if !atomic::create(&file, text.as_bytes(), 0o600)? {
-        return Err(
-            Diagnostic::error("workspace.exists", "The workspace exists already", shown)
-                .help(format!(
-                    "Look at it with `jackin workspace show {}`, or choose another name.",
-                    args.name
-                ))
-                .into(),
-        );
+        return Err(Diagnostic::error("workspace.exists", "The workspace exists already", shown)
+            .help(format!("Look at it with `jackin workspace show {}`, or choose another name.", args.name))
+            .into());
     }
-    run.ui.talk(&format!(
-        "Saved {}. See what it needs with `jackin plan {}`.",
-        session.paths.shorten(&file),
-        args.name
-    ));
+    run.ui.talk(&format!("Saved {}. See what it needs with `jackin plan {}`.", session.paths.shorten(&file), args.name));
     Ok(DONE)
 }
 
 fn list(run: &Run, session: &Session, format: Format) {
     let all: Vec<&Workspace> = session.config.workspaces.values().collect();
     match format {
-        Format::Json => run.ui.result(&envelope(
-            &all.iter().map(|w| as_json(session, w)).collect::<Vec<_>>(),
-        )),
+        Format::Json => run.ui.result(&envelope(&all.iter().map(|w| as_json(session, w)).collect::<Vec<_>>())),
         Format::Human if all.is_empty() => {
             run.ui.talk("There is no workspace. Save one with `jackin workspace create NAME --workdir PATH --mount PATH`.");
         }
@@ -155,23 +109,12 @@ fn list(run: &Run, session: &Session, format: Format) {
                         w.name.clone(),
                         w.workdir.value.clone(),
                         w.mounts.len().to_string(),
-                        w.default_role
-                            .as_ref()
-                            .map(|r| r.value.clone())
-                            .unwrap_or_default(),
-                        w.declared()
-                            .iter()
-                            .map(|d| d.name.value.clone())
-                            .collect::<Vec<_>>()
-                            .join(" "),
+                        w.default_role.as_ref().map(|r| r.value.clone()).unwrap_or_default(),
+                        w.declared().iter().map(|d| d.name.value.clone()).collect::<Vec<_>>().join(" "),
                     ]
                 })
                 .collect();
-            run.ui.result(&table(
-                &rows,
-                &["WORKSPACE", "WORKDIR", "MOUNTS", "ROLE", "INSTANCES"],
-                &run.ui.out,
-            ));
+            run.ui.result(&table(&rows, &["WORKSPACE", "WORKDIR", "MOUNTS", "ROLE", "INSTANCES"], &run.ui.out));
         }
     }
 }
@@ -201,41 +144,21 @@ fn as_json(session: &Session, w: &Workspace) -> Value {
 }
 
 fn show(run: &Run, session: &Session, name: &str, format: Format) -> Result<i32, Failure> {
-    let workspace = session
-        .config
-        .workspaces
-        .get(name)
-        .ok_or_else(|| Failure::from(unknown_workspace(&session.config, name)))?;
+    let workspace = session.config.workspaces.get(name).ok_or_else(|| Failure::from(unknown_workspace(&session.config, name)))?;
     match format {
         Format::Json => run.ui.result(&envelope(&as_json(session, workspace))),
         Format::Human => {
-            let mut text = format!(
-                "workspace  {name}\nfile       {}\nworkdir    {}\n",
-                workspace.file, workspace.workdir.value
-            );
+            let mut text = format!("workspace  {name}\nfile       {}\nworkdir    {}\n", workspace.file, workspace.workdir.value);
             for m in &workspace.mounts {
                 let mode = if m.readonly { " (read-only)" } else { "" };
-                text.push_str(&format!(
-                    "mount      {} -> {}{mode}\n",
-                    session.facts.shorten(&m.src.value),
-                    m.dst.value
-                ));
+                text.push_str(&format!("mount      {} -> {}{mode}\n", session.facts.shorten(&m.src.value), m.dst.value));
             }
             for d in workspace.declared() {
-                let agent = d.agent.map_or_else(
-                    || "the role's only agent".to_owned(),
-                    |a| format!("agent {}", a.value),
-                );
-                text.push_str(&format!(
-                    "instance   {name}/{}: role {}, {agent}\n",
-                    d.name.value, d.role.value
-                ));
+                let agent = d.agent.map_or_else(|| "the role's only agent".to_owned(), |a| format!("agent {}", a.value));
+                text.push_str(&format!("instance   {name}/{}: role {}, {agent}\n", d.name.value, d.role.value));
             }
             if !workspace.env.is_empty() {
-                text.push_str(&format!(
-                    "env        {}\n",
-                    workspace.env.keys().cloned().collect::<Vec<_>>().join(" ")
-                ));
+                text.push_str(&format!("env        {}\n", workspace.env.keys().cloned().collect::<Vec<_>>().join(" ")));
             }
             run.ui.result(&text);
         }
@@ -243,18 +166,8 @@ fn show(run: &Run, session: &Session, name: &str, format: Format) -> Result<i32,
     Ok(DONE)
 }
 
-async fn remove(
-    run: &Run,
-    session: &Session,
-    name: &str,
-    yes: bool,
-    dry_run: bool,
-) -> Result<i32, Failure> {
-    let workspace = session
-        .config
-        .workspaces
-        .get(name)
-        .ok_or_else(|| Failure::from(unknown_workspace(&session.config, name)))?;
+async fn remove(run: &Run, session: &Session, name: &str, yes: bool, dry_run: bool) -> Result<i32, Failure> {
+    let workspace = session.config.workspaces.get(name).ok_or_else(|| Failure::from(unknown_workspace(&session.config, name)))?;
     let file = session.paths.workspaces().join(format!("{name}.toml"));
     if !file.is_file() {
         return Err(Diagnostic::error(
@@ -265,19 +178,11 @@ async fn remove(
         .help("Remove its table from config.toml.")
         .into());
     }
-    let left: Vec<&str> = session
-        .facts
-        .records
-        .values()
-        .filter(|r| r.workspace_name.as_deref() == Some(name))
-        .map(|r| r.instance.as_str())
-        .collect();
+    let left: Vec<&str> =
+        session.facts.records.values().filter(|r| r.workspace_name.as_deref() == Some(name)).map(|r| r.instance.as_str()).collect();
     let shown = session.paths.shorten(&file);
     if !left.is_empty() {
-        run.ui.talk(&format!(
-            "Its instances stay until ejected: {}.",
-            left.join(", ")
-        ));
+        run.ui.talk(&format!("Its instances stay until ejected: {}.", left.join(", ")));
     }
     if dry_run {
         run.ui.result(&format!("Would remove {shown}."));
@@ -285,27 +190,14 @@ async fn remove(
     }
     if !yes {
         let question = format!("Remove {shown}?");
-        let sure = tokio::task::spawn_blocking(move || prompt::confirm(&question))
-            .await
-            .expect("BUG: asking does not panic")?;
+        let sure = tokio::task::spawn_blocking(move || prompt::confirm(&question)).await.expect("BUG: asking does not panic")?;
         if !sure {
             return Err(Failure::Said(CANCELLED));
         }
     }
-    let _lock = Lock::exclusive(
-        &session.paths.config_lock(),
-        "the configuration",
-        Some(CONFIG_TIMEOUT),
-        &notice,
-    )
-    .await?;
-    std::fs::remove_file(&file).map_err(|error| {
-        Diagnostic::error(
-            "workspace.remove",
-            "The workspace cannot be removed",
-            format!("{shown}: {error}"),
-        )
-    })?;
+    let _lock = Lock::exclusive(&session.paths.config_lock(), "the configuration", Some(CONFIG_TIMEOUT), &notice).await?;
+    std::fs::remove_file(&file)
+        .map_err(|error| Diagnostic::error("workspace.remove", "The workspace cannot be removed", format!("{shown}: {error}")))?;
     run.ui.talk(&format!("Removed {shown}."));
     Ok(DONE)
 }

@@ -7,22 +7,10 @@ use super::reader::{Table, Unknown, near, quote};
 use std::ops::Range;
 use toml::de::DeValue;
 
-pub const PROFILES: [(&str, Profile); 4] = [
-    ("locked", Profile::Locked),
-    ("hardened", Profile::Hardened),
-    ("standard", Profile::Standard),
-    ("compat", Profile::Compat),
-];
-pub const DIND: [(&str, Dind); 3] = [
-    ("none", Dind::None),
-    ("rootless", Dind::Rootless),
-    ("privileged", Dind::Privileged),
-];
-const NETWORK: [(&str, NetworkMode); 3] = [
-    ("none", NetworkMode::None),
-    ("allowlist", NetworkMode::Allowlist),
-    ("open", NetworkMode::Open),
-];
+pub const PROFILES: [(&str, Profile); 4] =
+    [("locked", Profile::Locked), ("hardened", Profile::Hardened), ("standard", Profile::Standard), ("compat", Profile::Compat)];
+pub const DIND: [(&str, Dind); 3] = [("none", Dind::None), ("rootless", Dind::Rootless), ("privileged", Dind::Privileged)];
+const NETWORK: [(&str, NetworkMode); 3] = [("none", NetworkMode::None), ("allowlist", NetworkMode::Allowlist), ("open", NetworkMode::Open)];
 
 /// Linux' capabilities, without `CAP_`.
 pub const CAPABILITIES: [&str; 41] = [
@@ -72,10 +60,7 @@ pub const CAPABILITIES: [&str; 41] = [
 /// `docker` below a workspace or an instance: profile and grants. The global one also has `mounts`, asked for before.
 pub fn read_docker(table: &Table<'_>) -> DockerPolicy {
     let profile = table.word("profile", &PROFILES);
-    let grants = table
-        .table("grants")
-        .map(|grants| read_grants(&grants))
-        .unwrap_or_default();
+    let grants = table.table("grants").map(|grants| read_grants(&grants)).unwrap_or_default();
     table.finish(Unknown::Reject);
     DockerPolicy { profile, grants }
 }
@@ -104,10 +89,7 @@ fn read_grants(table: &Table<'_>) -> Grants {
             place(table, "user"),
             "user_and_sudo",
             "A capsule cannot both be root and have sudo",
-            format!(
-                "`[{}]` sets `user = \"root\"` and `sudo = true`",
-                table.path
-            ),
+            format!("`[{}]` sets `user = \"root\"` and `sudo = true`", table.path),
             "remove one of the two lines",
         );
     }
@@ -118,10 +100,7 @@ fn read_grants(table: &Table<'_>) -> Grants {
             place(table, "memory_reservation"),
             "reservation_over_memory",
             "A memory reservation is above its limit",
-            format!(
-                "`[{}]` reserves {} bytes of at most {}",
-                table.path, reservation.value, memory.value
-            ),
+            format!("`[{}]` reserves {} bytes of at most {}", table.path, reservation.value, memory.value),
             "lower `memory_reservation` or raise `memory`",
         );
     }
@@ -129,21 +108,13 @@ fn read_grants(table: &Table<'_>) -> Grants {
 }
 
 fn place(table: &Table<'_>, key: &str) -> Range<usize> {
-    table
-        .map
-        .get(key)
-        .map_or(table.place.clone(), |value| value.span())
+    table.map.get(key).map_or(table.place.clone(), |value| value.span())
 }
 
 fn size(table: &Table<'_>, key: &'static str) -> Option<Located<i64>> {
     let (_, value) = table.get(key)?;
     let DeValue::String(text) = value.get_ref() else {
-        table.reader.wrong_type(
-            &table.path_of(key),
-            value,
-            "a string",
-            "write a size such as `\"8G\"`",
-        );
+        table.reader.wrong_type(&table.path_of(key), value, "a string", "write a size such as `\"8G\"`");
         return None;
     };
     match parse_size(text) {
@@ -180,35 +151,17 @@ pub fn parse_size(text: &str) -> Result<i64, &'static str> {
         "T" | "TB" => 40,
         _ => return Err("its unit is not known"),
     };
-    let bytes = number
-        .parse::<i64>()
-        .ok()
-        .and_then(|n| n.checked_mul(1 << shift))
-        .ok_or("it is too large")?;
-    if bytes == 0 {
-        Err("it is zero")
-    } else {
-        Ok(bytes)
-    }
+    let bytes = number.parse::<i64>().ok().and_then(|n| n.checked_mul(1 << shift)).ok_or("it is too large")?;
+    if bytes == 0 { Err("it is zero") } else { Ok(bytes) }
 }
 
 fn cpus(table: &Table<'_>) -> Option<Located<f64>> {
     let (_, value) = table.get("cpus")?;
     let (number, text) = match value.get_ref() {
-        DeValue::Integer(digits) => (
-            i64::from_str_radix(digits.as_str(), digits.radix())
-                .ok()
-                .map(|n| n as f64),
-            digits.as_str(),
-        ),
+        DeValue::Integer(digits) => (i64::from_str_radix(digits.as_str(), digits.radix()).ok().map(|n| n as f64), digits.as_str()),
         DeValue::Float(digits) => (digits.as_str().parse::<f64>().ok(), digits.as_str()),
         _ => {
-            table.reader.wrong_type(
-                &table.path_of("cpus"),
-                value,
-                "a number",
-                "write `2` or `1.5`, without quotes",
-            );
+            table.reader.wrong_type(&table.path_of("cpus"), value, "a number", "write `2` or `1.5`, without quotes");
             return None;
         }
     };
@@ -229,11 +182,7 @@ pub fn read_hosts(table: &Table<'_>) -> Vec<Located<String>> {
                 at,
                 "host",
                 "A host is not readable",
-                format!(
-                    "`{}` in `{}`: {problem}",
-                    quote(&host.value),
-                    table.path_of("allowed_hosts")
-                ),
+                format!("`{}` in `{}`: {problem}", quote(&host.value), table.path_of("allowed_hosts")),
                 "write a host name, `*.example.com`, an IPv4 address or range, or `host:port`",
             );
         }
@@ -250,11 +199,7 @@ fn host_problem(text: &str) -> Option<&'static str> {
     if text.contains(|c: char| c.is_whitespace() || c == ',') {
         return Some("it holds a space or a comma");
     }
-    if text.starts_with('-') {
-        Some("it starts with `-`")
-    } else {
-        None
-    }
+    if text.starts_with('-') { Some("it starts with `-`") } else { None }
 }
 
 pub fn read_capabilities(table: &Table<'_>) -> Vec<Located<String>> {
@@ -273,11 +218,7 @@ pub fn read_capabilities(table: &Table<'_>) -> Vec<Located<String>> {
                     at,
                     "capability",
                     "There is no such capability",
-                    format!(
-                        "`{}` in `{}`",
-                        quote(&written.value),
-                        table.path_of("capabilities_add")
-                    ),
+                    format!("`{}` in `{}`", quote(&written.value), table.path_of("capabilities_add")),
                     help,
                 );
             }

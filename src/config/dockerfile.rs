@@ -45,10 +45,7 @@ pub fn image_name_problem(image: &str) -> Option<&'static str> {
         Some("it is empty")
     } else if image.len() > 256 {
         Some("it is longer than 256 characters")
-    } else if !image
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"._-/:@+".contains(&b))
-    {
+    } else if !image.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@+".contains(&b)) {
         Some("only letters, digits and `. _ - / : @ +` are allowed")
     } else if image.starts_with('-') {
         Some("it starts with `-`")
@@ -62,45 +59,24 @@ pub fn check(file: &str, text: &str) -> Result<ConstructRef, Diagnostic> {
     let places = Places::new(text);
     let span = |at: &Range<usize>| Some(places.span(file, at, &[]));
     let wrong = |at: &Range<usize>, detail: String| {
-        Diagnostic::error(
-            "role.construct",
-            "A role's last stage is not built on the construct",
-            detail,
-        )
-        .at(span(at))
-        .help(format!(
-            "end with a stage that begins `FROM {CONSTRUCT}:0.1-trixie`"
-        ))
+        Diagnostic::error("role.construct", "A role's last stage is not built on the construct", detail)
+            .at(span(at))
+            .help(format!("end with a stage that begins `FROM {CONSTRUCT}:0.1-trixie`"))
     };
     let froms = find(text).map_err(|(at, problem)| {
-        Diagnostic::error(
-            "role.dockerfile_syntax",
-            "A Dockerfile is not readable",
-            problem,
-        )
-        .at(span(&at))
-        .help("correct the Dockerfile")
+        Diagnostic::error("role.dockerfile_syntax", "A Dockerfile is not readable", problem).at(span(&at)).help("correct the Dockerfile")
     })?;
     let Some(last) = froms.last() else {
         return Err(wrong(&(0..0), "the Dockerfile has no `FROM`".to_owned()));
     };
     if let Some(flag) = last.flags.first() {
-        return Err(wrong(
-            &flag.at,
-            format!("`{}` is not allowed on the last `FROM`", quote(&flag.text)),
-        ));
+        return Err(wrong(&flag.at, format!("`{}` is not allowed on the last `FROM`", quote(&flag.text))));
     }
     let Some(image) = &last.image else {
         return Err(wrong(&last.keyword, "a `FROM` names no image".to_owned()));
     };
     if image.text.contains('$') {
-        return Err(wrong(
-            &image.at,
-            format!(
-                "`{}` is not literal: an `ARG` cannot choose the construct",
-                quote(&image.text)
-            ),
-        ));
+        return Err(wrong(&image.at, format!("`{}` is not literal: an `ARG` cannot choose the construct", quote(&image.text))));
     }
     let (name, digest) = match image.text.split_once('@') {
         Some((name, digest)) => (name, Some(digest)),
@@ -111,21 +87,11 @@ pub fn check(file: &str, text: &str) -> Result<ConstructRef, Diagnostic> {
         _ => (name, None),
     };
     if repo != CONSTRUCT {
-        return Err(wrong(
-            &image.at,
-            format!("`{}` is not an image of `{CONSTRUCT}`", quote(&image.text)),
-        ));
+        return Err(wrong(&image.at, format!("`{}` is not an image of `{CONSTRUCT}`", quote(&image.text))));
     }
     let pinned = tag.filter(|tag| {
-        let proper = tag.len() <= 128
-            && tag
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-        proper
-            && !tag.starts_with(['.', '-'])
-            && tag
-                .strip_suffix("-trixie")
-                .is_some_and(|prefix| !prefix.is_empty())
+        let proper = tag.len() <= 128 && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        proper && !tag.starts_with(['.', '-']) && tag.strip_suffix("-trixie").is_some_and(|prefix| !prefix.is_empty())
     });
     let Some(tag) = pinned else {
         return Err(Diagnostic::error(
@@ -140,20 +106,11 @@ pub fn check(file: &str, text: &str) -> Result<ConstructRef, Diagnostic> {
         .help(format!("write a version, such as `{CONSTRUCT}:0.1-trixie`")));
     };
     if let Some(digest) = digest
-        && !digest
-            .strip_prefix("sha256:")
-            .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+        && !digest.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
     {
-        return Err(wrong(
-            &image.at,
-            format!("`{}` is not a sha256 digest", quote(digest)),
-        ));
+        return Err(wrong(&image.at, format!("`{}` is not a sha256 digest", quote(digest))));
     }
-    Ok(ConstructRef {
-        tag: tag.to_owned(),
-        digest: digest.map(str::to_owned),
-        span: span(&image.at),
-    })
+    Ok(ConstructRef { tag: tag.to_owned(), digest: digest.map(str::to_owned), span: span(&image.at) })
 }
 
 /// Every stage that is built on the construct, built on `image` instead. Flags and alias stay, the digest goes with the name.
@@ -164,11 +121,7 @@ pub fn override_construct(text: &str, image: &str) -> String {
     let mut out = text.to_owned();
     for from in froms.iter().rev() {
         if let Some(old) = &from.image
-            && (old.text == CONSTRUCT
-                || old
-                    .text
-                    .strip_prefix(CONSTRUCT)
-                    .is_some_and(|rest| rest.starts_with([':', '@'])))
+            && (old.text == CONSTRUCT || old.text.strip_prefix(CONSTRUCT).is_some_and(|rest| rest.starts_with([':', '@'])))
         {
             out.replace_range(old.at.clone(), image);
         }
@@ -180,10 +133,7 @@ pub fn override_construct(text: &str, image: &str) -> String {
 fn find(text: &str) -> Result<Vec<Stage>, (Range<usize>, String)> {
     let escape = escape_character(text);
     let mut froms = Vec::new();
-    let mut lines = Lines {
-        text,
-        at: if text.starts_with('\u{feff}') { 3 } else { 0 },
-    };
+    let mut lines = Lines { text, at: if text.starts_with('\u{feff}') { 3 } else { 0 } };
     while let Some(start) = lines.peek() {
         let words = read_instruction(&mut lines, escape);
         let Some(keyword) = words.first() else {
@@ -196,10 +146,7 @@ fn find(text: &str) -> Result<Vec<Stage>, (Range<usize>, String)> {
                 let mut flags = Vec::new();
                 let mut image = None;
                 for word in rest.by_ref() {
-                    let word = Word {
-                        text: word.text.clone(),
-                        at: word.at.clone(),
-                    };
+                    let word = Word { text: word.text.clone(), at: word.at.clone() };
                     if image.is_none() && word.text.starts_with("--") {
                         flags.push(word);
                     } else {
@@ -209,32 +156,19 @@ fn find(text: &str) -> Result<Vec<Stage>, (Range<usize>, String)> {
                 }
                 let tail: Vec<&str> = rest.map(|w| w.text.as_str()).collect();
                 if !(tail.is_empty() || tail.len() == 2 && tail[0].eq_ignore_ascii_case("as")) {
-                    return Err((
-                        keyword.at.clone(),
-                        "`FROM` takes an image and perhaps `AS name`".to_owned(),
-                    ));
+                    return Err((keyword.at.clone(), "`FROM` takes an image and perhaps `AS name`".to_owned()));
                 }
-                froms.push(Stage {
-                    keyword: keyword.at.clone(),
-                    flags,
-                    image,
-                });
+                froms.push(Stage { keyword: keyword.at.clone(), flags, image });
             }
             "RUN" | "COPY" | "ADD" => {
                 for marker in heredocs(&words[1..]) {
                     if !lines.skip_past(&marker) {
-                        return Err((
-                            start..keyword.at.end,
-                            format!("the here-document `{}` has no end", quote(&marker.name)),
-                        ));
+                        return Err((start..keyword.at.end, format!("the here-document `{}` has no end", quote(&marker.name))));
                     }
                 }
             }
             _ if !name.bytes().all(|b| b.is_ascii_alphabetic()) => {
-                return Err((
-                    keyword.at.clone(),
-                    format!("`{}` is not an instruction", quote(&keyword.text)),
-                ));
+                return Err((keyword.at.clone(), format!("`{}` is not an instruction", quote(&keyword.text))));
             }
             _ => {}
         }
@@ -288,11 +222,7 @@ impl<'t> Lines<'t> {
 
     fn skip_past(&mut self, marker: &Marker) -> bool {
         while let Some((_, line)) = self.take() {
-            let line = if marker.tabs {
-                line.trim_start_matches('\t')
-            } else {
-                line
-            };
+            let line = if marker.tabs { line.trim_start_matches('\t') } else { line };
             if line == marker.name {
                 return true;
             }
@@ -330,10 +260,7 @@ fn read_instruction(lines: &mut Lines<'_>, escape: char) -> Vec<Word> {
                     word.text.push(c);
                     word.at.end = at + c.len_utf8();
                 }
-                _ => words.push(Word {
-                    text: c.to_string(),
-                    at: at..at + c.len_utf8(),
-                }),
+                _ => words.push(Word { text: c.to_string(), at: at..at + c.len_utf8() }),
             }
             open = true;
         }
@@ -357,19 +284,9 @@ fn heredocs(words: &[Word]) -> Vec<Marker> {
             Some(rest) => (rest, true),
             None => (rest, false),
         };
-        let bare = ['"', '\'']
-            .iter()
-            .find_map(|q| rest.strip_prefix(*q)?.strip_suffix(*q))
-            .unwrap_or(rest);
-        if !bare.is_empty()
-            && bare
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.' || b == b'-')
-        {
-            markers.push(Marker {
-                name: bare.to_owned(),
-                tabs,
-            });
+        let bare = ['"', '\''].iter().find_map(|q| rest.strip_prefix(*q)?.strip_suffix(*q)).unwrap_or(rest);
+        if !bare.is_empty() && bare.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.' || b == b'-') {
+            markers.push(Marker { name: bare.to_owned(), tabs });
         }
     }
     markers

@@ -44,23 +44,13 @@ pub fn read_github_env(table: &Table<'_>, op_account: Option<&str>) -> EnvMap {
     if let Some((_, value)) = table.map.get_key_value("env")
         && let DeValue::Table(entries) = value.get_ref()
     {
-        for (key, _) in entries
-            .iter()
-            .filter(|(key, _)| !GITHUB_NAMES.contains(&key.get_ref().as_ref()))
-        {
+        for (key, _) in entries.iter().filter(|(key, _)| !GITHUB_NAMES.contains(&key.get_ref().as_ref())) {
             table.reader.warn(
                 key.span(),
                 "no_effect",
                 "A setting has no effect",
-                format!(
-                    "`{}` in `[{}]` is not read",
-                    quote(key.get_ref()),
-                    table.path_of("env")
-                ),
-                format!(
-                    "only {} are read here; put other variables into `[env]`",
-                    GITHUB_NAMES.map(|n| format!("`{n}`")).join(", ")
-                ),
+                format!("`{}` in `[{}]` is not read", quote(key.get_ref()), table.path_of("env")),
+                format!("only {} are read here; put other variables into `[env]`", GITHUB_NAMES.map(|n| format!("`{n}`")).join(", ")),
             );
         }
     }
@@ -81,10 +71,7 @@ fn read(table: &Table<'_>, op_account: Option<&str>, ordinary: bool) -> EnvMap {
             continue;
         }
         if let Some(read) = read_value(&entries, key, value, op_account) {
-            map.insert(
-                name.to_owned(),
-                Located::new(read, entries.reader.span(&value.span())),
-            );
+            map.insert(name.to_owned(), Located::new(read, entries.reader.span(&value.span())));
         }
     }
     map
@@ -108,11 +95,7 @@ fn check_name(entries: &Table<'_>, key: &Key<'_>, value: &Value<'_>) -> bool {
             key.span(),
             "env_name",
             "An env name is not usable",
-            format!(
-                "`{}` in `[{}]` cannot be the name of a variable",
-                quote(name),
-                entries.path
-            ),
+            format!("`{}` in `[{}]` cannot be the name of a variable", quote(name), entries.path),
             "use letters, digits and `_`",
         );
         return false;
@@ -123,22 +106,14 @@ fn check_name(entries: &Table<'_>, key: &Key<'_>, value: &Value<'_>) -> bool {
             key.span(),
             "misplaced_field",
             "A setting is read as an env entry",
-            format!(
-                "`{name}` stands below `[{}]` and so sets a variable of that name",
-                entries.path
-            ),
+            format!("`{name}` stands below `[{}]` and so sets a variable of that name", entries.path),
             format!("`{name}` belongs above the first table"),
         );
     }
     true
 }
 
-fn read_value<'r>(
-    entries: &Table<'r>,
-    key: &'r Key<'r>,
-    value: &'r Value<'r>,
-    op_account: Option<&str>,
-) -> Option<EnvValue> {
+fn read_value<'r>(entries: &Table<'r>, key: &'r Key<'r>, value: &'r Value<'r>, op_account: Option<&str>) -> Option<EnvValue> {
     match value.get_ref() {
         DeValue::String(text) => from_text(entries, key, value, text, false, op_account),
         DeValue::Table(form) => {
@@ -184,40 +159,20 @@ fn read_value<'r>(
             read
         }
         _ => {
-            let help = if entries
-                .reader
-                .sort
-                .top_level
-                .contains(&key.get_ref().as_ref())
-            {
+            let help = if entries.reader.sort.top_level.contains(&key.get_ref().as_ref()) {
                 format!("`{}` belongs above the first table", key.get_ref())
             } else {
                 "put the value in double quotes".to_owned()
             };
-            entries.reader.wrong_type(
-                &entries.path_of(key.get_ref()),
-                value,
-                "a string or a table",
-                &help,
-            );
+            entries.reader.wrong_type(&entries.path_of(key.get_ref()), value, "a string or a table", &help);
             None
         }
     }
 }
 
-fn from_text(
-    table: &Table<'_>,
-    key: &Key<'_>,
-    at: &Value<'_>,
-    text: &str,
-    on_demand: bool,
-    account: Option<&str>,
-) -> Option<EnvValue> {
+fn from_text(table: &Table<'_>, key: &Key<'_>, at: &Value<'_>, text: &str, on_demand: bool, account: Option<&str>) -> Option<EnvValue> {
     if let Some(name) = host_variable(text) {
-        return Some(EnvValue::Host {
-            name: name.to_owned(),
-            on_demand,
-        });
+        return Some(EnvValue::Host { name: name.to_owned(), on_demand });
     }
     // Handing the reference itself to a program as its credential helps nobody, so both forms mean the same.
     if text.starts_with("op://") {
@@ -233,18 +188,12 @@ fn from_text(
             at.span(),
             "env_value",
             "An env value is not usable",
-            format!(
-                "the value of `{}` holds a NUL character",
-                quote(key.get_ref())
-            ),
+            format!("the value of `{}` holds a NUL character", quote(key.get_ref())),
             "remove `\\u0000` from the value",
         );
         return None;
     }
-    Some(EnvValue::Literal {
-        value: SecretString::from(text),
-        on_demand,
-    })
+    Some(EnvValue::Literal { value: SecretString::from(text), on_demand })
 }
 
 fn check_reference(table: &Table<'_>, at: &Value<'_>, text: &str) -> bool {
@@ -264,12 +213,7 @@ fn check_reference(table: &Table<'_>, at: &Value<'_>, text: &str) -> bool {
     } else if rest.chars().any(char::is_control) {
         Some("it holds a control character")
     } else {
-        let segments: Vec<&str> = rest
-            .split('?')
-            .next()
-            .unwrap_or_default()
-            .split('/')
-            .collect();
+        let segments: Vec<&str> = rest.split('?').next().unwrap_or_default().split('/').collect();
         if !(3..=4).contains(&segments.len()) {
             Some("it needs three or four parts")
         } else if segments.iter().any(|s| s.is_empty()) {

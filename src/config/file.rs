@@ -21,37 +21,15 @@ const AGENTS: [(&str, Agent); 6] = [
     ("opencode", Agent::Opencode),
     ("grok", Agent::Grok),
 ];
-const DIRTY_EXIT: [(&str, DirtyExit); 3] = [
-    ("ask", DirtyExit::Ask),
-    ("keep", DirtyExit::Keep),
-    ("discard", DirtyExit::Discard),
-];
-const GITHUB_MODES: [(&str, GithubMode); 3] = [
-    ("sync", GithubMode::Sync),
-    ("token", GithubMode::Token),
-    ("ignore", GithubMode::Ignore),
-];
-const ISOLATION: [(&str, Isolation); 3] = [
-    ("shared", Isolation::Shared),
-    ("worktree", Isolation::Worktree),
-    ("clone", Isolation::Clone),
-];
-const LEVELS: [(&str, TelemetryLevel); 3] = [
-    ("info", TelemetryLevel::Info),
-    ("debug", TelemetryLevel::Debug),
-    ("trace", TelemetryLevel::Trace),
-];
+const DIRTY_EXIT: [(&str, DirtyExit); 3] = [("ask", DirtyExit::Ask), ("keep", DirtyExit::Keep), ("discard", DirtyExit::Discard)];
+const GITHUB_MODES: [(&str, GithubMode); 3] = [("sync", GithubMode::Sync), ("token", GithubMode::Token), ("ignore", GithubMode::Ignore)];
+const ISOLATION: [(&str, Isolation); 3] = [("shared", Isolation::Shared), ("worktree", Isolation::Worktree), ("clone", Isolation::Clone)];
+const LEVELS: [(&str, TelemetryLevel); 3] =
+    [("info", TelemetryLevel::Info), ("debug", TelemetryLevel::Debug), ("trace", TelemetryLevel::Trace)];
 pub const BACKENDS: [&str; 2] = ["docker", "apple-container"];
 
-pub const GLOBAL_SORT: Sort = Sort {
-    area: "config",
-    hides_env: true,
-    top_level: &[
-        "version",
-        "dirty_exit_policy",
-        "role_repo_refresh_ttl_seconds",
-    ],
-};
+pub const GLOBAL_SORT: Sort =
+    Sort { area: "config", hides_env: true, top_level: &["version", "dirty_exit_policy", "role_repo_refresh_ttl_seconds"] };
 pub const WORKSPACE_SORT: Sort = Sort {
     area: "config",
     hides_env: true,
@@ -80,11 +58,7 @@ impl Default for GlobalFile {
     fn default() -> Self {
         let mut global = Global::default();
         add_builtins(&mut global);
-        Self {
-            global,
-            version: GLOBAL_VERSION,
-            embedded: Vec::new(),
-        }
+        Self { global, version: GLOBAL_VERSION, embedded: Vec::new() }
     }
 }
 
@@ -96,26 +70,15 @@ pub fn parse_global(file: &str, text: &str) -> Result<(GlobalFile, Vec<Diagnosti
     Ok((read.unwrap_or_default(), warnings))
 }
 
-pub fn parse_workspace(
-    name: &str,
-    file: &str,
-    text: &str,
-) -> Result<(Workspace, Vec<Diagnostic>), Diagnostics> {
+pub fn parse_workspace(name: &str, file: &str, text: &str) -> Result<(Workspace, Vec<Diagnostic>), Diagnostics> {
     let tree = parse(WORKSPACE_SORT, file, text)?;
     let reader = Reader::new(WORKSPACE_SORT, file, text, tree.get_ref());
     let root = reader.root(tree.get_ref());
-    let read = read_version(&root, WORKSPACE_VERSION)
-        .and_then(|version| read_workspace(&root, name, file, version));
+    let read = read_version(&root, WORKSPACE_VERSION).and_then(|version| read_workspace(&root, name, file, version));
     let warnings = reader.finish()?;
     // A workspace that could not be read has left an error behind.
-    read.map(|workspace| (workspace, warnings)).ok_or_else(|| {
-        Diagnostic::error(
-            "config.unreadable",
-            "A workspace is not readable",
-            format!("`{}`", quote(file)),
-        )
-        .into()
-    })
+    read.map(|workspace| (workspace, warnings))
+        .ok_or_else(|| Diagnostic::error("config.unreadable", "A workspace is not readable", format!("`{}`", quote(file))).into())
 }
 
 fn read_global(root: &Table<'_>, file: &str) -> Option<GlobalFile> {
@@ -132,10 +95,7 @@ fn read_global(root: &Table<'_>, file: &str) -> Option<GlobalFile> {
     };
     if let Some(roles) = root.table("roles") {
         for (key, value) in roles.entries() {
-            if let Some(source) = roles
-                .as_table(key, value)
-                .and_then(|role| read_role_source(&role, key))
-            {
+            if let Some(source) = roles.as_table(key, value).and_then(|role| read_role_source(&role, key)) {
                 global.roles.insert(key.get_ref().to_string(), source);
             }
         }
@@ -153,11 +113,7 @@ fn read_global(root: &Table<'_>, file: &str) -> Option<GlobalFile> {
     }
     if let Some(telemetry) = root.table("telemetry") {
         global.telemetry_level = telemetry.word("level", &LEVELS);
-        global.telemetry_categories = telemetry
-            .lines("categories")
-            .into_iter()
-            .map(|c| c.value)
-            .collect();
+        global.telemetry_categories = telemetry.lines("categories").into_iter().map(|c| c.value).collect();
         telemetry.finish(Unknown::Reject);
     }
     if let Some(git) = root.table("git") {
@@ -172,31 +128,22 @@ fn read_global(root: &Table<'_>, file: &str) -> Option<GlobalFile> {
                 continue;
             };
             // Tables in config.toml bear no version of their own: they are as old as the last file that held any.
-            if let Some(workspace) =
-                read_workspace(&table, key.get_ref(), file, super::version::LEGACY)
-            {
+            if let Some(workspace) = read_workspace(&table, key.get_ref(), file, super::version::LEGACY) {
                 embedded.push(workspace);
             }
         }
     }
     root.finish(Unknown::WarnNear);
-    Some(GlobalFile {
-        global,
-        version,
-        embedded,
-    })
+    Some(GlobalFile { global, version, embedded })
 }
 
 fn add_builtins(global: &mut Global) {
     for (key, url) in BUILTIN_ROLES {
-        global
-            .roles
-            .entry(key.to_owned())
-            .or_insert_with(|| RoleSource {
-                git: Located::bare(url.to_owned()),
-                trusted: true,
-                env: EnvMap::new(),
-            });
+        global.roles.entry(key.to_owned()).or_insert_with(|| RoleSource {
+            git: Located::bare(url.to_owned()),
+            trusted: true,
+            env: EnvMap::new(),
+        });
     }
 }
 
@@ -210,9 +157,7 @@ fn read_role_source(role: &Table<'_>, key: &Key<'_>) -> Option<RoleSource> {
         // The owner of the name decides where a built-in role comes from, whatever an old file says.
         Some(url) => {
             let written = role.line("git");
-            if written.as_ref().is_some_and(|w| w.value != url)
-                || trusted.as_ref().is_some_and(|t| !t.value)
-            {
+            if written.as_ref().is_some_and(|w| w.value != url) || trusted.as_ref().is_some_and(|t| !t.value) {
                 role.reader.warn(
                     key.span(),
                     "builtin_role",
@@ -225,28 +170,15 @@ fn read_role_source(role: &Table<'_>, key: &Key<'_>) -> Option<RoleSource> {
         }
         None => role.required("git", "give the git URL of the role"),
     };
-    if !role.has("git")
-        && role
-            .map
-            .iter()
-            .any(|(_, v)| matches!(v.get_ref(), DeValue::Table(t) if t.contains_key("git")))
-    {
+    if !role.has("git") && role.map.iter().any(|(_, v)| matches!(v.get_ref(), DeValue::Table(t) if t.contains_key("git"))) {
         for (inner, value) in role.entries() {
             if matches!(value.get_ref(), DeValue::Table(t) if t.contains_key("git")) {
                 role.reader.error(
                     inner.span(),
                     "role_key_quotes",
                     "A role key with a namespace needs quotes",
-                    format!(
-                        "`[{}]` is a table inside role `{}`",
-                        role.path_of(inner.get_ref()),
-                        quote(name)
-                    ),
-                    format!(
-                        "write `[roles.\"{}/{}\"]`",
-                        quote(name),
-                        quote(inner.get_ref())
-                    ),
+                    format!("`[{}]` is a table inside role `{}`", role.path_of(inner.get_ref()), quote(name)),
+                    format!("write `[roles.\"{}/{}\"]`", quote(name), quote(inner.get_ref())),
                 );
             }
         }
@@ -266,11 +198,7 @@ fn read_role_source(role: &Table<'_>, key: &Key<'_>) -> Option<RoleSource> {
             "write an https, ssh or file URL, or an absolute path",
         );
     }
-    Some(RoleSource {
-        git,
-        trusted: builtin.is_some() || trusted.is_some_and(|t| t.value),
-        env,
-    })
+    Some(RoleSource { git, trusted: builtin.is_some() || trusted.is_some_and(|t| t.value), env })
 }
 
 /// A key that no selector can produce is never used: worth a word, not a refusal.
@@ -304,10 +232,7 @@ fn read_agents(table: &Table<'_>) -> BTreeMap<Agent, AgentPolicy> {
         agents.insert(
             agent,
             // The mode stays absent when it is not written, so that a table for the folder alone overrides nothing else.
-            AgentPolicy {
-                auth_forward: read_auth_mode(&policy, agent),
-                sync_source_dir: policy.line("sync_source_dir"),
-            },
+            AgentPolicy { auth_forward: read_auth_mode(&policy, agent), sync_source_dir: policy.line("sync_source_dir") },
         );
         policy.finish(Unknown::Reject);
     }
@@ -315,12 +240,8 @@ fn read_agents(table: &Table<'_>) -> BTreeMap<Agent, AgentPolicy> {
 }
 
 pub fn auth_modes(agent: Agent) -> &'static [(&'static str, AuthMode)] {
-    const ALL: [(&str, AuthMode); 4] = [
-        ("sync", AuthMode::Sync),
-        ("api_key", AuthMode::ApiKey),
-        ("ignore", AuthMode::Ignore),
-        ("oauth_token", AuthMode::OauthToken),
-    ];
+    const ALL: [(&str, AuthMode); 4] =
+        [("sync", AuthMode::Sync), ("api_key", AuthMode::ApiKey), ("ignore", AuthMode::Ignore), ("oauth_token", AuthMode::OauthToken)];
     match agent {
         Agent::Claude => &ALL,
         Agent::Codex | Agent::Amp | Agent::Kimi | Agent::Opencode | Agent::Grok => {
@@ -336,18 +257,12 @@ fn read_auth_mode(policy: &Table<'_>, agent: Agent) -> Option<Located<AuthMode>>
         && value.get_ref().as_str() == Some("oauth_token")
     {
         let _ = policy.get("auth_forward");
-        let allowed: Vec<String> = auth_modes(agent)
-            .iter()
-            .map(|(word, _)| format!("`{word}`"))
-            .collect();
+        let allowed: Vec<String> = auth_modes(agent).iter().map(|(word, _)| format!("`{word}`")).collect();
         policy.reader.error(
             value.span(),
             "auth_mode",
             "An agent does not support this way of logging in",
-            format!(
-                "`{}` is `oauth_token`, which only claude has",
-                policy.path_of("auth_forward")
-            ),
+            format!("`{}` is `oauth_token`, which only claude has", policy.path_of("auth_forward")),
             format!("allowed for {agent}: {}", allowed.join(", ")),
         );
         return None;
@@ -359,10 +274,7 @@ fn read_github(table: &Table<'_>, op_account: Option<&str>) -> GithubPolicy {
     let Some(github) = table.table("github") else {
         return GithubPolicy::default();
     };
-    let policy = GithubPolicy {
-        auth_forward: github.word("auth_forward", &GITHUB_MODES),
-        env: read_github_env(&github, op_account),
-    };
+    let policy = GithubPolicy { auth_forward: github.word("auth_forward", &GITHUB_MODES), env: read_github_env(&github, op_account) };
     github.finish(Unknown::Reject);
     policy
 }
@@ -370,19 +282,12 @@ fn read_github(table: &Table<'_>, op_account: Option<&str>) -> GithubPolicy {
 fn read_backend(runtime: &Table<'_>, key: &'static str) -> Option<Located<String>> {
     let backend = runtime.line(key)?;
     if !BACKENDS.contains(&backend.value.as_str()) {
-        let at = runtime
-            .map
-            .get(key)
-            .map_or(runtime.place.clone(), |v| v.span());
+        let at = runtime.map.get(key).map_or(runtime.place.clone(), |v| v.span());
         runtime.reader.warn(
             at,
             "backend",
             "A backend is not known",
-            format!(
-                "`{}` is `{}`; launches that use it fail",
-                runtime.path_of(key),
-                quote(&backend.value)
-            ),
+            format!("`{}` is `{}`; launches that use it fail", runtime.path_of(key), quote(&backend.value)),
             super::reader::did_you_mean(&backend.value, &BACKENDS),
         );
     }
@@ -400,10 +305,7 @@ fn read_global_mounts(table: &Table<'_>) -> Vec<GlobalMount> {
         if entry.reader.full() {
             break;
         }
-        let (nested, plain): (Vec<_>, Vec<_>) = entry
-            .entries()
-            .into_iter()
-            .partition(|(_, v)| matches!(v.get_ref(), DeValue::Table(_)));
+        let (nested, plain): (Vec<_>, Vec<_>) = entry.entries().into_iter().partition(|(_, v)| matches!(v.get_ref(), DeValue::Table(_)));
         if !nested.is_empty() {
             check_scope(table, key);
         }
@@ -423,13 +325,7 @@ fn read_global_mounts(table: &Table<'_>) -> Vec<GlobalMount> {
 fn read_global_mount(table: &Table<'_>, key: &Key<'_>, scope: Option<&str>) -> Option<GlobalMount> {
     let name = key.get_ref().as_ref();
     if name.trim().is_empty() {
-        table.reader.error(
-            key.span(),
-            "mount_name",
-            "A mount has no name",
-            format!("`[{}]`", table.path),
-            "give it a name",
-        );
+        table.reader.error(key.span(), "mount_name", "A mount has no name", format!("`[{}]`", table.path), "give it a name");
     }
     let src = table.required("src", "give the folder or file of the host");
     let dst = table.required("dst", "give the path inside the container");
@@ -444,20 +340,12 @@ fn read_global_mount(table: &Table<'_>, key: &Key<'_>, scope: Option<&str>) -> O
         );
     }
     table.finish(Unknown::Reject);
-    Some(GlobalMount {
-        name: name.to_owned(),
-        scope: scope.map(str::to_owned),
-        src: src?,
-        dst: dst?,
-        readonly,
-    })
+    Some(GlobalMount { name: name.to_owned(), scope: scope.map(str::to_owned), src: src?, dst: dst?, readonly })
 }
 
 fn check_scope(table: &Table<'_>, key: &Key<'_>) {
     let scope = key.get_ref().as_ref();
-    let probe = scope
-        .strip_suffix("/*")
-        .map_or(scope.to_owned(), |ns| format!("{ns}/x"));
+    let probe = scope.strip_suffix("/*").map_or(scope.to_owned(), |ns| format!("{ns}/x"));
     if let Some(problem) = role_key_problem(&probe) {
         table.reader.error(
             key.span(),
@@ -470,11 +358,7 @@ fn check_scope(table: &Table<'_>, key: &Key<'_>) {
 }
 
 fn read_workspace(root: &Table<'_>, name: &str, file: &str, version: Version) -> Option<Workspace> {
-    let account = if version < OP_ACCOUNT_MOVED {
-        root.line("op_account").map(|a| a.value)
-    } else {
-        None
-    };
+    let account = if version < OP_ACCOUNT_MOVED { root.line("op_account").map(|a| a.value) } else { None };
     if let Some((key, _)) = root.map.get_key_value("op_account")
         && version >= OP_ACCOUNT_MOVED
     {
@@ -483,29 +367,16 @@ fn read_workspace(root: &Table<'_>, name: &str, file: &str, version: Version) ->
             key.span(),
             "no_effect",
             "A setting has no effect",
-            format!(
-                "`{}` is not read since `{OP_ACCOUNT_MOVED}`",
-                root.path_of("op_account")
-            ),
+            format!("`{}` is not read since `{OP_ACCOUNT_MOVED}`", root.path_of("op_account")),
             "write `account = \"…\"` into each `{ op = … }` table",
         );
     }
     let account = account.as_deref();
-    let workdir = root.required(
-        "workdir",
-        "give the absolute path to start in, such as `workdir = \"/workspace\"`",
-    );
+    let workdir = root.required("workdir", "give the absolute path to start in, such as `workdir = \"/workspace\"`");
     let has_mounts = root.has("mounts");
-    let mounts = root
-        .tables("mounts")
-        .iter()
-        .map(read_mount)
-        .collect::<Vec<_>>();
+    let mounts = root.tables("mounts").iter().map(read_mount).collect::<Vec<_>>();
     if !has_mounts {
-        root.missing(
-            "mounts",
-            "add at least one `[[mounts]]` table with `src` and `dst`",
-        );
+        root.missing("mounts", "add at least one `[[mounts]]` table with `src` and `dst`");
     }
     let mut roles = BTreeMap::new();
     if let Some(tables) = root.table("roles") {
@@ -516,11 +387,7 @@ fn read_workspace(root: &Table<'_>, name: &str, file: &str, version: Version) ->
             check_role_key(&tables, key);
             roles.insert(
                 key.get_ref().to_string(),
-                WorkspaceRole {
-                    env: read_env(&role, account),
-                    agents: read_agents(&role),
-                    github: read_github(&role, account),
-                },
+                WorkspaceRole { env: read_env(&role, account), agents: read_agents(&role), github: read_github(&role, account) },
             );
             role.finish(Unknown::Reject);
         }
@@ -557,11 +424,7 @@ fn read_workspace(root: &Table<'_>, name: &str, file: &str, version: Version) ->
         backend,
         dirty_exit_policy: root.word("dirty_exit_policy", &DIRTY_EXIT),
         docker,
-        instances: root
-            .tables("instance")
-            .iter()
-            .filter_map(read_instance)
-            .collect(),
+        instances: root.tables("instance").iter().filter_map(read_instance).collect(),
         // Absent means reported; the value is never seen.
         workdir: workdir.unwrap_or_else(|| Located::bare(String::new())),
     };
@@ -585,25 +448,14 @@ fn read_mount(table: &Table<'_>) -> Option<Mount> {
     let src = table.required("src", "give the folder or file of the host");
     let dst = table.required("dst", "give the path inside the container");
     let readonly = table.flag("readonly");
-    let isolation = table
-        .word("isolation", &ISOLATION)
-        .unwrap_or_else(|| Located::bare(Isolation::Shared));
+    let isolation = table.word("isolation", &ISOLATION).unwrap_or_else(|| Located::bare(Isolation::Shared));
     // A misspelt `readonly` that is passed over gives an agent write access.
     table.finish(Unknown::RejectNear);
-    Some(Mount {
-        src: src?,
-        dst: dst?,
-        readonly,
-        isolation,
-    })
+    Some(Mount { src: src?, dst: dst?, readonly, isolation })
 }
 
 pub fn instance_name_problem(name: &str) -> Option<&'static str> {
-    if name.is_empty()
-        || !name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    {
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
         Some("only lower-case letters, digits and `-` are allowed")
     } else if name.len() > 32 {
         Some("it is longer than 32 characters")
@@ -613,17 +465,11 @@ pub fn instance_name_problem(name: &str) -> Option<&'static str> {
 }
 
 fn read_instance(table: &Table<'_>) -> Option<InstanceDecl> {
-    let name = table.required(
-        "name",
-        "give the instance a name, such as `name = \"review\"`",
-    );
+    let name = table.required("name", "give the instance a name, such as `name = \"review\"`");
     if let Some(name) = &name
         && let Some(problem) = instance_name_problem(&name.value)
     {
-        let at = table
-            .map
-            .get("name")
-            .map_or(table.place.clone(), |v| v.span());
+        let at = table.map.get("name").map_or(table.place.clone(), |v| v.span());
         table.reader.error(
             at,
             "instance_name",
@@ -640,12 +486,7 @@ fn read_instance(table: &Table<'_>) -> Option<InstanceDecl> {
         docker = read_docker(&inner);
     }
     table.finish(Unknown::Reject);
-    Some(InstanceDecl {
-        name: name?,
-        role,
-        agent,
-        docker,
-    })
+    Some(InstanceDecl { name: name?, role, agent, docker })
 }
 
 /// One instance that a workspace declares, its role settled.
@@ -680,14 +521,8 @@ impl Workspace {
             .filter_map(|instance| {
                 Some(Declared {
                     name: instance.name.clone(),
-                    role: instance
-                        .role
-                        .clone()
-                        .or_else(|| self.default_role.clone())?,
-                    agent: instance
-                        .agent
-                        .clone()
-                        .or_else(|| self.default_agent.clone()),
+                    role: instance.role.clone().or_else(|| self.default_role.clone())?,
+                    agent: instance.agent.clone().or_else(|| self.default_agent.clone()),
                     docker: instance.docker.clone(),
                 })
             })
@@ -696,8 +531,5 @@ impl Workspace {
 }
 
 pub fn parse_profile(text: &str) -> Option<Profile> {
-    PROFILES
-        .iter()
-        .find(|(word, _)| *word == text)
-        .map(|(_, profile)| *profile)
+    PROFILES.iter().find(|(word, _)| *word == text).map(|(_, profile)| *profile)
 }

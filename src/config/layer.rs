@@ -36,61 +36,30 @@ pub struct Chosen<T> {
 
 impl<T> Chosen<T> {
     fn default(value: T) -> Self {
-        Self {
-            value,
-            layer: Layer::Default,
-            span: None,
-        }
+        Self { value, layer: Layer::Default, span: None }
     }
 }
 
-fn last<T: Clone>(
-    layers: impl IntoIterator<Item = (Layer, Option<Located<T>>)>,
-) -> Option<Chosen<T>> {
-    layers
-        .into_iter()
-        .filter_map(|(layer, found)| {
-            found.map(|l| Chosen {
-                value: l.value,
-                layer,
-                span: l.span,
-            })
-        })
-        .last()
+fn last<T: Clone>(layers: impl IntoIterator<Item = (Layer, Option<Located<T>>)>) -> Option<Chosen<T>> {
+    layers.into_iter().filter_map(|(layer, found)| found.map(|l| Chosen { value: l.value, layer, span: l.span })).last()
 }
 
 /// The operator's variables: global, role, workspace, workspace's role; later wins.
-pub fn env(
-    global: &Global,
-    workspace: Option<&Workspace>,
-    role: &str,
-) -> BTreeMap<String, Chosen<EnvValue>> {
+pub fn env(global: &Global, workspace: Option<&Workspace>, role: &str) -> BTreeMap<String, Chosen<EnvValue>> {
     let layers = [
         (Layer::Global, Some(&global.env)),
         (Layer::Role, global.roles.get(role).map(|r| &r.env)),
         (Layer::Workspace, workspace.map(|w| &w.env)),
-        (
-            Layer::WorkspaceRole,
-            workspace.and_then(|w| w.roles.get(role)).map(|r| &r.env),
-        ),
+        (Layer::WorkspaceRole, workspace.and_then(|w| w.roles.get(role)).map(|r| &r.env)),
     ];
     merge_env(layers)
 }
 
-fn merge_env<'m>(
-    layers: impl IntoIterator<Item = (Layer, Option<&'m EnvMap>)>,
-) -> BTreeMap<String, Chosen<EnvValue>> {
+fn merge_env<'m>(layers: impl IntoIterator<Item = (Layer, Option<&'m EnvMap>)>) -> BTreeMap<String, Chosen<EnvValue>> {
     let mut merged = BTreeMap::new();
     for (layer, map) in layers {
         for (name, entry) in map.into_iter().flatten() {
-            merged.insert(
-                name.clone(),
-                Chosen {
-                    value: entry.value.clone(),
-                    layer,
-                    span: entry.span.clone(),
-                },
-            );
+            merged.insert(name.clone(), Chosen { value: entry.value.clone(), layer, span: entry.span.clone() });
         }
     }
     merged
@@ -100,9 +69,7 @@ impl EnvValue {
     /// Such values never enter the launch env; they become exec bindings.
     pub fn on_demand(&self) -> bool {
         match self {
-            EnvValue::Literal { on_demand, .. }
-            | EnvValue::Host { on_demand, .. }
-            | EnvValue::Op { on_demand, .. } => *on_demand,
+            EnvValue::Literal { on_demand, .. } | EnvValue::Host { on_demand, .. } | EnvValue::Op { on_demand, .. } => *on_demand,
         }
     }
 }
@@ -117,25 +84,13 @@ pub struct Auth {
 pub fn auth(global: &Global, workspace: Option<&Workspace>, role: &str, agent: Agent) -> Auth {
     let layers = [
         (Layer::Global, global.agents.get(&agent)),
-        (
-            Layer::Workspace,
-            workspace.and_then(|w| w.agents.get(&agent)),
-        ),
-        (
-            Layer::WorkspaceRole,
-            workspace
-                .and_then(|w| w.roles.get(role))
-                .and_then(|r| r.agents.get(&agent)),
-        ),
+        (Layer::Workspace, workspace.and_then(|w| w.agents.get(&agent))),
+        (Layer::WorkspaceRole, workspace.and_then(|w| w.roles.get(role)).and_then(|r| r.agents.get(&agent))),
     ];
     Auth {
-        mode: last(
-            layers.map(|(layer, policy)| (layer, policy.and_then(|p| p.auth_forward.clone()))),
-        )
-        .unwrap_or(Chosen::default(AuthMode::Sync)),
-        sync_source_dir: last(
-            layers.map(|(layer, policy)| (layer, policy.and_then(|p| p.sync_source_dir.clone()))),
-        ),
+        mode: last(layers.map(|(layer, policy)| (layer, policy.and_then(|p| p.auth_forward.clone()))))
+            .unwrap_or(Chosen::default(AuthMode::Sync)),
+        sync_source_dir: last(layers.map(|(layer, policy)| (layer, policy.and_then(|p| p.sync_source_dir.clone())))),
     }
 }
 
@@ -150,16 +105,11 @@ pub fn github(global: &Global, workspace: Option<&Workspace>, role: &str) -> Git
     let layers = [
         (Layer::Global, Some(&global.github)),
         (Layer::Workspace, workspace.map(|w| &w.github)),
-        (
-            Layer::WorkspaceRole,
-            workspace.and_then(|w| w.roles.get(role)).map(|r| &r.github),
-        ),
+        (Layer::WorkspaceRole, workspace.and_then(|w| w.roles.get(role)).map(|r| &r.github)),
     ];
     Github {
-        mode: last(
-            layers.map(|(layer, policy)| (layer, policy.and_then(|p| p.auth_forward.clone()))),
-        )
-        .unwrap_or(Chosen::default(GithubMode::Sync)),
+        mode: last(layers.map(|(layer, policy)| (layer, policy.and_then(|p| p.auth_forward.clone()))))
+            .unwrap_or(Chosen::default(GithubMode::Sync)),
         env: merge_env(layers.map(|(layer, policy)| (layer, policy.map(|p| &p.env)))),
     }
 }
@@ -170,13 +120,7 @@ pub fn global_mounts<'g>(global: &'g Global, role: &str) -> Vec<&'g GlobalMount>
     let rank = |scope: Option<&str>| match scope {
         None => Some(0),
         Some(scope) if scope == role => Some(2),
-        Some(scope)
-            if scope
-                .strip_suffix("/*")
-                .is_some_and(|ns| Some(ns) == namespace) =>
-        {
-            Some(1)
-        }
+        Some(scope) if scope.strip_suffix("/*").is_some_and(|ns| Some(ns) == namespace) => Some(1),
         Some(_) => None,
     };
     let mut by_name: BTreeMap<&str, (u8, &GlobalMount)> = BTreeMap::new();
@@ -184,10 +128,7 @@ pub fn global_mounts<'g>(global: &'g Global, role: &str) -> Vec<&'g GlobalMount>
         let Some(rank) = rank(mount.scope.as_deref()) else {
             continue;
         };
-        if by_name
-            .get(mount.name.as_str())
-            .is_none_or(|(known, _)| *known <= rank)
-        {
+        if by_name.get(mount.name.as_str()).is_none_or(|(known, _)| *known <= rank) {
             by_name.insert(&mount.name, (rank, mount));
         }
     }
@@ -195,45 +136,25 @@ pub fn global_mounts<'g>(global: &'g Global, role: &str) -> Vec<&'g GlobalMount>
 }
 
 pub fn dirty_exit(global: &Global, workspace: Option<&Workspace>) -> Chosen<DirtyExit> {
-    last([
-        (Layer::Global, global.dirty_exit_policy.clone()),
-        (
-            Layer::Workspace,
-            workspace.and_then(|w| w.dirty_exit_policy.clone()),
-        ),
-    ])
-    .unwrap_or(Chosen::default(DirtyExit::Ask))
+    last([(Layer::Global, global.dirty_exit_policy.clone()), (Layer::Workspace, workspace.and_then(|w| w.dirty_exit_policy.clone()))])
+        .unwrap_or(Chosen::default(DirtyExit::Ask))
 }
 
 pub fn backend(global: &Global, workspace: Option<&Workspace>) -> Chosen<String> {
-    last([
-        (Layer::Global, global.default_backend.clone()),
-        (Layer::Workspace, workspace.and_then(|w| w.backend.clone())),
-    ])
-    .unwrap_or_else(|| Chosen::default("docker".to_owned()))
+    last([(Layer::Global, global.default_backend.clone()), (Layer::Workspace, workspace.and_then(|w| w.backend.clone()))])
+        .unwrap_or_else(|| Chosen::default("docker".to_owned()))
 }
 
 /// Age in seconds up to which a fetched role repo counts as fresh.
 pub fn role_refresh_seconds(global: &Global) -> u64 {
-    global
-        .role_repo_refresh_ttl_seconds
-        .as_ref()
-        .map_or(60, |ttl| ttl.value)
+    global.role_repo_refresh_ttl_seconds.as_ref().map_or(60, |ttl| ttl.value)
 }
 
 /// Flag, instance, workspace, global, else `compat`: Docker inside the capsule works out of the box.
-pub fn profile(
-    global: &Global,
-    workspace: Option<&Workspace>,
-    instance: Option<&DockerPolicy>,
-    flag: Option<Profile>,
-) -> Chosen<Profile> {
+pub fn profile(global: &Global, workspace: Option<&Workspace>, instance: Option<&DockerPolicy>, flag: Option<Profile>) -> Chosen<Profile> {
     last([
         (Layer::Global, global.docker.profile.clone()),
-        (
-            Layer::Workspace,
-            workspace.and_then(|w| w.docker.profile.clone()),
-        ),
+        (Layer::Workspace, workspace.and_then(|w| w.docker.profile.clone())),
         (Layer::Instance, instance.and_then(|i| i.profile.clone())),
         (Layer::Flag, flag.map(Located::bare)),
     ])
@@ -310,16 +231,7 @@ pub const fn profile_row(profile: Profile) -> ProfileRow {
 }
 
 /// What a container keeps when everything else is dropped.
-pub const KEPT_CAPABILITIES: [&str; 8] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "SETUID",
-    "SETGID",
-    "SETFCAP",
-    "KILL",
-];
+pub const KEPT_CAPABILITIES: [&str; 8] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETUID", "SETGID", "SETFCAP", "KILL"];
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct EffectiveGrants {
@@ -367,58 +279,17 @@ pub fn grants(
     .filter_map(|(layer, grants)| grants.map(|g| (layer, g)))
     .collect();
 
-    let mut merge = Merge {
-        profile: profile.value,
-        sources: BTreeMap::new(),
-        warnings: Vec::new(),
-    };
-    let network = merge.raise(
-        "network",
-        row.network,
-        tables.iter().map(|(l, g)| (*l, g.network.clone())),
-    );
-    let sudo = merge.raise(
-        "sudo",
-        row.sudo,
-        tables.iter().map(|(l, g)| (*l, g.sudo.clone())),
-    );
-    let system_writes = merge.raise(
-        "system_writes",
-        row.system_writes,
-        tables.iter().map(|(l, g)| (*l, g.system_writes.clone())),
-    );
-    let mut dind = merge.raise(
-        "dind",
-        row.dind,
-        tables.iter().map(|(l, g)| (*l, g.dind.clone())),
-    );
-    let memory = merge.limit(
-        "memory",
-        row.memory,
-        tables.iter().map(|(l, g)| (*l, g.memory.clone())),
-    );
-    let reservation = merge.limit(
-        "memory_reservation",
-        row.memory_reservation,
-        tables
-            .iter()
-            .map(|(l, g)| (*l, g.memory_reservation.clone())),
-    );
-    let cpus = merge.limit(
-        "cpus",
-        row.cpus,
-        tables.iter().map(|(l, g)| (*l, g.cpus.clone())),
-    );
-    let pids = merge.limit(
-        "pids",
-        row.pids,
-        tables.iter().map(|(l, g)| (*l, g.pids.clone())),
-    );
-    let nofile = merge.limit(
-        "nofile",
-        row.nofile,
-        tables.iter().map(|(l, g)| (*l, g.nofile.clone())),
-    );
+    let mut merge = Merge { profile: profile.value, sources: BTreeMap::new(), warnings: Vec::new() };
+    let network = merge.raise("network", row.network, tables.iter().map(|(l, g)| (*l, g.network.clone())));
+    let sudo = merge.raise("sudo", row.sudo, tables.iter().map(|(l, g)| (*l, g.sudo.clone())));
+    let system_writes = merge.raise("system_writes", row.system_writes, tables.iter().map(|(l, g)| (*l, g.system_writes.clone())));
+    let mut dind = merge.raise("dind", row.dind, tables.iter().map(|(l, g)| (*l, g.dind.clone())));
+    let memory = merge.limit("memory", row.memory, tables.iter().map(|(l, g)| (*l, g.memory.clone())));
+    let reservation =
+        merge.limit("memory_reservation", row.memory_reservation, tables.iter().map(|(l, g)| (*l, g.memory_reservation.clone())));
+    let cpus = merge.limit("cpus", row.cpus, tables.iter().map(|(l, g)| (*l, g.cpus.clone())));
+    let pids = merge.limit("pids", row.pids, tables.iter().map(|(l, g)| (*l, g.pids.clone())));
+    let nofile = merge.limit("nofile", row.nofile, tables.iter().map(|(l, g)| (*l, g.nofile.clone())));
     let user = last(tables.iter().map(|(l, g)| (*l, g.user.clone())));
 
     let mut hosts: BTreeSet<String> = BTreeSet::new();
@@ -439,9 +310,7 @@ pub fn grants(
     if let Some(wanted) = &role.dind {
         if wanted.value == Dind::None || wanted.value > dind {
             dind = wanted.value;
-            merge
-                .sources
-                .insert("dind", (Layer::Manifest, wanted.span.clone()));
+            merge.sources.insert("dind", (Layer::Manifest, wanted.span.clone()));
         }
     }
 
@@ -450,18 +319,13 @@ pub fn grants(
     if let Some(user) = &user
         && user_root
     {
-        merge
-            .sources
-            .insert("user", (user.layer, user.span.clone()));
+        merge.sources.insert("user", (user.layer, user.span.clone()));
         if sudo {
             errors.push(
                 Diagnostic::error(
                     "config.user_and_sudo",
                     "A capsule cannot both be root and have sudo",
-                    format!(
-                        "`user = \"root\"` meets `sudo`, which {} gives",
-                        merge.giver("sudo", profile.value)
-                    ),
+                    format!("`user = \"root\"` meets `sudo`, which {} gives", merge.giver("sudo", profile.value)),
                 )
                 .at(user.span.clone())
                 .help("remove `user`, or choose a profile without sudo"),
@@ -471,18 +335,12 @@ pub fn grants(
     if let (Some(memory), Some(reservation)) = (memory, reservation)
         && reservation > memory
     {
-        let span = merge
-            .sources
-            .get("memory_reservation")
-            .and_then(|(_, span)| span.clone());
+        let span = merge.sources.get("memory_reservation").and_then(|(_, span)| span.clone());
         errors.push(
             Diagnostic::error(
                 "config.reservation_over_memory",
                 "A memory reservation is above its limit",
-                format!(
-                    "{reservation} bytes are reserved of at most {memory}, which {} gives",
-                    merge.giver("memory", profile.value)
-                ),
+                format!("{reservation} bytes are reserved of at most {memory}, which {} gives", merge.giver("memory", profile.value)),
             )
             .at(span)
             .help("lower `memory_reservation` or raise `memory`"),
@@ -494,45 +352,28 @@ pub fn grants(
         let from = match profile.layer {
             Layer::Flag => "`--docker-profile`".to_owned(),
             Layer::Default => "the default".to_owned(),
-            _ => profile
-                .span
-                .as_ref()
-                .map_or_else(|| "the configuration".to_owned(), |span| span.to_string()),
+            _ => profile.span.as_ref().map_or_else(|| "the configuration".to_owned(), |span| span.to_string()),
         };
         errors.push(
             Diagnostic::error(
                 "config.min_profile",
                 "A role needs a looser profile",
-                format!(
-                    "the profile is `{}`, set by {from}; the role needs at least `{}`",
-                    word(profile.value),
-                    word(least.value)
-                ),
+                format!("the profile is `{}`, set by {from}; the role needs at least `{}`", word(profile.value), word(least.value)),
             )
             .at(profile.span.clone().or_else(|| least.span.clone()))
-            .help(format!(
-                "set `profile = \"{}\"`, or use another role",
-                word(least.value)
-            )),
+            .help(format!("set `profile = \"{}\"`, or use another role", word(least.value))),
         );
     }
     if !errors.is_empty() {
         return Err(errors);
     }
     if profile.value <= Profile::Hardened && dind == Dind::Privileged {
-        let (_, span) = merge
-            .sources
-            .get("dind")
-            .cloned()
-            .unwrap_or((Layer::Profile, None));
+        let (_, span) = merge.sources.get("dind").cloned().unwrap_or((Layer::Profile, None));
         merge.warnings.push(
             Diagnostic::warning(
                 "config.privileged_sidecar",
                 "A privileged sidecar undoes most of a strict profile",
-                format!(
-                    "profile `{}` is combined with `dind = \"privileged\"`",
-                    word(profile.value)
-                ),
+                format!("profile `{}` is combined with `dind = \"privileged\"`", word(profile.value)),
             )
             .at(span)
             .help("use `dind = \"rootless\"` if the engine has cgroup v2"),
@@ -553,16 +394,10 @@ pub fn grants(
         pids,
         nofile,
         cap_drop_all: row.cap_drop_all,
-        cap_add: CAPABILITIES
-            .iter()
-            .filter(|c| added.contains(**c))
-            .map(|c| (*c).to_owned())
-            .collect(),
+        cap_add: CAPABILITIES.iter().filter(|c| added.contains(**c)).map(|c| (*c).to_owned()).collect(),
         no_new_privileges: !sudo,
         // An internal network has no way out, so an allow-list on it could never be reached, not even the agent's API.
-        internal_network: profile.value == Profile::Locked
-            && dind == Dind::None
-            && network == NetworkMode::None,
+        internal_network: profile.value == Profile::Locked && dind == Dind::None && network == NetworkMode::None,
         sources,
     };
     Ok((grants, merge.warnings))
@@ -626,10 +461,7 @@ impl Merge {
             Diagnostic::warning(
                 "config.grant_no_effect",
                 "A grant has no effect",
-                format!(
-                    "`{field}` only raises what the profile gives, and profile `{}` {why}",
-                    word(self.profile)
-                ),
+                format!("`{field}` only raises what the profile gives, and profile `{}` {why}", word(self.profile)),
             )
             .at(span)
             .help("choose a stricter `profile` and raise from there, or remove the line"),

@@ -43,9 +43,7 @@ pub fn load(files: &[SourceFile]) -> Result<(Config, Vec<Diagnostic>), Diagnosti
     let mut workspaces = BTreeMap::new();
     for source in files {
         match &source.kind {
-            FileKind::Global => match text_of(file::GLOBAL_SORT, source)
-                .and_then(|text| file::parse_global(&source.shown, text))
-            {
+            FileKind::Global => match text_of(file::GLOBAL_SORT, source).and_then(|text| file::parse_global(&source.shown, text)) {
                 Ok((read, warnings)) => {
                     said.extend(warnings);
                     global = read;
@@ -53,8 +51,7 @@ pub fn load(files: &[SourceFile]) -> Result<(Config, Vec<Diagnostic>), Diagnosti
                 Err(mistakes) => said.extend(mistakes.0),
             },
             FileKind::Workspace { name } => {
-                let read = text_of(file::WORKSPACE_SORT, source)
-                    .and_then(|text| file::parse_workspace(name, &source.shown, text));
+                let read = text_of(file::WORKSPACE_SORT, source).and_then(|text| file::parse_workspace(name, &source.shown, text));
                 match read {
                     Ok((workspace, warnings)) => {
                         said.extend(warnings);
@@ -65,19 +62,14 @@ pub fn load(files: &[SourceFile]) -> Result<(Config, Vec<Diagnostic>), Diagnosti
             }
         }
     }
-    let file::GlobalFile {
-        global, embedded, ..
-    } = global;
+    let file::GlobalFile { global, embedded, .. } = global;
     for workspace in embedded {
         match workspaces.get(&workspace.name) {
             Some(kept) if !said_twice_alike(files, &workspace.name) => said.push(
                 Diagnostic::error(
                     "config.workspace_twice",
                     "A workspace is written in two places",
-                    format!(
-                        "`{}` is in `{}` and, differently, in `{}`",
-                        workspace.name, workspace.file, kept.file
-                    ),
+                    format!("`{}` is in `{}` and, differently, in `{}`", workspace.name, workspace.file, kept.file),
                 )
                 .at(workspace.workdir.span)
                 .help("make the two say the same, or remove the table from config.toml"),
@@ -90,11 +82,7 @@ pub fn load(files: &[SourceFile]) -> Result<(Config, Vec<Diagnostic>), Diagnosti
     }
     let config = Config { global, workspaces };
     said.extend(validate::validate(&config));
-    if said.iter().any(Diagnostic::is_error) {
-        Err(Diagnostics(said))
-    } else {
-        Ok((config, said))
-    }
+    if said.iter().any(Diagnostic::is_error) { Err(Diagnostics(said)) } else { Ok((config, said)) }
 }
 
 fn text_of(sort: reader::Sort, source: &SourceFile) -> Result<&str, Diagnostics> {
@@ -102,12 +90,7 @@ fn text_of(sort: reader::Sort, source: &SourceFile) -> Result<&str, Diagnostics>
 }
 
 fn said_twice_alike(files: &[SourceFile], name: &str) -> bool {
-    let text = |wanted: &dyn Fn(&FileKind) -> bool| {
-        files
-            .iter()
-            .find(|f| wanted(&f.kind))
-            .and_then(|f| std::str::from_utf8(&f.bytes).ok())
-    };
+    let text = |wanted: &dyn Fn(&FileKind) -> bool| files.iter().find(|f| wanted(&f.kind)).and_then(|f| std::str::from_utf8(&f.bytes).ok());
     let global = text(&|kind| *kind == FileKind::Global);
     let own = text(&|kind| matches!(kind, FileKind::Workspace { name: n } if n == name));
     let (Some(global), Some(own)) = (global, own) else {
@@ -116,10 +99,7 @@ fn said_twice_alike(files: &[SourceFile], name: &str) -> bool {
     let Ok(Some(split)) = write::split_global_text(global) else {
         return false;
     };
-    split
-        .workspaces
-        .get(name)
-        .is_some_and(|table| write::same_workspace(table, own))
+    split.workspaces.get(name).is_some_and(|table| write::same_workspace(table, own))
 }
 
 #[cfg(test)]

@@ -26,19 +26,7 @@ impl<T> Located<T> {
 }
 
 /// The six agents; a closed set, in registry order.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Agent {
     Claude,
@@ -50,14 +38,7 @@ pub enum Agent {
 }
 
 impl Agent {
-    pub const ALL: [Agent; 6] = [
-        Agent::Claude,
-        Agent::Codex,
-        Agent::Amp,
-        Agent::Kimi,
-        Agent::Opencode,
-        Agent::Grok,
-    ];
+    pub const ALL: [Agent; 6] = [Agent::Claude, Agent::Codex, Agent::Amp, Agent::Kimi, Agent::Opencode, Agent::Grok];
 
     pub fn slug(self) -> &'static str {
         match self {
@@ -81,9 +62,7 @@ impl fmt::Display for Agent {
     }
 }
 
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthMode {
     Sync,
@@ -101,9 +80,7 @@ pub enum GithubMode {
 }
 
 /// Security profiles, loosest last.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     Locked,
@@ -113,9 +90,7 @@ pub enum Profile {
 }
 
 /// Sidecar tiers, weakest first.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Dind {
     None,
@@ -123,9 +98,7 @@ pub enum Dind {
     Privileged,
 }
 
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NetworkMode {
     None,
@@ -165,7 +138,10 @@ pub enum EnvValue {
         on_demand: bool,
     },
     /// `"$NAME"` or `"${NAME}"`: the host's variable, read at launch.
-    Host { name: String, on_demand: bool },
+    Host {
+        name: String,
+        on_demand: bool,
+    },
     /// A 1Password reference; read by the `op` program at launch.
     Op {
         reference: String,

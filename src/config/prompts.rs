@@ -65,10 +65,7 @@ pub fn resolve(
         let state = decide(name, declaration, &states, operator, answers);
         states.insert(name.clone(), state);
     }
-    order
-        .into_iter()
-        .filter_map(|name| states.remove(&name).map(|state| Variable { name, state }))
-        .collect()
+    order.into_iter().filter_map(|name| states.remove(&name).map(|state| Variable { name, state })).collect()
 }
 
 fn decide(
@@ -82,43 +79,25 @@ fn decide(
         return State::Operator(value.clone());
     }
     // A skip reaches everything below it; an open question only holds back what needs its answer.
-    let dependencies = || {
-        declaration
-            .depends_on
-            .iter()
-            .filter_map(|other| states.get(other).map(|state| (other, state)))
-    };
+    let dependencies = || declaration.depends_on.iter().filter_map(|other| states.get(other).map(|state| (other, state)));
     for (other, state) in dependencies() {
         match state {
             State::Skipped { because } => {
-                return State::Skipped {
-                    because: because.clone(),
-                };
+                return State::Skipped { because: because.clone() };
             }
             State::Refused(_) => return State::Waiting { on: other.clone() },
-            State::Operator(_)
-            | State::Default(_)
-            | State::Answered(_)
-            | State::Ask(_)
-            | State::Waiting { .. } => {}
+            State::Operator(_) | State::Default(_) | State::Answered(_) | State::Ask(_) | State::Waiting { .. } => {}
         }
     }
     for (other, state) in dependencies() {
         match state {
             State::Ask(_) => return State::Waiting { on: other.clone() },
             State::Waiting { on } => return State::Waiting { on: on.clone() },
-            State::Operator(_)
-            | State::Default(_)
-            | State::Answered(_)
-            | State::Skipped { .. }
-            | State::Refused(_) => {}
+            State::Operator(_) | State::Default(_) | State::Answered(_) | State::Skipped { .. } | State::Refused(_) => {}
         }
     }
     let fill = |text: &str| SecretString::from(interpolate(text, states));
-    let default = declaration
-        .default
-        .as_ref()
-        .map(|default| fill(&default.value));
+    let default = declaration.default.as_ref().map(|default| fill(&default.value));
     if !declaration.interactive {
         return match default {
             Some(value) => State::Default(value),
@@ -128,47 +107,25 @@ fn decide(
     }
     match answers.get(name) {
         Some(Answer::Value(value)) => {
-            let known = declaration.options.is_empty()
-                || declaration
-                    .options
-                    .iter()
-                    .any(|o| o == value.expose_secret());
+            let known = declaration.options.is_empty() || declaration.options.iter().any(|o| o == value.expose_secret());
             if known {
                 return State::Answered(value.clone());
             }
             // The answer itself may be a credential typed into the wrong question.
             State::Refused(
-                Diagnostic::error(
-                    "role.answer",
-                    "An answer is not one of the options",
-                    format!("the answer for `{}`", quote(name)),
-                )
-                .at(declaration.span.clone())
-                .help(format!(
-                    "give one of {}",
-                    declaration
-                        .options
-                        .iter()
-                        .map(|o| format!("`{}`", quote(o)))
-                        .collect::<Vec<_>>()
-                        .join(", ")
-                )),
+                Diagnostic::error("role.answer", "An answer is not one of the options", format!("the answer for `{}`", quote(name)))
+                    .at(declaration.span.clone())
+                    .help(format!(
+                        "give one of {}",
+                        declaration.options.iter().map(|o| format!("`{}`", quote(o))).collect::<Vec<_>>().join(", ")
+                    )),
             )
         }
-        Some(Answer::Skip) if declaration.skippable => State::Skipped {
-            because: name.to_owned(),
-        },
+        Some(Answer::Skip) if declaration.skippable => State::Skipped { because: name.to_owned() },
         Some(Answer::Skip) => State::Refused(
-            Diagnostic::error(
-                "role.answer_needed",
-                "A question cannot be skipped",
-                format!("the role needs `{}`", quote(name)),
-            )
-            .at(declaration.span.clone())
-            .help(format!(
-                "answer it, or set it with `--env {}=VALUE`",
-                quote(name)
-            )),
+            Diagnostic::error("role.answer_needed", "A question cannot be skipped", format!("the role needs `{}`", quote(name)))
+                .at(declaration.span.clone())
+                .help(format!("answer it, or set it with `--env {}=VALUE`", quote(name))),
         ),
         None => State::Ask(Question {
             text: fill(declaration.prompt.as_deref().unwrap_or(name)),
@@ -186,18 +143,10 @@ fn interpolate(text: &str, states: &BTreeMap<String, State>) -> String {
     while let Some(at) = rest.find("${env.") {
         out.push_str(&rest[..at]);
         let tail = &rest[at + 6..];
-        let value = tail
-            .find('}')
-            .and_then(|end| match states.get(&tail[..end])? {
-                State::Operator(Some(value)) | State::Default(value) | State::Answered(value) => {
-                    Some((end, value))
-                }
-                State::Operator(None)
-                | State::Ask(_)
-                | State::Waiting { .. }
-                | State::Skipped { .. }
-                | State::Refused(_) => None,
-            });
+        let value = tail.find('}').and_then(|end| match states.get(&tail[..end])? {
+            State::Operator(Some(value)) | State::Default(value) | State::Answered(value) => Some((end, value)),
+            State::Operator(None) | State::Ask(_) | State::Waiting { .. } | State::Skipped { .. } | State::Refused(_) => None,
+        });
         match value {
             Some((end, value)) => {
                 out.push_str(value.expose_secret());
@@ -218,22 +167,13 @@ pub fn order(declared: &BTreeMap<String, EnvDecl>) -> Vec<String> {
     let mut needed_by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut open: BTreeMap<&str, usize> = BTreeMap::new();
     for (name, declaration) in declared {
-        let needs: BTreeSet<&str> = declaration
-            .depends_on
-            .iter()
-            .map(String::as_str)
-            .filter(|d| declared.contains_key(*d))
-            .collect();
+        let needs: BTreeSet<&str> = declaration.depends_on.iter().map(String::as_str).filter(|d| declared.contains_key(*d)).collect();
         open.insert(name, needs.len());
         for other in needs {
             needed_by.entry(other).or_default().push(name);
         }
     }
-    let mut ready: BTreeSet<&str> = open
-        .iter()
-        .filter(|(_, count)| **count == 0)
-        .map(|(name, _)| *name)
-        .collect();
+    let mut ready: BTreeSet<&str> = open.iter().filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect();
     let mut ordered: Vec<String> = Vec::new();
     while let Some(name) = ready.pop_first() {
         ordered.push(name.to_owned());
@@ -275,11 +215,7 @@ pub fn settle(
         if defaults.is_empty() {
             return variables;
         }
-        answers.extend(
-            defaults
-                .into_iter()
-                .map(|(name, value)| (name, Answer::Value(value))),
-        );
+        answers.extend(defaults.into_iter().map(|(name, value)| (name, Answer::Value(value))));
     }
 }
 
@@ -295,17 +231,10 @@ pub fn unanswered(variables: &[Variable], declared: &BTreeMap<String, EnvDecl>) 
                     format!("the role needs `{}`", quote(&variable.name)),
                 )
                 .at(declared.get(&variable.name).and_then(|d| d.span.clone()))
-                .help(format!(
-                    "pass `--env {}=VALUE`, or run the command in a terminal",
-                    quote(&variable.name)
-                )),
+                .help(format!("pass `--env {}=VALUE`, or run the command in a terminal", quote(&variable.name))),
             ),
             State::Refused(refusal) => found.push(refusal.clone()),
-            State::Operator(_)
-            | State::Default(_)
-            | State::Answered(_)
-            | State::Waiting { .. }
-            | State::Skipped { .. } => {}
+            State::Operator(_) | State::Default(_) | State::Answered(_) | State::Waiting { .. } | State::Skipped { .. } => {}
         }
     }
     found

@@ -44,19 +44,10 @@ pub fn decode<'b>(sort: Sort, file: &str, bytes: &'b [u8]) -> Result<&'b str, Di
         Diagnostic::error(
             &format!("{}.encoding", sort.area),
             "The file is not UTF-8 text",
-            format!(
-                "byte {good} (0x{:02x}) does not belong to a UTF-8 character",
-                bytes[good]
-            ),
+            format!("byte {good} (0x{:02x}) does not belong to a UTF-8 character", bytes[good]),
         )
         // The line may hold a credential around the bad byte, so it is not shown.
-        .at(Some(Span {
-            file: file.to_owned(),
-            line,
-            column,
-            length: 0,
-            source_line: String::new(),
-        }))
+        .at(Some(Span { file: file.to_owned(), line, column, length: 0, source_line: String::new() }))
         .help("save the file as UTF-8")
     })
 }
@@ -65,27 +56,14 @@ fn too_large(sort: Sort, file: &str, size: usize) -> Diagnostic {
     Diagnostic::error(
         &format!("{}.too_large", sort.area),
         "The file is too large",
-        format!(
-            "`{}` has {size} bytes; at most {LARGEST_FILE} are read",
-            quote(file)
-        ),
+        format!("`{}` has {size} bytes; at most {LARGEST_FILE} are read", quote(file)),
     )
-    .at(Some(Span {
-        file: file.to_owned(),
-        line: 1,
-        column: 1,
-        length: 0,
-        source_line: String::new(),
-    }))
+    .at(Some(Span { file: file.to_owned(), line: 1, column: 1, length: 0, source_line: String::new() }))
     .help("check that this is the file you meant")
 }
 
 /// The document's tree. Kept apart from `Reader` because the tree borrows the text only.
-pub fn parse<'t>(
-    sort: Sort,
-    file: &str,
-    text: &'t str,
-) -> Result<Spanned<DeTable<'t>>, Diagnostic> {
+pub fn parse<'t>(sort: Sort, file: &str, text: &'t str) -> Result<Spanned<DeTable<'t>>, Diagnostic> {
     if text.len() > LARGEST_FILE {
         return Err(too_large(sort, file, text.len()));
     }
@@ -98,13 +76,9 @@ pub fn parse<'t>(
             span.length = 0;
         }
         let message = error.message().trim().replace('\n', "; ");
-        Diagnostic::error(
-            &format!("{}.syntax", sort.area),
-            "The file is not valid TOML",
-            quote_long(&message),
-        )
-        .at(Some(span))
-        .help("correct the syntax at this place; see https://toml.io for the format")
+        Diagnostic::error(&format!("{}.syntax", sort.area), "The file is not valid TOML", quote_long(&message))
+            .at(Some(span))
+            .help("correct the syntax at this place; see https://toml.io for the format")
     })
 }
 
@@ -116,18 +90,10 @@ fn guarded_line(text: &str, at: usize, line: &str) -> String {
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || " _-.".contains(c);
     if let Some((key, _)) = line.split_once('=') {
-        return if key.chars().all(plain) {
-            format!("{}= …", key)
-        } else {
-            "…".to_owned()
-        };
+        return if key.chars().all(plain) { format!("{}= …", key) } else { "…".to_owned() };
     }
     let header = line.trim_end();
-    if header.starts_with('[') && header.chars().all(|c| plain(c) || "[]/*\"'".contains(c)) {
-        header.to_owned()
-    } else {
-        "…".to_owned()
-    }
+    if header.starts_with('[') && header.chars().all(|c| plain(c) || "[]/*\"'".contains(c)) { header.to_owned() } else { "…".to_owned() }
 }
 
 fn inside_multiline_string(text: &str, at: usize) -> bool {
@@ -147,21 +113,13 @@ fn inside_multiline_string(text: &str, at: usize) -> bool {
                         i += 3;
                         break;
                     }
-                    i += if quote == b'"' && bytes[i] == b'\\' {
-                        2
-                    } else {
-                        1
-                    };
+                    i += if quote == b'"' && bytes[i] == b'\\' { 2 } else { 1 };
                 }
             }
             quote @ (b'"' | b'\'') => {
                 i += 1;
                 while i < line_start && bytes[i] != quote && bytes[i] != b'\n' {
-                    i += if quote == b'"' && bytes[i] == b'\\' {
-                        2
-                    } else {
-                        1
-                    };
+                    i += if quote == b'"' && bytes[i] == b'\\' { 2 } else { 1 };
                 }
                 i += 1;
             }
@@ -172,10 +130,7 @@ fn inside_multiline_string(text: &str, at: usize) -> bool {
 }
 
 fn end_of_line(bytes: &[u8], from: usize) -> usize {
-    bytes[from..]
-        .iter()
-        .position(|b| *b == b'\n')
-        .map_or(bytes.len(), |n| from + n)
+    bytes[from..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |n| from + n)
 }
 
 fn floor(text: &str, mut at: usize) -> usize {
@@ -212,11 +167,7 @@ impl<'t> Places<'t> {
             }
         }
         marks.push(chars);
-        Self {
-            text,
-            line_starts,
-            marks,
-        }
+        Self { text, line_starts, marks }
     }
 
     fn chars_before(&self, at: usize) -> u32 {
@@ -234,10 +185,7 @@ impl<'t> Places<'t> {
         let end = floor(self.text, at.end.max(start));
         let line = self.line_starts.partition_point(|s| *s <= start) - 1;
         let line_start = self.line_starts[line];
-        let mut line_end = self
-            .line_starts
-            .get(line + 1)
-            .map_or(self.text.len(), |next| next - 1);
+        let mut line_end = self.line_starts.get(line + 1).map_or(self.text.len(), |next| next - 1);
         if self.text[line_start..line_end].ends_with('\r') {
             line_end -= 1;
         }
@@ -270,29 +218,15 @@ impl<'t> Places<'t> {
         let tail_end = floor(self.text, line_end.min(done + 4 * LONGEST_SOURCE_LINE));
         let tail = &self.text[done..tail_end.max(done)];
         // A comment behind a credential often holds the one before.
-        shown.push_str(if masked {
-            tail.split('#').next().unwrap_or_default().trim_end()
-        } else {
-            tail
-        });
-        let mut source_line: String = shown
-            .chars()
-            .take(LONGEST_SOURCE_LINE)
-            .map(harmless)
-            .collect();
+        shown.push_str(if masked { tail.split('#').next().unwrap_or_default().trim_end() } else { tail });
+        let mut source_line: String = shown.chars().take(LONGEST_SOURCE_LINE).map(harmless).collect();
         if cut || shown.chars().nth(LONGEST_SOURCE_LINE).is_some() || tail_end < line_end {
             if column as usize + length as usize > source_line.chars().count() {
                 length = 0;
             }
             source_line.push('…');
         }
-        Span {
-            file: file.to_owned(),
-            line: line as u32 + 1,
-            column,
-            length,
-            source_line,
-        }
+        Span { file: file.to_owned(), line: line as u32 + 1, column, length, source_line }
     }
 }
 
@@ -316,11 +250,7 @@ fn quote_long(text: &str) -> String {
 }
 
 fn shorten(text: &str, most: usize) -> String {
-    let mut shown: String = text
-        .chars()
-        .take(most)
-        .map(|c| if c == '\t' { ' ' } else { harmless(c) })
-        .collect();
+    let mut shown: String = text.chars().take(most).map(|c| if c == '\t' { ' ' } else { harmless(c) }).collect();
     if text.chars().nth(most).is_some() {
         shown.push('…');
     }
@@ -336,12 +266,7 @@ pub fn near<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Op
     candidates
         .into_iter()
         .filter(|candidate| *candidate != word)
-        .map(|candidate| {
-            (
-                distance(&word.to_lowercase(), &candidate.to_lowercase(), most),
-                candidate,
-            )
-        })
+        .map(|candidate| (distance(&word.to_lowercase(), &candidate.to_lowercase(), most), candidate))
         .filter(|(steps, candidate)| *steps <= most && *steps < candidate.chars().count())
         .min()
         .map(|(_, candidate)| candidate)
@@ -363,9 +288,7 @@ fn distance(a: &str, b: &str, most: usize) -> usize {
     for i in 1..=a.len() {
         for j in 1..=b.len() {
             let swap = usize::from(a[i - 1] != b[j - 1]);
-            let mut best = (rows[i - 1][j] + 1)
-                .min(rows[i][j - 1] + 1)
-                .min(rows[i - 1][j - 1] + swap);
+            let mut best = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + swap);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                 best = best.min(rows[i - 2][j - 2] + 1);
             }
@@ -376,11 +299,7 @@ fn distance(a: &str, b: &str, most: usize) -> usize {
 }
 
 pub fn did_you_mean(word: &str, allowed: &[&str]) -> String {
-    let list = allowed
-        .iter()
-        .map(|a| format!("`{a}`"))
-        .collect::<Vec<_>>()
-        .join(", ");
+    let list = allowed.iter().map(|a| format!("`{a}`")).collect::<Vec<_>>().join(", ");
     match near(word, allowed.iter().copied()) {
         Some(meant) => format!("did you mean `{meant}`? Allowed: {list}"),
         None => format!("allowed: {list}"),
@@ -402,24 +321,11 @@ impl<'t> Reader<'t> {
             hide_in_table(tree, &mut hidden);
             hidden.sort_by_key(|range| range.start);
         }
-        Self {
-            sort,
-            file,
-            places: Places::new(text),
-            hidden,
-            found: RefCell::new(Vec::new()),
-        }
+        Self { sort, file, places: Places::new(text), hidden, found: RefCell::new(Vec::new()) }
     }
 
     pub fn root<'r>(&'r self, tree: &'r DeTable<'r>) -> Table<'r> {
-        Table {
-            reader: self,
-            path: String::new(),
-            map: tree,
-            place: 0..0,
-            asked: RefCell::default(),
-            passed: RefCell::default(),
-        }
+        Table { reader: self, path: String::new(), map: tree, place: 0..0, asked: RefCell::default(), passed: RefCell::default() }
     }
 
     pub fn span(&self, at: &Range<usize>) -> Option<Span> {
@@ -442,8 +348,7 @@ impl<'t> Reader<'t> {
     fn add(&self, at: usize, diagnostic: Diagnostic) {
         let mut found = self.found.borrow_mut();
         // A file of nothing but mistakes would otherwise cost a message per line.
-        if found.len() <= MOST_MISTAKES || diagnostic.is_error() && found.len() < 2 * MOST_MISTAKES
-        {
+        if found.len() <= MOST_MISTAKES || diagnostic.is_error() && found.len() < 2 * MOST_MISTAKES {
             found.push((at, diagnostic));
         }
     }
@@ -452,41 +357,17 @@ impl<'t> Reader<'t> {
         self.found.borrow().len() >= 2 * MOST_MISTAKES
     }
 
-    pub fn error(
-        &self,
-        at: Range<usize>,
-        problem: &str,
-        summary: &str,
-        detail: impl Into<String>,
-        help: impl Into<String>,
-    ) {
+    pub fn error(&self, at: Range<usize>, problem: &str, summary: &str, detail: impl Into<String>, help: impl Into<String>) {
         if !self.full() {
             let code = format!("{}.{problem}", self.sort.area);
-            self.add(
-                at.start,
-                Diagnostic::error(&code, summary, detail)
-                    .at(self.span(&at))
-                    .help(help),
-            );
+            self.add(at.start, Diagnostic::error(&code, summary, detail).at(self.span(&at)).help(help));
         }
     }
 
-    pub fn warn(
-        &self,
-        at: Range<usize>,
-        problem: &str,
-        summary: &str,
-        detail: impl Into<String>,
-        help: impl Into<String>,
-    ) {
+    pub fn warn(&self, at: Range<usize>, problem: &str, summary: &str, detail: impl Into<String>, help: impl Into<String>) {
         if !self.full() {
             let code = format!("{}.{problem}", self.sort.area);
-            self.add(
-                at.start,
-                Diagnostic::warning(&code, summary, detail)
-                    .at(self.span(&at))
-                    .help(help),
-            );
+            self.add(at.start, Diagnostic::warning(&code, summary, detail).at(self.span(&at)).help(help));
         }
     }
 
@@ -495,10 +376,7 @@ impl<'t> Reader<'t> {
             value.span(),
             "wrong_type",
             "A field has the wrong type",
-            format!(
-                "`{path}` must be {wanted}, not {}",
-                type_name(value.get_ref())
-            ),
+            format!("`{path}` must be {wanted}, not {}", type_name(value.get_ref())),
             help,
         );
     }
@@ -507,37 +385,23 @@ impl<'t> Reader<'t> {
     pub fn finish(self) -> Result<Vec<Diagnostic>, Diagnostics> {
         let mut found = self.found.into_inner();
         found.sort_by(|a, b| (a.0, a.1.severity).cmp(&(b.0, b.1.severity)));
-        let mut all: Vec<Diagnostic> = found
-            .into_iter()
-            .map(|(_, diagnostic)| diagnostic)
-            .collect();
+        let mut all: Vec<Diagnostic> = found.into_iter().map(|(_, diagnostic)| diagnostic).collect();
         all.dedup();
         if all.len() > MOST_MISTAKES {
             // Errors first: a flood of warnings must not push the reason of the failure out.
             all.sort_by_key(|d| !d.is_error());
             all.truncate(MOST_MISTAKES);
             let last = Diagnostic {
-                severity: if all[0].is_error() {
-                    Severity::Error
-                } else {
-                    Severity::Warning
-                },
+                severity: if all[0].is_error() { Severity::Error } else { Severity::Warning },
                 ..Diagnostic::error(
                     &format!("{}.too_many", self.sort.area),
                     "There are more mistakes than are shown",
-                    format!(
-                        "only the first {MOST_MISTAKES} in `{}` are listed",
-                        quote(self.file)
-                    ),
+                    format!("only the first {MOST_MISTAKES} in `{}` are listed", quote(self.file)),
                 )
             };
             all.push(last.help("correct these first, then run the command again"));
         }
-        if all.iter().any(Diagnostic::is_error) {
-            Err(Diagnostics(all))
-        } else {
-            Ok(all)
-        }
+        if all.iter().any(Diagnostic::is_error) { Err(Diagnostics(all)) } else { Ok(all) }
     }
 }
 
@@ -556,9 +420,7 @@ fn type_name(value: &DeValue<'_>) -> &'static str {
 fn hide_in_table(table: &DeTable<'_>, hidden: &mut Vec<Range<usize>>) {
     for (key, value) in table {
         match (key.get_ref().as_ref(), value.get_ref()) {
-            ("env", DeValue::Table(entries)) => entries
-                .iter()
-                .for_each(|(_, entry)| hide_env_entry(entry, hidden)),
+            ("env", DeValue::Table(entries)) => entries.iter().for_each(|(_, entry)| hide_env_entry(entry, hidden)),
             ("env", _) => hide_all(value, hidden),
             ("git", DeValue::String(url)) if has_user_info(url) => hidden.push(value.span()),
             (_, DeValue::Table(inner)) => hide_in_table(inner, hidden),
@@ -579,8 +441,7 @@ fn hide_env_entry(entry: &Value<'_>, hidden: &mut Vec<Range<usize>>) {
             for (key, value) in form {
                 let shown = match (key.get_ref().as_ref(), value.get_ref()) {
                     ("op" | "value", DeValue::String(text)) => is_reference(text),
-                    ("path" | "account", DeValue::String(_))
-                    | ("on_demand", DeValue::Boolean(_)) => true,
+                    ("path" | "account", DeValue::String(_)) | ("on_demand", DeValue::Boolean(_)) => true,
                     _ => false,
                 };
                 if !shown {
@@ -612,25 +473,18 @@ fn is_reference(text: &str) -> bool {
 /// `$NAME` or `${NAME}` as the whole value.
 pub fn host_variable(text: &str) -> Option<&str> {
     let rest = text.strip_prefix('$')?;
-    let name = rest
-        .strip_prefix('{')
-        .and_then(|r| r.strip_suffix('}'))
-        .unwrap_or(rest);
+    let name = rest.strip_prefix('{').and_then(|r| r.strip_suffix('}')).unwrap_or(rest);
     is_variable_name(name).then_some(name)
 }
 
 pub fn is_variable_name(name: &str) -> bool {
     let mut bytes = name.bytes();
-    bytes
-        .next()
-        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_') && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// `user:password@host`, in a URL or a broken one; not `git@host:path`.
 fn has_user_info(url: &str) -> bool {
-    url.rsplit_once('@')
-        .is_some_and(|(before, _)| before.contains(':'))
+    url.rsplit_once('@').is_some_and(|(before, _)| before.contains(':'))
 }
 
 /// What to do with a key nobody asked for.
@@ -656,20 +510,9 @@ pub struct Table<'r> {
 }
 
 fn path_of(parent: &str, key: &str) -> String {
-    let bare = !key.is_empty()
-        && key
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    let key = if bare {
-        quote(key)
-    } else {
-        format!("\"{}\"", quote(key))
-    };
-    if parent.is_empty() {
-        key
-    } else {
-        format!("{parent}.{key}")
-    }
+    let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    let key = if bare { quote(key) } else { format!("\"{}\"", quote(key)) };
+    if parent.is_empty() { key } else { format!("{parent}.{key}") }
 }
 
 impl<'r> Table<'r> {
@@ -712,17 +555,9 @@ impl<'r> Table<'r> {
     pub fn string(&self, key: &'static str) -> Option<Located<String>> {
         let (_, value) = self.get(key)?;
         match value.get_ref() {
-            DeValue::String(text) => Some(Located::new(
-                text.to_string(),
-                self.reader.span(&value.span()),
-            )),
+            DeValue::String(text) => Some(Located::new(text.to_string(), self.reader.span(&value.span()))),
             _ => {
-                self.reader.wrong_type(
-                    &self.path_of(key),
-                    value,
-                    "a string",
-                    "put the value in double quotes",
-                );
+                self.reader.wrong_type(&self.path_of(key), value, "a string", "put the value in double quotes");
                 None
             }
         }
@@ -732,19 +567,12 @@ impl<'r> Table<'r> {
     pub fn line(&self, key: &'static str) -> Option<Located<String>> {
         let found = self.string(key)?;
         let (_, value) = self.map.get_key_value(key)?;
-        self.check_line(&self.path_of(key), &found.value, value.span())
-            .then_some(found)
+        self.check_line(&self.path_of(key), &found.value, value.span()).then_some(found)
     }
 
     fn check_line(&self, path: &str, text: &str, at: Range<usize>) -> bool {
         if text.trim().is_empty() {
-            self.reader.error(
-                at,
-                "empty",
-                "A field is empty",
-                format!("`{path}` must not be empty"),
-                "give it a value or remove the line",
-            );
+            self.reader.error(at, "empty", "A field is empty", format!("`{path}` must not be empty"), "give it a value or remove the line");
             return false;
         }
         if text.chars().any(char::is_control) {
@@ -770,18 +598,8 @@ impl<'r> Table<'r> {
     }
 
     pub fn missing(&self, key: &str, help: &str) {
-        let whole = if self.path.is_empty() {
-            "the file".to_owned()
-        } else {
-            format!("`[{}]`", self.path)
-        };
-        self.reader.error(
-            self.place.clone(),
-            "missing_field",
-            "A required field is missing",
-            format!("{whole} has no `{key}`"),
-            help,
-        );
+        let whole = if self.path.is_empty() { "the file".to_owned() } else { format!("`[{}]`", self.path) };
+        self.reader.error(self.place.clone(), "missing_field", "A required field is missing", format!("{whole} has no `{key}`"), help);
     }
 
     pub fn boolean(&self, key: &'static str) -> Option<Located<bool>> {
@@ -789,12 +607,7 @@ impl<'r> Table<'r> {
         match value.get_ref() {
             DeValue::Boolean(on) => Some(Located::new(*on, self.reader.span(&value.span()))),
             _ => {
-                self.reader.wrong_type(
-                    &self.path_of(key),
-                    value,
-                    "a boolean",
-                    "write `true` or `false`, without quotes",
-                );
+                self.reader.wrong_type(&self.path_of(key), value, "a boolean", "write `true` or `false`, without quotes");
                 None
             }
         }
@@ -807,25 +620,13 @@ impl<'r> Table<'r> {
     pub fn integer(&self, key: &'static str, least: i64) -> Option<Located<i64>> {
         let (_, value) = self.get(key)?;
         let DeValue::Integer(digits) = value.get_ref() else {
-            self.reader.wrong_type(
-                &self.path_of(key),
-                value,
-                "an integer",
-                "write a whole number, without quotes",
-            );
+            self.reader.wrong_type(&self.path_of(key), value, "an integer", "write a whole number, without quotes");
             return None;
         };
         match i64::from_str_radix(digits.as_str(), digits.radix()) {
-            Ok(number) if number >= least => {
-                Some(Located::new(number, self.reader.span(&value.span())))
-            }
+            Ok(number) if number >= least => Some(Located::new(number, self.reader.span(&value.span()))),
             _ => {
-                self.out_of_range(
-                    key,
-                    value,
-                    digits.as_str(),
-                    &format!("a whole number of at least {least}"),
-                );
+                self.out_of_range(key, value, digits.as_str(), &format!("a whole number of at least {least}"));
                 None
             }
         }
@@ -842,11 +643,7 @@ impl<'r> Table<'r> {
     }
 
     /// One of a closed set of words.
-    pub fn word<T: Copy>(
-        &self,
-        key: &'static str,
-        words: &[(&'static str, T)],
-    ) -> Option<Located<T>> {
+    pub fn word<T: Copy>(&self, key: &'static str, words: &[(&'static str, T)]) -> Option<Located<T>> {
         let found = self.string(key)?;
         if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == found.value) {
             return Some(Located::new(*meaning, found.span));
@@ -864,10 +661,7 @@ impl<'r> Table<'r> {
     }
 
     pub fn lines(&self, key: &'static str) -> Vec<Located<String>> {
-        self.lines_at(key)
-            .into_iter()
-            .map(|(_, line)| line)
-            .collect()
+        self.lines_at(key).into_iter().map(|(_, line)| line).collect()
     }
 
     pub fn lines_at(&self, key: &'static str) -> Vec<(Range<usize>, Located<String>)> {
@@ -875,12 +669,7 @@ impl<'r> Table<'r> {
             return Vec::new();
         };
         let DeValue::Array(items) = value.get_ref() else {
-            self.reader.wrong_type(
-                &self.path_of(key),
-                value,
-                "an array of strings",
-                "write `[\"one\", \"two\"]`",
-            );
+            self.reader.wrong_type(&self.path_of(key), value, "an array of strings", "write `[\"one\", \"two\"]`");
             return Vec::new();
         };
         let mut found = Vec::new();
@@ -889,18 +678,10 @@ impl<'r> Table<'r> {
             match item.get_ref() {
                 DeValue::String(text) => {
                     if self.check_line(&path, text, item.span()) {
-                        found.push((
-                            item.span(),
-                            Located::new(text.to_string(), self.reader.span(&item.span())),
-                        ));
+                        found.push((item.span(), Located::new(text.to_string(), self.reader.span(&item.span()))));
                     }
                 }
-                _ => self.reader.wrong_type(
-                    &path,
-                    item,
-                    "a string",
-                    "put the value in double quotes",
-                ),
+                _ => self.reader.wrong_type(&path, item, "a string", "put the value in double quotes"),
             }
         }
         found
@@ -916,8 +697,7 @@ impl<'r> Table<'r> {
             DeValue::Table(map) => Some(self.child(key, map)),
             _ => {
                 let path = self.path_of(key.get_ref());
-                self.reader
-                    .wrong_type(&path, value, "a table", &format!("write it as `[{path}]`"));
+                self.reader.wrong_type(&path, value, "a table", &format!("write it as `[{path}]`"));
                 None
             }
         }
@@ -930,8 +710,7 @@ impl<'r> Table<'r> {
         let path = self.path_of(key);
         let DeValue::Array(items) = value.get_ref() else {
             let help = format!("begin each one with `[[{path}]]`");
-            self.reader
-                .wrong_type(&path, value, "an array of tables", &help);
+            self.reader.wrong_type(&path, value, "an array of tables", &help);
             return Vec::new();
         };
         let mut found = Vec::new();
@@ -940,23 +719,10 @@ impl<'r> Table<'r> {
             match item.get_ref() {
                 DeValue::Table(map) => {
                     // An element of `[[x]]` has no key of its own; its span is that of the header.
-                    let place = if item.span().is_empty() {
-                        name.span()
-                    } else {
-                        item.span()
-                    };
-                    found.push(Table {
-                        reader: self.reader,
-                        path,
-                        map,
-                        place,
-                        asked: RefCell::default(),
-                        passed: RefCell::default(),
-                    });
+                    let place = if item.span().is_empty() { name.span() } else { item.span() };
+                    found.push(Table { reader: self.reader, path, map, place, asked: RefCell::default(), passed: RefCell::default() });
                 }
-                _ => self
-                    .reader
-                    .wrong_type(&path, item, "a table", "write `{ key = value }`"),
+                _ => self.reader.wrong_type(&path, item, "a table", "write `{ key = value }`"),
             }
         }
         found
@@ -966,9 +732,7 @@ impl<'r> Table<'r> {
     pub fn finish(&self, rule: Unknown) {
         let asked = self.asked.take();
         let passed = self.passed.take();
-        let known = |key: &Key<'_>| {
-            asked.iter().any(|a| *a == key.get_ref().as_ref()) || passed.contains(&key.span().start)
-        };
+        let known = |key: &Key<'_>| asked.iter().any(|a| *a == key.get_ref().as_ref()) || passed.contains(&key.span().start);
         let mut strangers: Vec<_> = self.map.iter().filter(|(key, _)| !known(key)).collect();
         strangers.sort_by_key(|(key, _)| key.span().start);
         // Looking for slips costs more than reading; nobody has so many keys of their own.
@@ -977,19 +741,10 @@ impl<'r> Table<'r> {
                 return;
             }
             let name = key.get_ref().as_ref();
-            let meant = near(
-                name,
-                asked
-                    .iter()
-                    .copied()
-                    .filter(|known| !self.map.contains_key(*known)),
-            );
+            let meant = near(name, asked.iter().copied().filter(|known| !self.map.contains_key(*known)));
             let misplaced = !self.path.is_empty() && self.reader.sort.top_level.contains(&name);
             let help = if misplaced {
-                format!(
-                    "`{name}` belongs above the first table: in TOML, everything below `[{}]` is part of it",
-                    self.path
-                )
+                format!("`{name}` belongs above the first table: in TOML, everything below `[{}]` is part of it", self.path)
             } else if let Some(meant) = meant {
                 format!("did you mean `{meant}`?")
             } else if asked.is_empty() {
@@ -1015,16 +770,8 @@ impl<'r> Table<'r> {
                     format!("`{full}` is not a known field and has no effect")
                 }
             };
-            let diagnostic = Diagnostic {
-                severity,
-                ..Diagnostic::error(&code, "There is no such field", detail)
-            };
-            self.reader.add(
-                key.span().start,
-                diagnostic
-                    .at(self.reader.span_of_key(&key.span(), &value.span()))
-                    .help(help),
-            );
+            let diagnostic = Diagnostic { severity, ..Diagnostic::error(&code, "There is no such field", detail) };
+            self.reader.add(key.span().start, diagnostic.at(self.reader.span_of_key(&key.span(), &value.span())).help(help));
         }
     }
 }

@@ -7,9 +7,7 @@ use super::docker::{DIND, PROFILES, read_capabilities, read_hosts};
 use super::dockerfile::image_name_problem;
 use super::env::RESERVED;
 use super::model::*;
-use super::reader::{
-    Reader, Sort, Table, Unknown, did_you_mean, is_variable_name, near, parse, quote,
-};
+use super::reader::{Reader, Sort, Table, Unknown, did_you_mean, is_variable_name, near, parse, quote};
 use super::version::{ROLE_VERSION, Version, alpha, read_version};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,17 +15,10 @@ use std::ops::Range;
 use toml::de::DeValue;
 
 pub const MANIFEST: &str = "jackin.role.toml";
-pub const ROLE_SORT: Sort = Sort {
-    area: "role",
-    hides_env: false,
-    top_level: &["version", "dockerfile", "published_image", "agents"],
-};
+pub const ROLE_SORT: Sort = Sort { area: "role", hides_env: false, top_level: &["version", "dockerfile", "published_image", "agents"] };
 const PROVIDERS: [&str; 5] = ["anthropic", "openai", "zai", "minimax", "kimi"];
 
-pub fn parse_manifest(
-    file: &str,
-    text: &str,
-) -> Result<(RoleManifest, Vec<Diagnostic>), Diagnostics> {
+pub fn parse_manifest(file: &str, text: &str) -> Result<(RoleManifest, Vec<Diagnostic>), Diagnostics> {
     let tree = parse(ROLE_SORT, file, text)?;
     let reader = Reader::new(ROLE_SORT, file, text, tree.get_ref());
     let root = reader.root(tree.get_ref());
@@ -35,22 +26,12 @@ pub fn parse_manifest(
     let warnings = reader.finish()?;
     manifest
         .map(|manifest| (manifest, warnings))
-        .ok_or_else(|| {
-            Diagnostic::error(
-                "role.unreadable",
-                "A manifest is not readable",
-                format!("`{}`", quote(file)),
-            )
-            .into()
-        })
+        .ok_or_else(|| Diagnostic::error("role.unreadable", "A manifest is not readable", format!("`{}`", quote(file))).into())
 }
 
 fn read_manifest(root: &Table<'_>, version: Version) -> RoleManifest {
     let gate = Gate { root, version };
-    let dockerfile = root.required(
-        "dockerfile",
-        "name the role's Dockerfile, such as `dockerfile = \"Dockerfile\"`",
-    );
+    let dockerfile = root.required("dockerfile", "name the role's Dockerfile, such as `dockerfile = \"Dockerfile\"`");
     check_path(root, "dockerfile", &dockerfile);
     let published_image = root.line("published_image");
     if let Some(image) = &published_image
@@ -82,9 +63,7 @@ fn read_manifest(root: &Table<'_>, version: Version) -> RoleManifest {
         env: BTreeMap::new(),
     };
     if let Some(identity) = root.table("identity") {
-        manifest.display_name = identity
-            .required("name", "give the name to show")
-            .map(|name| name.value);
+        manifest.display_name = identity.required("name", "give the name to show").map(|name| name.value);
         identity.finish(Unknown::Reject);
     }
     for agent in Agent::ALL {
@@ -125,10 +104,7 @@ fn read_manifest(root: &Table<'_>, version: Version) -> RoleManifest {
 }
 
 fn value_at(table: &Table<'_>, key: &str) -> Range<usize> {
-    table
-        .map
-        .get(key)
-        .map_or(table.place.clone(), |value| value.span())
+    table.map.get(key).map_or(table.place.clone(), |value| value.span())
 }
 
 struct Gate<'t, 'r> {
@@ -168,8 +144,7 @@ fn read_agents(root: &Table<'_>, gate: &Gate<'_, '_>) -> Vec<Agent> {
         }
         return vec![Agent::Claude];
     }
-    if matches!(root.map.get("agents").map(|v| v.get_ref()), Some(DeValue::Array(items)) if items.is_empty())
-    {
+    if matches!(root.map.get("agents").map(|v| v.get_ref()), Some(DeValue::Array(items)) if items.is_empty()) {
         root.reader.error(
             value_at(root, "agents"),
             "no_agents",
@@ -191,13 +166,7 @@ fn read_agents(root: &Table<'_>, gate: &Gate<'_, '_>) -> Vec<Agent> {
             continue;
         };
         if agents.contains(&agent) {
-            root.reader.warn(
-                at,
-                "agent_twice",
-                "An agent is listed twice",
-                format!("`{agent}`"),
-                "remove one of the two",
-            );
+            root.reader.warn(at, "agent_twice", "An agent is listed twice", format!("`{agent}`"), "remove one of the two");
             continue;
         }
         gate.agent(at.clone(), agent);
@@ -218,12 +187,7 @@ fn read_agents(root: &Table<'_>, gate: &Gate<'_, '_>) -> Vec<Agent> {
     agents
 }
 
-fn read_agent_table(
-    root: &Table<'_>,
-    agent: Agent,
-    gate: &Gate<'_, '_>,
-    manifest: &mut RoleManifest,
-) {
+fn read_agent_table(root: &Table<'_>, agent: Agent, gate: &Gate<'_, '_>, manifest: &mut RoleManifest) {
     let Some(table) = root.table(agent.slug()) else {
         return;
     };
@@ -272,25 +236,13 @@ fn read_agent_table(
         }
     }
     if agent == Agent::Claude {
-        manifest.claude_plugins = table
-            .lines("plugins")
-            .into_iter()
-            .map(|p| p.value)
-            .collect();
+        manifest.claude_plugins = table.lines("plugins").into_iter().map(|p| p.value).collect();
         for marketplace in table.tables("marketplaces") {
-            let source =
-                marketplace.required("source", "name the marketplace, such as `owner/repo`");
-            let sparse = marketplace
-                .lines("sparse")
-                .into_iter()
-                .map(|s| s.value)
-                .collect();
+            let source = marketplace.required("source", "name the marketplace, such as `owner/repo`");
+            let sparse = marketplace.lines("sparse").into_iter().map(|s| s.value).collect();
             marketplace.finish(Unknown::Reject);
             if let Some(source) = source {
-                manifest.claude_marketplaces.push(Marketplace {
-                    source: source.value,
-                    sparse,
-                });
+                manifest.claude_marketplaces.push(Marketplace { source: source.value, sparse });
             }
         }
     }
@@ -302,10 +254,7 @@ pub fn repo_path(path: &str) -> Result<String, &'static str> {
     if path.starts_with(['/', '\\']) || path.as_bytes().get(1) == Some(&b':') {
         return Err("it is not relative to the repo");
     }
-    let parts: Vec<&str> = path
-        .split('/')
-        .filter(|p| !p.is_empty() && *p != ".")
-        .collect();
+    let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
     if parts.contains(&"..") {
         return Err("it has a `..` part");
     }
@@ -324,11 +273,7 @@ fn check_path(table: &Table<'_>, key: &str, path: &Option<Located<String>>) {
             value_at(table, key),
             "path",
             "A path leaves the role's repo",
-            format!(
-                "`{}` is `{}`: {problem}",
-                table.path_of(key),
-                quote(&path.value)
-            ),
+            format!("`{}` is `{}`: {problem}", table.path_of(key), quote(&path.value)),
             "write a path inside the repo, such as `hooks/setup.sh`",
         );
     }
@@ -375,20 +320,12 @@ fn read_declarations(root: &Table<'_>) -> BTreeMap<String, EnvDecl> {
         }
     }
     if let Some(cycle) = cycle(&declared) {
-        let at = cycle
-            .first()
-            .and_then(|name| places.get(name))
-            .cloned()
-            .unwrap_or(tables.place.clone());
+        let at = cycle.first().and_then(|name| places.get(name)).cloned().unwrap_or(tables.place.clone());
         reader.error(
             at,
             "env_cycle",
             "Variables depend on each other in a circle",
-            cycle
-                .iter()
-                .map(|n| quote(n))
-                .collect::<Vec<_>>()
-                .join(" -> "),
+            cycle.iter().map(|n| quote(n)).collect::<Vec<_>>().join(" -> "),
             "remove one of these from a `depends_on`",
         );
     }
@@ -403,34 +340,21 @@ fn read_declaration(table: &Table<'_>, name: &str) -> EnvDecl {
         interactive,
         skippable: table.flag("skippable"),
         prompt: table.string("prompt").map(|p| p.value),
-        options: table
-            .lines("options")
-            .into_iter()
-            .map(|o| o.value)
-            .collect(),
+        options: table.lines("options").into_iter().map(|o| o.value).collect(),
         depends_on: read_depends_on(table, name),
         span: reader.span(&table.place),
     };
     if !interactive {
         if !table.has("default") {
-            table.missing(
-                "default",
-                "give a `default`, or set `interactive = true` to ask for it",
-            );
+            table.missing("default", "give a `default`, or set `interactive = true` to ask for it");
         }
-        for (field, why) in [
-            ("skippable", declaration.skippable),
-            ("prompt", declaration.prompt.is_some()),
-        ] {
+        for (field, why) in [("skippable", declaration.skippable), ("prompt", declaration.prompt.is_some())] {
             if why {
                 reader.warn(
                     value_at(table, field),
                     "no_effect",
                     "A setting has no effect",
-                    format!(
-                        "`{}` is only used with `interactive = true`",
-                        table.path_of(field)
-                    ),
+                    format!("`{}` is only used with `interactive = true`", table.path_of(field)),
                     "add `interactive = true`, or remove the line",
                 );
             }
@@ -440,10 +364,7 @@ fn read_declaration(table: &Table<'_>, name: &str) -> EnvDecl {
                 value_at(table, "options"),
                 "options",
                 "Options need a question",
-                format!(
-                    "`{}` is only allowed with `interactive = true`",
-                    table.path_of("options")
-                ),
+                format!("`{}` is only allowed with `interactive = true`", table.path_of("options")),
                 "add `interactive = true`, or remove the line",
             );
         }
@@ -462,10 +383,7 @@ fn read_depends_on(table: &Table<'_>, name: &str) -> Vec<String> {
                 at,
                 "depends_on",
                 "A dependency is malformed",
-                format!(
-                    "`{}` in `{path}` does not start with `env.`",
-                    quote(&entry.value)
-                ),
+                format!("`{}` in `{path}` does not start with `env.`", quote(&entry.value)),
                 format!("write `env.{}`", quote(&entry.value)),
             );
             continue;
@@ -511,38 +429,20 @@ fn check_references(table: &Table<'_>, name: &str, declared: &BTreeMap<String, E
             value_at(table, "depends_on"),
             "undeclared_env",
             "A variable is not declared",
-            format!(
-                "`{}` names `env.{}`",
-                table.path_of("depends_on"),
-                quote(other)
-            ),
+            format!("`{}` names `env.{}`", table.path_of("depends_on"), quote(other)),
             help,
         );
     }
-    for option in declaration
-        .options
-        .iter()
-        .filter(|option| option.contains("${env."))
-    {
+    for option in declaration.options.iter().filter(|option| option.contains("${env.")) {
         reader.error(
             value_at(table, "options"),
             "options",
             "Options need a question",
-            format!(
-                "`{}` in `{}` refers to a variable",
-                quote(option),
-                table.path_of("options")
-            ),
+            format!("`{}` in `{}` refers to a variable", quote(option), table.path_of("options")),
             "write the options out",
         );
     }
-    let texts = [
-        ("prompt", declaration.prompt.as_deref()),
-        (
-            "default",
-            declaration.default.as_ref().map(|d| d.value.as_str()),
-        ),
-    ];
+    let texts = [("prompt", declaration.prompt.as_deref()), ("default", declaration.default.as_ref().map(|d| d.value.as_str()))];
     for (field, text) in texts {
         for other in references(text.unwrap_or_default()) {
             let problem = if !declared.contains_key(other) {
@@ -556,15 +456,8 @@ fn check_references(table: &Table<'_>, name: &str, declared: &BTreeMap<String, E
                 value_at(table, field),
                 "undeclared_env",
                 "A variable is not declared",
-                format!(
-                    "`{}` uses `${{env.{}}}`, which {problem}",
-                    table.path_of(field),
-                    quote(other)
-                ),
-                format!(
-                    "add `\"env.{}\"` to `depends_on` and declare it",
-                    quote(other)
-                ),
+                format!("`{}` uses `${{env.{}}}`, which {problem}", table.path_of(field), quote(other)),
+                format!("add `\"env.{}\"` to `depends_on` and declare it", quote(other)),
             );
         }
     }
@@ -607,17 +500,8 @@ fn cycle(declared: &BTreeMap<String, EnvDecl>) -> Option<Vec<String>> {
                 continue;
             }
             if on_path.contains(other.as_str()) {
-                let from = path
-                    .iter()
-                    .position(|(n, _)| *n == other.as_str())
-                    .unwrap_or(0);
-                return Some(
-                    path[from..]
-                        .iter()
-                        .map(|(n, _)| (*n).to_owned())
-                        .chain([other.clone()])
-                        .collect(),
-                );
+                let from = path.iter().position(|(n, _)| *n == other.as_str()).unwrap_or(0);
+                return Some(path[from..].iter().map(|(n, _)| (*n).to_owned()).chain([other.clone()]).collect());
             }
             on_path.insert(other);
             path.push((other, 0));

@@ -8,21 +8,12 @@ use std::fmt;
 
 /// Always present and trusted.
 pub const BUILTIN_ROLES: [(&str, &str); 2] = [
-    (
-        "agent-smith",
-        "https://github.com/jackin-project/jackin-agent-smith.git",
-    ),
-    (
-        "the-architect",
-        "https://github.com/jackin-project/jackin-the-architect.git",
-    ),
+    ("agent-smith", "https://github.com/jackin-project/jackin-agent-smith.git"),
+    ("the-architect", "https://github.com/jackin-project/jackin-the-architect.git"),
 ];
 
 pub fn builtin_url(key: &str) -> Option<&'static str> {
-    BUILTIN_ROLES
-        .iter()
-        .find(|(name, _)| *name == key)
-        .map(|(_, url)| *url)
+    BUILTIN_ROLES.iter().find(|(name, _)| *name == key).map(|(_, url)| *url)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,49 +26,27 @@ pub struct RoleKey {
 pub fn parse_role_key(text: &str) -> Result<RoleKey, Diagnostic> {
     let key = text.to_ascii_lowercase();
     let bad = |problem: &str, help: &str| {
-        Err(Diagnostic::error(
-            "role.key",
-            "A role key is malformed",
-            format!("`{}`: {problem}", quote(text)),
-        )
-        .help(help))
+        Err(Diagnostic::error("role.key", "A role key is malformed", format!("`{}`: {problem}", quote(text))).help(help))
     };
-    let part = |part: &str| {
-        !part.is_empty()
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    };
+    let part = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     let (namespace, name) = match key.split_once('/') {
         Some((namespace, name)) => (Some(namespace), name),
         None => (None, key.as_str()),
     };
     if name.contains('/') {
-        return bad(
-            "it has more than two parts",
-            "write `name` or `namespace/name`",
-        );
+        return bad("it has more than two parts", "write `name` or `namespace/name`");
     }
     if !part(name) || !namespace.is_none_or(part) {
-        return bad(
-            "only letters, digits and `-` are allowed",
-            "write `name` or `namespace/name`",
-        );
+        return bad("only letters, digits and `-` are allowed", "write `name` or `namespace/name`");
     }
     if namespace.is_none() && name.starts_with("jk-") {
-        return bad(
-            "names that start with `jk-` are containers",
-            "name the role, not one of its containers",
-        );
+        return bad("names that start with `jk-` are containers", "name the role, not one of its containers");
     }
     // A leading dash would be read as an option once the key reaches a command.
     if key.starts_with('-') {
         return bad("it starts with `-`", "write `name` or `namespace/name`");
     }
-    Ok(RoleKey {
-        namespace: namespace.map(str::to_owned),
-        name: name.to_owned(),
-    })
+    Ok(RoleKey { namespace: namespace.map(str::to_owned), name: name.to_owned() })
 }
 
 impl fmt::Display for RoleKey {
@@ -93,11 +62,7 @@ impl RoleKey {
     /// Where an unknown role with a namespace is looked for; without one there is nowhere to look.
     pub fn derived_url(&self) -> Option<String> {
         let namespace = self.namespace.as_ref()?;
-        let repo = if self.name.starts_with("jackin-") {
-            self.name.clone()
-        } else {
-            format!("jackin-{}", self.name)
-        };
+        let repo = if self.name.starts_with("jackin-") { self.name.clone() } else { format!("jackin-{}", self.name) };
         Some(format!("https://github.com/{namespace}/{repo}.git"))
     }
 
@@ -134,10 +99,7 @@ pub fn git_url_problem(url: &str) -> Option<&'static str> {
         return Some("it holds a space or a control character");
     }
     // `ext::sh -c …` runs a command of the URL's choice.
-    if url
-        .split_once("::")
-        .is_some_and(|(helper, _)| !helper.contains(['/', ':', '[', '@']))
-    {
+    if url.split_once("::").is_some_and(|(helper, _)| !helper.contains(['/', ':', '[', '@'])) {
         return Some("git remote helpers are not used");
     }
     None
@@ -145,11 +107,7 @@ pub fn git_url_problem(url: &str) -> Option<&'static str> {
 
 /// What is handed to git: GitHub over ssh becomes https, which needs no key for public repos.
 pub fn clone_url(url: &str) -> String {
-    for prefix in [
-        "git@github.com:",
-        "ssh://git@github.com/",
-        "ssh://git@github.com:22/",
-    ] {
+    for prefix in ["git@github.com:", "ssh://git@github.com/", "ssh://git@github.com:22/"] {
         if let Some(path) = url.strip_prefix(prefix) {
             return format!("https://github.com/{}", path.trim_start_matches('/'));
         }
@@ -183,11 +141,7 @@ pub fn url_identity(url: &str) -> String {
             _ => url,
         },
     };
-    let path = path
-        .split(['?', '#'])
-        .next()
-        .unwrap_or_default()
-        .trim_matches('/');
+    let path = path.split(['?', '#']).next().unwrap_or_default().trim_matches('/');
     let path = path.strip_suffix(".git").unwrap_or(path);
     let mut parts: Vec<&str> = path.rsplit('/').take(2).collect();
     parts.reverse();

@@ -38,47 +38,25 @@ pub fn workspace_name_problem(name: &str) -> Option<&'static str> {
 
 pub fn check_workspace_name(name: &str) -> Option<Diagnostic> {
     workspace_name_problem(name).map(|problem| {
-        Diagnostic::error(
-            "config.workspace_name",
-            "A workspace name is malformed",
-            format!("`{}`: {problem}", quote(name)),
-        )
-        .help("name the workspace (the file without `.toml`) without slashes, and not `.` or `..`")
+        Diagnostic::error("config.workspace_name", "A workspace name is malformed", format!("`{}`: {problem}", quote(name)))
+            .help("name the workspace (the file without `.toml`) without slashes, and not `.` or `..`")
     })
 }
 
-fn error(
-    code: &str,
-    summary: &str,
-    detail: String,
-    at: &Option<Span>,
-    help: impl Into<String>,
-) -> Diagnostic {
-    Diagnostic::error(code, summary, detail)
-        .at(at.clone())
-        .help(help)
+fn error(code: &str, summary: &str, detail: String, at: &Option<Span>, help: impl Into<String>) -> Diagnostic {
+    Diagnostic::error(code, summary, detail).at(at.clone()).help(help)
 }
 
 /// One slash between parts, none at the end.
 pub fn clean_path(path: &str) -> String {
     let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
-    if path.starts_with('/') {
-        format!("/{}", parts.join("/"))
-    } else {
-        parts.join("/")
-    }
+    if path.starts_with('/') { format!("/{}", parts.join("/")) } else { parts.join("/") }
 }
 
 /// `inner` lies inside `outer`; not the same.
 pub fn is_inside(inner: &str, outer: &str) -> bool {
     let (inner, outer) = (clean_path(inner), clean_path(outer));
-    if outer == "/" {
-        inner != "/"
-    } else {
-        inner
-            .strip_prefix(&outer)
-            .is_some_and(|rest| rest.starts_with('/'))
-    }
+    if outer == "/" { inner != "/" } else { inner.strip_prefix(&outer).is_some_and(|rest| rest.starts_with('/')) }
 }
 
 fn has_dots(path: &str) -> bool {
@@ -165,18 +143,11 @@ pub fn check_workspace(workspace: &Workspace, found: &mut Vec<Diagnostic>) {
         paths_are_sound &= found.len() == before;
         let target = clean_path(&mount.dst.value);
         if let Some(first) = targets.get(&target) {
-            let place = first
-                .dst
-                .span
-                .as_ref()
-                .map_or_else(String::new, |s| format!(" (the first at line {})", s.line));
+            let place = first.dst.span.as_ref().map_or_else(String::new, |s| format!(" (the first at line {})", s.line));
             found.push(error(
                 "config.mount_twice",
                 "Two mounts have one target",
-                format!(
-                    "`{}` is the target of more than one mount{place}",
-                    quote(&target)
-                ),
+                format!("`{}` is the target of more than one mount{place}", quote(&target)),
                 &mount.dst.span,
                 "give each mount its own `dst`",
             ));
@@ -187,32 +158,20 @@ pub fn check_workspace(workspace: &Workspace, found: &mut Vec<Diagnostic>) {
             found.push(error(
                 "config.isolation_readonly",
                 "An isolated mount cannot be read-only",
-                format!(
-                    "`{}` is a checkout of its own, made to be written",
-                    quote(&mount.dst.value)
-                ),
+                format!("`{}` is a checkout of its own, made to be written", quote(&mount.dst.value)),
                 &mount.isolation.span,
                 "remove `readonly = true`, or set `isolation = \"shared\"`",
             ));
         }
     }
     let start = clean_path(&workdir.value);
-    let related =
-        |dst: &str| start == clean_path(dst) || is_inside(&start, dst) || is_inside(dst, &start);
+    let related = |dst: &str| start == clean_path(dst) || is_inside(&start, dst) || is_inside(dst, &start);
     if paths_are_sound && !workspace.mounts.iter().any(|m| related(&m.dst.value)) {
-        let targets: Vec<String> = workspace
-            .mounts
-            .iter()
-            .take(5)
-            .map(|m| format!("`{}`", quote(&m.dst.value)))
-            .collect();
+        let targets: Vec<String> = workspace.mounts.iter().take(5).map(|m| format!("`{}`", quote(&m.dst.value))).collect();
         found.push(error(
             "config.workdir",
             "A workdir has nothing to do with the mounts",
-            format!(
-                "`{}` is neither a mount's target, nor inside one, nor above one",
-                quote(&workdir.value)
-            ),
+            format!("`{}` is neither a mount's target, nor inside one, nor above one", quote(&workdir.value)),
             &workdir.span,
             format!("use one of the targets: {}", targets.join(", ")),
         ));
@@ -222,23 +181,12 @@ pub fn check_workspace(workspace: &Workspace, found: &mut Vec<Diagnostic>) {
 }
 
 fn check_isolation(workspace: &Workspace, found: &mut Vec<Diagnostic>) {
-    let isolated: Vec<&Mount> = workspace
-        .mounts
-        .iter()
-        .filter(|m| m.isolation.value != Isolation::Shared)
-        .collect();
-    let by_target: BTreeMap<String, &Mount> = isolated
-        .iter()
-        .map(|m| (clean_path(&m.dst.value), *m))
-        .collect();
+    let isolated: Vec<&Mount> = workspace.mounts.iter().filter(|m| m.isolation.value != Isolation::Shared).collect();
+    let by_target: BTreeMap<String, &Mount> = isolated.iter().map(|m| (clean_path(&m.dst.value), *m)).collect();
     let mut worktrees: BTreeSet<String> = BTreeSet::new();
     for mount in isolated {
         let target = clean_path(&mount.dst.value);
-        let outer = target
-            .match_indices('/')
-            .skip(1)
-            .map(|(at, _)| &target[..at])
-            .find(|parent| by_target.contains_key(*parent));
+        let outer = target.match_indices('/').skip(1).map(|(at, _)| &target[..at]).find(|parent| by_target.contains_key(*parent));
         if let Some(outer) = outer {
             found.push(error(
                 "config.isolation_nested",
@@ -248,16 +196,11 @@ fn check_isolation(workspace: &Workspace, found: &mut Vec<Diagnostic>) {
                 "set `isolation = \"shared\"` on one of the two",
             ));
         }
-        if mount.isolation.value == Isolation::Worktree
-            && !worktrees.insert(clean_path(&mount.src.value))
-        {
+        if mount.isolation.value == Isolation::Worktree && !worktrees.insert(clean_path(&mount.src.value)) {
             found.push(error(
                 "config.worktree_twice",
                 "Two worktree mounts share a source",
-                format!(
-                    "`{}` is the source of more than one",
-                    quote(&mount.src.value)
-                ),
+                format!("`{}` is the source of more than one", quote(&mount.src.value)),
                 &mount.src.span,
                 "use `isolation = \"clone\"` for all but one of them",
             ));
@@ -266,25 +209,15 @@ fn check_isolation(workspace: &Workspace, found: &mut Vec<Diagnostic>) {
 }
 
 fn check_workspace_roles(workspace: &Workspace, found: &mut Vec<Diagnostic>) {
-    let allowed: Vec<&str> = workspace
-        .allowed_roles
-        .iter()
-        .map(|r| r.value.as_str())
-        .collect();
+    let allowed: Vec<&str> = workspace.allowed_roles.iter().map(|r| r.value.as_str()).collect();
     let mut check = |role: &Located<String>, field: &str| {
         if !allowed.is_empty() && !allowed.contains(&role.value.as_str()) {
             found.push(error(
                 "config.role_not_allowed",
                 "A role is not among the allowed ones",
-                format!(
-                    "`{field}` is `{}`, which `allowed_roles` does not list",
-                    quote(&role.value)
-                ),
+                format!("`{field}` is `{}`, which `allowed_roles` does not list", quote(&role.value)),
                 &role.span,
-                format!(
-                    "add it to `allowed_roles`, or {}",
-                    super::reader::did_you_mean(&role.value, &allowed)
-                ),
+                format!("add it to `allowed_roles`, or {}", super::reader::did_you_mean(&role.value, &allowed)),
             ));
         }
     };
@@ -312,10 +245,7 @@ fn check_workspace_roles(workspace: &Workspace, found: &mut Vec<Diagnostic>) {
             None if workspace.default_role.is_none() => found.push(error(
                 "config.instance_role",
                 "An instance has no role",
-                format!(
-                    "`{}` names no role, and the workspace has no `default_role`",
-                    quote(&name.value)
-                ),
+                format!("`{}` names no role, and the workspace has no `default_role`", quote(&name.value)),
                 &name.span,
                 "add `role = \"…\"` to the instance or `default_role` to the workspace",
             )),
@@ -333,11 +263,7 @@ fn check_workspace_roles(workspace: &Workspace, found: &mut Vec<Diagnostic>) {
             None => {}
         }
     }
-    for role in workspace
-        .allowed_roles
-        .iter()
-        .chain(&workspace.default_role)
-    {
+    for role in workspace.allowed_roles.iter().chain(&workspace.default_role) {
         if let Some(problem) = role_key_problem(&role.value) {
             found.push(
                 Diagnostic::warning(
@@ -356,27 +282,17 @@ fn check_workspace_roles(workspace: &Workspace, found: &mut Vec<Diagnostic>) {
 fn check_roles_known(workspace: &Workspace, global: &Global, found: &mut Vec<Diagnostic>) {
     let declared = workspace.instances.iter().filter_map(|i| i.role.as_ref());
     for role in declared.chain(&workspace.default_role) {
-        if role.value.contains('/')
-            || global.roles.contains_key(&role.value)
-            || role_key_problem(&role.value).is_some()
-        {
+        if role.value.contains('/') || global.roles.contains_key(&role.value) || role_key_problem(&role.value).is_some() {
             continue;
         }
         let help = match near(&role.value, global.roles.keys().map(String::as_str)) {
             Some(meant) => format!("did you mean `{meant}`?"),
-            None => format!(
-                "add `[roles.{}]` with its `git` URL to config.toml",
-                quote(&role.value)
-            ),
+            None => format!("add `[roles.{}]` with its `git` URL to config.toml", quote(&role.value)),
         };
         found.push(
-            Diagnostic::warning(
-                "config.unknown_role",
-                "A role has no source",
-                format!("`{}` is not configured", quote(&role.value)),
-            )
-            .at(role.span.clone())
-            .help(help),
+            Diagnostic::warning("config.unknown_role", "A role has no source", format!("`{}` is not configured", quote(&role.value)))
+                .at(role.span.clone())
+                .help(help),
         );
     }
 }
@@ -385,27 +301,17 @@ fn check_global_mounts(global: &Global, found: &mut Vec<Diagnostic>) {
     let mut by_target: BTreeMap<String, Vec<&GlobalMount>> = BTreeMap::new();
     for mount in &global.mounts {
         check_paths(&mount.src, &mount.dst, found);
-        by_target
-            .entry(clean_path(&mount.dst.value))
-            .or_default()
-            .push(mount);
+        by_target.entry(clean_path(&mount.dst.value)).or_default().push(mount);
     }
     for (target, mounts) in by_target {
         for (i, mount) in mounts.iter().enumerate() {
             // Mounts of one name replace each other from scope to scope, so only other names collide.
-            let other = mounts[..i].iter().find(|o| {
-                o.name != mount.name && scopes_overlap(o.scope.as_deref(), mount.scope.as_deref())
-            });
+            let other = mounts[..i].iter().find(|o| o.name != mount.name && scopes_overlap(o.scope.as_deref(), mount.scope.as_deref()));
             if let Some(other) = other {
                 found.push(error(
                     "config.global_mount_twice",
                     "Two global mounts have one target",
-                    format!(
-                        "`{}` and `{}` are both mounted at `{}`",
-                        quote(&other.name),
-                        quote(&mount.name),
-                        quote(&target)
-                    ),
+                    format!("`{}` and `{}` are both mounted at `{}`", quote(&other.name), quote(&mount.name), quote(&target)),
                     &mount.dst.span,
                     "change one `dst`, or give both the same name so that one replaces the other",
                 ));
@@ -426,16 +332,8 @@ fn scopes_overlap(a: Option<&str>, b: Option<&str>) -> bool {
     }
 }
 
-fn check_against_global_mounts(
-    workspace: &Workspace,
-    global: &Global,
-    found: &mut Vec<Diagnostic>,
-) {
-    let roles: BTreeSet<String> = workspace
-        .declared()
-        .into_iter()
-        .map(|d| d.role.value)
-        .collect();
+fn check_against_global_mounts(workspace: &Workspace, global: &Global, found: &mut Vec<Diagnostic>) {
+    let roles: BTreeSet<String> = workspace.declared().into_iter().map(|d| d.role.value).collect();
     let mut seen = BTreeSet::new();
     for role in roles {
         for conflict in mount_conflicts(workspace, global, &role) {
@@ -449,27 +347,15 @@ fn check_against_global_mounts(
 
 /// Mounts of the workspace that a global mount for this role would cover.
 pub fn mount_conflicts(workspace: &Workspace, global: &Global, role: &str) -> Vec<Diagnostic> {
-    let own: BTreeMap<String, &Mount> = workspace
-        .mounts
-        .iter()
-        .map(|m| (clean_path(&m.dst.value), m))
-        .collect();
+    let own: BTreeMap<String, &Mount> = workspace.mounts.iter().map(|m| (clean_path(&m.dst.value), m)).collect();
     let mut found = Vec::new();
     for mount in layer::global_mounts(global, role) {
         if let Some(first) = own.get(&clean_path(&mount.dst.value)) {
-            let place = mount
-                .dst
-                .span
-                .as_ref()
-                .map_or_else(String::new, |s| format!(" ({s})"));
+            let place = mount.dst.span.as_ref().map_or_else(String::new, |s| format!(" ({s})"));
             found.push(error(
                 "config.mount_conflict",
                 "A workspace mount and a global mount have one target",
-                format!(
-                    "`{}` is also the target of global mount `{}`{place}",
-                    quote(&first.dst.value),
-                    quote(&mount.name)
-                ),
+                format!("`{}` is also the target of global mount `{}`{place}", quote(&first.dst.value), quote(&mount.name)),
                 &first.dst.span,
                 "change one of the two `dst`",
             ));
@@ -479,19 +365,8 @@ pub fn mount_conflicts(workspace: &Workspace, global: &Global, role: &str) -> Ve
 }
 
 /// Folders and files that hold credentials; mounting one needs a yes.
-pub const SENSITIVE: [&str; 11] = [
-    ".ssh",
-    ".aws",
-    ".gnupg",
-    ".config/gcloud",
-    ".kube",
-    ".docker",
-    ".config/gh",
-    ".netrc",
-    ".npmrc",
-    ".git-credentials",
-    ".config/op",
-];
+pub const SENSITIVE: [&str; 11] =
+    [".ssh", ".aws", ".gnupg", ".config/gcloud", ".kube", ".docker", ".config/gh", ".netrc", ".npmrc", ".git-credentials", ".config/op"];
 
 /// Which of them a (canonical) path is or lies in.
 pub fn sensitive(path: &str) -> Option<&'static str> {
@@ -504,8 +379,5 @@ pub fn sensitive(path: &str) -> Option<&'static str> {
 
 /// Of a list of names, those an operator may not set; for `--env`.
 pub fn reserved_among<'n>(names: impl IntoIterator<Item = &'n str>) -> Vec<&'n str> {
-    names
-        .into_iter()
-        .filter(|name| RESERVED.contains(name))
-        .collect()
+    names.into_iter().filter(|name| RESERVED.contains(name)).collect()
 }

@@ -21,18 +21,10 @@ pub struct Version {
     pub number: u32,
 }
 
-pub const LEGACY: Version = Version {
-    major: 0,
-    stage: Stage::Alpha,
-    number: 0,
-};
+pub const LEGACY: Version = Version { major: 0, stage: Stage::Alpha, number: 0 };
 
 pub const fn alpha(number: u32) -> Version {
-    Version {
-        major: 1,
-        stage: Stage::Alpha,
-        number,
-    }
+    Version { major: 1, stage: Stage::Alpha, number }
 }
 
 /// What this program writes. Prose about the original still says `v1alpha8` for the first.
@@ -56,19 +48,13 @@ impl Version {
                 _ => return None,
             },
         };
-        Some(Version {
-            major,
-            stage,
-            number,
-        })
+        Some(Version { major, stage, number })
     }
 }
 
 /// At least 1, no leading zero.
 fn whole(text: &str) -> Option<u32> {
-    (text.starts_with(|c: char| ('1'..='9').contains(&c))
-        && text.bytes().all(|b| b.is_ascii_digit()))
-    .then(|| text.parse().ok())?
+    (text.starts_with(|c: char| ('1'..='9').contains(&c)) && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
 impl fmt::Display for Version {
@@ -88,12 +74,7 @@ pub fn read_version(table: &Table<'_>, newest: Version) -> Option<Version> {
         return Some(LEGACY);
     };
     let DeValue::String(text) = value.get_ref() else {
-        table.reader.wrong_type(
-            "version",
-            value,
-            "a string",
-            &format!("write `version = \"{newest}\"`"),
-        );
+        table.reader.wrong_type("version", value, "a string", &format!("write `version = \"{newest}\"`"));
         return None;
     };
     let Some(version) = Version::parse(text) else {

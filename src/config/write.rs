@@ -6,9 +6,7 @@
 use super::model::{Agent, Isolation};
 use super::reader::quote;
 use super::validate::workspace_name_problem;
-use super::version::{
-    GLOBAL_VERSION, LEGACY, OP_ACCOUNT_MOVED, ROLE_VERSION, Version, WORKSPACE_VERSION,
-};
+use super::version::{GLOBAL_VERSION, LEGACY, OP_ACCOUNT_MOVED, ROLE_VERSION, Version, WORKSPACE_VERSION};
 use crate::diagnostic::Diagnostic;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -37,10 +35,7 @@ pub struct NewMount {
 
 /// The text of a new `workspaces/<name>.toml`.
 pub fn render_workspace(new: &NewWorkspace) -> String {
-    let mut out = format!(
-        "version = \"{WORKSPACE_VERSION}\"\nworkdir = {}\n",
-        text(&new.workdir)
-    );
+    let mut out = format!("version = \"{WORKSPACE_VERSION}\"\nworkdir = {}\n", text(&new.workdir));
     // Everything here stands above the first table, below which it would belong to that table.
     if !new.allowed_roles.is_empty() {
         let roles: Vec<String> = new.allowed_roles.iter().map(|role| text(role)).collect();
@@ -56,12 +51,7 @@ pub fn render_workspace(new: &NewWorkspace) -> String {
         out.push_str("git_pull_on_entry = true\n");
     }
     for mount in &new.mounts {
-        let _ = write!(
-            out,
-            "\n[[mounts]]\nsrc = {}\ndst = {}\n",
-            text(&mount.src),
-            text(&mount.dst)
-        );
+        let _ = write!(out, "\n[[mounts]]\nsrc = {}\ndst = {}\n", text(&mount.src), text(&mount.dst));
         if mount.readonly {
             out.push_str("readonly = true\n");
         }
@@ -95,11 +85,7 @@ pub fn migrate_role_text(text: &str) -> Option<String> {
 
 pub fn migrate_workspace_text(text: &str) -> Option<String> {
     let version = outdated(text, WORKSPACE_VERSION)?;
-    let moved = if version < OP_ACCOUNT_MOVED {
-        move_op_account(text)?
-    } else {
-        text.to_owned()
-    };
+    let moved = if version < OP_ACCOUNT_MOVED { move_op_account(text)? } else { text.to_owned() };
     Some(stamp(&moved, WORKSPACE_VERSION))
 }
 
@@ -124,11 +110,7 @@ fn stamp(text: &str, version: Version) -> String {
     };
     let (start, end) = (line_start(body, key.start), line_end(body, value.end));
     let line = format!("{fresh}{}", body[value.end..end].trim_end_matches('\n'));
-    let first = DeTable::parse(body).is_ok_and(|tree| {
-        tree.get_ref()
-            .keys()
-            .all(|other| other.span().start >= key.start)
-    });
+    let first = DeTable::parse(body).is_ok_and(|tree| tree.get_ref().keys().all(|other| other.span().start >= key.start));
     if first {
         format!("{bom}{}{fresh}{}", &body[..start], &body[value.end..])
     } else {
@@ -173,10 +155,7 @@ fn move_op_account(text: &str) -> Option<String> {
     let stamped = document.to_string();
     // As text, because taking the key out of the document would take the comments above it too.
     let (key, value) = top_level(&stamped, "op_account")?;
-    let (start, end) = (
-        line_start(&stamped, key.start),
-        line_end(&stamped, value.end),
-    );
+    let (start, end) = (line_start(&stamped, key.start), line_end(&stamped, value.end));
     Some(format!("{}{}", &stamped[..start], &stamped[end..]))
 }
 
@@ -185,20 +164,14 @@ fn stamp_account_below(table: &mut dyn TableLike, account: &str) {
         stamp_account(env, account);
     }
     let github = table.get_mut("github").and_then(Item::as_table_like_mut);
-    if let Some(env) = github
-        .and_then(|g| g.get_mut("env"))
-        .and_then(Item::as_table_like_mut)
-    {
+    if let Some(env) = github.and_then(|g| g.get_mut("env")).and_then(Item::as_table_like_mut) {
         stamp_account(env, account);
     }
 }
 
 fn stamp_account(env: &mut dyn TableLike, account: &str) {
     for (_, entry) in env.iter_mut() {
-        let scalar = entry
-            .as_str()
-            .filter(|text| text.starts_with("op://"))
-            .map(str::to_owned);
+        let scalar = entry.as_str().filter(|text| text.starts_with("op://")).map(str::to_owned);
         if let Some(reference) = scalar {
             let mut form = InlineTable::new();
             form.insert("op", reference.as_str().into());
@@ -206,11 +179,7 @@ fn stamp_account(env: &mut dyn TableLike, account: &str) {
             form.insert("account", account.into());
             *entry = Item::Value(form.into());
         } else if let Some(form) = entry.as_table_like_mut()
-            && (form.contains_key("op")
-                || form
-                    .get("value")
-                    .and_then(Item::as_str)
-                    .is_some_and(|v| v.starts_with("op://")))
+            && (form.contains_key("op") || form.get("value").and_then(Item::as_str).is_some_and(|v| v.starts_with("op://")))
             && !form.contains_key("account")
         {
             if let Some(reference) = form.remove("value") {

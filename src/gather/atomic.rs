@@ -16,11 +16,7 @@ static COUNTER: AtomicU64 = AtomicU64::new(0);
 /// `<path>.tmp.<pid>.<counter>`. The ending comes after the whole name, so that a `*.toml` scan never picks up a leftover.
 pub fn temp_sibling(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(
-        ".tmp.{}.{}",
-        std::process::id(),
-        COUNTER.fetch_add(1, Ordering::Relaxed)
-    ));
+    name.push(format!(".tmp.{}.{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
     PathBuf::from(name)
 }
 
@@ -36,31 +32,21 @@ pub struct Staged {
 pub fn stage(path: &Path, bytes: &[u8], mode: u32) -> Result<Staged, Diagnostic> {
     // A file that its user keeps elsewhere and links here (dotfiles) is to be changed there, not replaced by a copy.
     let target = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_symlink() => {
-            fs::canonicalize(path).map_err(|error| io_failed("follow the link", path, &error))?
-        }
+        Ok(found) if found.is_symlink() => fs::canonicalize(path).map_err(|error| io_failed("follow the link", path, &error))?,
         _ => path.to_owned(),
     };
     let failed = |error: io::Error| io_failed("write", path, &error);
     let (mut file, temp) = create_temp(&target, mode).map_err(failed)?;
-    let staged = Staged {
-        temp,
-        target,
-        committed: false,
-    };
+    let staged = Staged { temp, target, committed: false };
     // The mode given at creation is cut by the umask; a mode of ours is meant exactly.
-    file.set_permissions(fs::Permissions::from_mode(mode))
-        .map_err(failed)?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(failed)?;
+    file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
     Ok(staged)
 }
 
 impl Staged {
     pub fn commit(mut self) -> Result<(), Diagnostic> {
-        fs::rename(&self.temp, &self.target)
-            .map_err(|error| io_failed("write", &self.target, &error))?;
+        fs::rename(&self.temp, &self.target).map_err(|error| io_failed("write", &self.target, &error))?;
         self.committed = true;
         sync_parent(&self.target).map_err(|error| io_failed("write", &self.target, &error))
     }
@@ -85,18 +71,12 @@ pub fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, Diagnostic> 
     let made = match fs::hard_link(&staged.temp, path) {
         Ok(()) => true,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::Unsupported | ErrorKind::PermissionDenied
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
             // A file system without hard links. Of two that get here at once the later rename wins, and `false` is not told to
             // the earlier; readers therefore always read back what is under the name.
             let made = !path.exists();
             if made {
-                fs::rename(&staged.temp, path)
-                    .map_err(|error| io_failed("create", path, &error))?;
+                fs::rename(&staged.temp, path).map_err(|error| io_failed("create", path, &error))?;
                 staged.committed = true;
             }
             made
@@ -127,12 +107,7 @@ pub fn remove_leftovers(path: &Path) {
 fn create_temp(target: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
     loop {
         let temp = temp_sibling(target);
-        match OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&temp)
-        {
+        match OpenOptions::new().write(true).create_new(true).mode(mode).open(&temp) {
             Ok(file) => return Ok((file, temp)),
             // A process with our number was killed here before; the counter moves on.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,

@@ -43,27 +43,15 @@ impl FileDigests {
     /// A missing or damaged file is an empty one: it is a cache.
     pub fn load(paths: &Paths) -> FileDigests {
         let path = paths.file_digests();
-        let known = fs::read(&path)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
-        FileDigests {
-            path,
-            known,
-            changed: false,
-        }
+        let known = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        FileDigests { path, known, changed: false }
     }
 
     pub fn of(&mut self, file: &Path) -> Result<String, Diagnostic> {
         let failed = |error| io_failed("read", file, &error);
         let found = fs::metadata(file).map_err(failed)?;
         let name = file.to_string_lossy().into_owned();
-        let stamp = |sha256: String| Known {
-            size: found.len(),
-            changed: (found.ctime(), found.ctime_nsec()),
-            inode: found.ino(),
-            sha256,
-        };
+        let stamp = |sha256: String| Known { size: found.len(), changed: (found.ctime(), found.ctime_nsec()), inode: found.ino(), sha256 };
         if let Some(known) = self.known.get(&name)
             && *known == stamp(known.sha256.clone())
         {
@@ -104,32 +92,16 @@ pub fn capsule_binary(
         return Ok(Some(fact));
     }
     // Through a symlink (Homebrew's `bin`) the capsule may lie beside either end.
-    let ends = executable
-        .into_iter()
-        .flat_map(|path| [Some(path.to_owned()), fs::canonicalize(path).ok()])
-        .flatten();
-    let dirs: Vec<PathBuf> = ends
-        .filter_map(|path| path.parent().map(Path::to_owned))
-        .collect();
+    let ends = executable.into_iter().flat_map(|path| [Some(path.to_owned()), fs::canonicalize(path).ok()]).flatten();
+    let dirs: Vec<PathBuf> = ends.filter_map(|path| path.parent().map(Path::to_owned)).collect();
     let beside = dirs.iter().map(|dir| dir.join(CAPSULE));
-    let installed = dirs
-        .iter()
-        .map(|dir| dir.join(format!("../libexec/{CAPSULE}/linux-{arch}/{CAPSULE}")));
+    let installed = dirs.iter().map(|dir| dir.join(format!("../libexec/{CAPSULE}/linux-{arch}/{CAPSULE}")));
     // On macOS a capsule built for macOS may lie there; it is of no use in a container.
-    if let Some(path) = beside
-        .chain(installed)
-        .find(|path| path.is_file() && is_linux_program(path, arch))
-    {
+    if let Some(path) = beside.chain(installed).find(|path| path.is_file() && is_linux_program(path, arch)) {
         return fact(&path, version.to_owned(), BinarySource::Beside, digests).map(Some);
     }
-    let cached = paths
-        .capsule_binaries()
-        .join(format!("{version}/linux-{arch}/{CAPSULE}"));
-    if cached.is_file() {
-        fact(&cached, version.to_owned(), BinarySource::Cache, digests).map(Some)
-    } else {
-        Ok(None)
-    }
+    let cached = paths.capsule_binaries().join(format!("{version}/linux-{arch}/{CAPSULE}"));
+    if cached.is_file() { fact(&cached, version.to_owned(), BinarySource::Cache, digests).map(Some) } else { Ok(None) }
 }
 
 /// `JACKIN_AGENT_BIN_<SLUG>`, else the newest version in the cache.
@@ -148,12 +120,8 @@ pub fn agent_binary(
     let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
     let versions = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let file = |version: &str| dir.join(format!("{version}/linux-{arch}/{agent}"));
-    let newest = versions
-        .filter(|version| file(version).is_file())
-        .max_by(|a, b| compare_versions(a, b));
-    newest
-        .map(|version| fact(&file(&version), version, BinarySource::Cache, digests))
-        .transpose()
+    let newest = versions.filter(|version| file(version).is_file()).max_by(|a, b| compare_versions(a, b));
+    newest.map(|version| fact(&file(&version), version, BinarySource::Cache, digests)).transpose()
 }
 
 fn from_environment(
@@ -166,14 +134,8 @@ fn from_environment(
     };
     let path = PathBuf::from(value);
     let wrong = |reason: &str| {
-        Err(Diagnostic::error(
-            "binary.unusable",
-            "Binary cannot be used",
-            format!("{variable} is {}, which {reason}", path.display()),
-        )
-        .help(format!(
-            "set {variable} to the absolute path of a Linux program, or unset it"
-        )))
+        Err(Diagnostic::error("binary.unusable", "Binary cannot be used", format!("{variable} is {}, which {reason}", path.display()))
+            .help(format!("set {variable} to the absolute path of a Linux program, or unset it")))
     };
     if !path.is_absolute() || path.to_str().is_none() {
         return wrong("is not an absolute UTF-8 path");
@@ -192,20 +154,9 @@ fn from_environment(
     Ok(Some(fact))
 }
 
-fn fact(
-    path: &Path,
-    version: String,
-    source: BinarySource,
-    digests: &mut FileDigests,
-) -> Result<BinaryFact, Diagnostic> {
+fn fact(path: &Path, version: String, source: BinarySource, digests: &mut FileDigests) -> Result<BinaryFact, Diagnostic> {
     let digest = digests.of(path)?;
-    Ok(BinaryFact {
-        path: path.to_string_lossy().into_owned(),
-        version,
-        digest,
-        executable: program::is_executable(path),
-        source,
-    })
+    Ok(BinaryFact { path: path.to_string_lossy().into_owned(), version, digest, executable: program::is_executable(path), source })
 }
 
 /// By the first 20 bytes: an ELF file for this machine.
@@ -216,29 +167,25 @@ fn is_linux_program(path: &Path, arch: &str) -> bool {
         "arm64" => 183,
         _ => 62,
     };
-    read.is_ok()
-        && head.starts_with(b"\x7fELF")
-        && u16::from_le_bytes([head[18], head[19]]) == machine
+    read.is_ok() && head.starts_with(b"\x7fELF") && u16::from_le_bytes([head[18], head[19]]) == machine
 }
 
 /// Numbers by value, other parts as text: `1.9` < `1.10` < `1.10.1`, and `1.0-rc` < `1.0`.
 pub fn compare_versions(a: &str, b: &str) -> Ordering {
     let split = |version: &str| {
-        let (release, pre) = version.trim_start_matches('v').split_once('-').map_or(
-            (version.trim_start_matches('v').to_owned(), None),
-            |(r, p)| (r.to_owned(), Some(p.to_owned())),
-        );
+        let (release, pre) = version
+            .trim_start_matches('v')
+            .split_once('-')
+            .map_or((version.trim_start_matches('v').to_owned(), None), |(r, p)| (r.to_owned(), Some(p.to_owned())));
         (parts(&release), pre)
     };
     let ((a_release, a_pre), (b_release, b_pre)) = (split(a), split(b));
-    a_release
-        .cmp(&b_release)
-        .then_with(|| match (a_pre, b_pre) {
-            (None, None) => Ordering::Equal,
-            (None, Some(_)) => Ordering::Greater,
-            (Some(_), None) => Ordering::Less,
-            (Some(a), Some(b)) => parts(&a).cmp(&parts(&b)),
-        })
+    a_release.cmp(&b_release).then_with(|| match (a_pre, b_pre) {
+        (None, None) => Ordering::Equal,
+        (None, Some(_)) => Ordering::Greater,
+        (Some(_), None) => Ordering::Less,
+        (Some(a), Some(b)) => parts(&a).cmp(&parts(&b)),
+    })
 }
 
 /// Text sorts before numbers, so that a stray folder name never beats a version.
@@ -249,9 +196,6 @@ enum Part {
 }
 
 fn parts(text: &str) -> Vec<Part> {
-    let part = |part: &str| {
-        part.parse()
-            .map_or_else(|_| Part::Text(part.to_owned()), Part::Number)
-    };
+    let part = |part: &str| part.parse().map_or_else(|_| Part::Text(part.to_owned()), Part::Number);
     text.split(['.', '_', '+', '-']).map(part).collect()
 }

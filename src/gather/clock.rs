@@ -7,18 +7,15 @@ use jiff::Timestamp;
 use std::fmt::Write;
 
 pub fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 pub fn fill(bytes: &mut [u8]) -> Result<(), Diagnostic> {
     getrandom::fill(bytes).map_err(|error| {
-        Diagnostic::error("random.failed", "No random numbers", error.to_string())
-            .help("the system's random source must be available")
+        Diagnostic::error("random.failed", "No random numbers", error.to_string()).help("the system's random source must be available")
     })
 }
 

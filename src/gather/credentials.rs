@@ -40,11 +40,7 @@ pub enum Source {
 
 /// Every file of the agent that exists. A source folder that was asked for must exist and be complete; the default one may lack
 /// anything, for then the agent asks for a login.
-pub fn handoff_files(
-    agent: Agent,
-    home: &Path,
-    sync_source_dir: Option<&Path>,
-) -> Result<Vec<Handoff>, Diagnostic> {
+pub fn handoff_files(agent: Agent, home: &Path, sync_source_dir: Option<&Path>) -> Result<Vec<Handoff>, Diagnostic> {
     let dir = sync_source_dir.map_or_else(|| default_dir(agent, home), Path::to_owned);
     if let Some(dir) = sync_source_dir {
         check_source(agent, dir)?;
@@ -53,30 +49,18 @@ pub fn handoff_files(
     let mut add = |to: &str, from: PathBuf| -> Result<bool, Diagnostic> {
         let there = is_plain_file(&from)?;
         if there {
-            files.push(Handoff {
-                to: to.to_owned(),
-                from: Source::File(from),
-            });
+            files.push(Handoff { to: to.to_owned(), from: Source::File(from) });
         }
         Ok(there)
     };
     match agent {
         Agent::Claude => {
             // Claude keeps the account beside its default folder, but inside one it was told to use.
-            let account = if sync_source_dir.is_some() {
-                dir.join(".claude.json")
-            } else {
-                home.join(".claude.json")
-            };
+            let account = if sync_source_dir.is_some() { dir.join(".claude.json") } else { home.join(".claude.json") };
             add("claude/account.json", account)?;
-            if !add("claude/credentials.json", dir.join(".credentials.json"))?
-                && cfg!(target_os = "macos")
-            {
+            if !add("claude/credentials.json", dir.join(".credentials.json"))? && cfg!(target_os = "macos") {
                 let service = keychain_service(sync_source_dir);
-                files.push(Handoff {
-                    to: "claude/credentials.json".to_owned(),
-                    from: Source::Keychain { service },
-                });
+                files.push(Handoff { to: "claude/credentials.json".to_owned(), from: Source::Keychain { service } });
             }
         }
         Agent::Codex | Agent::Opencode | Agent::Grok => {
@@ -90,10 +74,7 @@ pub fn handoff_files(
             add("kimi-code/device_id", dir.join("device_id"))?;
             refuse_symlink(&dir.join("credentials"))?;
             for (name, path) in files_below(&dir.join("credentials"))? {
-                files.push(Handoff {
-                    to: format!("kimi-code/credentials/{name}"),
-                    from: Source::File(path),
-                });
+                files.push(Handoff { to: format!("kimi-code/credentials/{name}"), from: Source::File(path) });
             }
         }
     }
@@ -111,20 +92,13 @@ pub async fn credential_fact(
     let mut files = BTreeMap::new();
     for handoff in handoff_files(agent, home, sync_source_dir)? {
         if let Some(bytes) = read(&handoff.from).await? {
-            let identity = if handoff.to == "claude/account.json" {
-                account_identity(&bytes)
-            } else {
-                None
-            };
+            let identity = if handoff.to == "claude/account.json" { account_identity(&bytes) } else { None };
             let value = identity.as_ref().unwrap_or(&bytes);
             files.insert(handoff.to, digest.of(value));
         }
     }
     let source = sync_source_dir.map_or_else(|| default_dir(agent, home), Path::to_owned);
-    Ok((!files.is_empty()).then(|| CredentialFact {
-        source: source.to_string_lossy().into_owned(),
-        files,
-    }))
+    Ok((!files.is_empty()).then(|| CredentialFact { source: source.to_string_lossy().into_owned(), files }))
 }
 
 /// The content, wiped from memory when dropped; `None` when it is gone or the Keychain has no such entry.
@@ -133,9 +107,7 @@ pub async fn read(source: &Source) -> Result<Option<Zeroizing<Vec<u8>>>, Diagnos
         Source::File(path) => read_file(path),
         Source::Keychain { service } => {
             let mut security = Command::new("security");
-            security
-                .args(["find-generic-password", "-s", service, "-w"])
-                .stdin(std::process::Stdio::null());
+            security.args(["find-generic-password", "-s", service, "-w"]).stdin(std::process::Stdio::null());
             let found = program::output(&mut security, Some(Duration::from_secs(15))).await;
             Ok(found.ok().map(|mut bytes| {
                 bytes.truncate(bytes.trim_ascii_end().len());
@@ -167,9 +139,7 @@ fn read_file(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Diagnostic> {
         .help("check `sync_source_dir`, or set `auth_forward = \"ignore\"` for this agent"));
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(found.len() as usize + 1));
-    file.take(SIZE_MAX)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    file.take(SIZE_MAX).read_to_end(&mut bytes).map_err(failed)?;
     Ok(Some(bytes))
 }
 
@@ -177,10 +147,7 @@ fn read_file(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Diagnostic> {
 /// to an instance, so only that is digested; otherwise every use of Claude on the host would change every plan.
 fn account_identity(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let account: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    let parts: Vec<_> = ["oauthAccount", "userID", "hasCompletedOnboarding"]
-        .iter()
-        .map(|name| account.get(name))
-        .collect();
+    let parts: Vec<_> = ["oauthAccount", "userID", "hasCompletedOnboarding"].iter().map(|name| account.get(name)).collect();
     serde_json::to_vec(&parts).ok().map(Zeroizing::new)
 }
 
@@ -205,29 +172,14 @@ fn check_source(agent: Agent, dir: &Path) -> Result<(), Diagnostic> {
         Agent::Kimi => &["config.toml", "credentials"],
     };
     let refused = |detail: String| {
-        Err(Diagnostic::error(
-            "credential.source_incomplete",
-            "Credential folder is incomplete",
-            detail,
-        )
-        .help(format!(
-            "log in with {agent} in that folder, or correct `sync_source_dir`"
-        )))
+        Err(Diagnostic::error("credential.source_incomplete", "Credential folder is incomplete", detail)
+            .help(format!("log in with {agent} in that folder, or correct `sync_source_dir`")))
     };
     if !dir.is_dir() {
-        return refused(format!(
-            "`sync_source_dir` of {agent} is {}, which is not a folder",
-            dir.display()
-        ));
+        return refused(format!("`sync_source_dir` of {agent} is {}, which is not a folder", dir.display()));
     }
-    match needed
-        .iter()
-        .find(|name| fs::symlink_metadata(dir.join(name)).is_err())
-    {
-        Some(name) => refused(format!(
-            "`sync_source_dir` of {agent} is {}, which has no `{name}`",
-            dir.display()
-        )),
+    match needed.iter().find(|name| fs::symlink_metadata(dir.join(name)).is_err()) {
+        Some(name) => refused(format!("`sync_source_dir` of {agent} is {}, which has no `{name}`", dir.display())),
         None => Ok(()),
     }
 }
@@ -236,19 +188,13 @@ fn is_plain_file(path: &Path) -> Result<bool, Diagnostic> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_symlink() => Err(is_symlink(path)),
         Ok(found) => Ok(found.is_file()),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Ok(false)
-        }
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
         Err(error) => Err(io_failed("read", path, &error)),
     }
 }
 
 fn refuse_symlink(path: &Path) -> Result<(), Diagnostic> {
-    if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
-        Err(is_symlink(path))
-    } else {
-        Ok(())
-    }
+    if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) { Err(is_symlink(path)) } else { Ok(()) }
 }
 
 fn is_symlink(path: &Path) -> Diagnostic {
@@ -263,9 +209,7 @@ fn files_below(dir: &Path) -> Result<BTreeMap<String, PathBuf>, Diagnostic> {
     while let Some((prefix, dir)) = open.pop() {
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
-            {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 continue;
             }
             Err(error) => return Err(io_failed("read the folder", &dir, &error)),
@@ -289,10 +233,7 @@ fn files_below(dir: &Path) -> Result<BTreeMap<String, PathBuf>, Diagnostic> {
 fn keychain_service(dir: Option<&Path>) -> String {
     const SERVICE: &str = "Claude Code-credentials";
     match dir {
-        Some(dir) => format!(
-            "{SERVICE}-{}",
-            &super::digest::sha256(dir.as_os_str().as_encoded_bytes())[..8]
-        ),
+        Some(dir) => format!("{SERVICE}-{}", &super::digest::sha256(dir.as_os_str().as_encoded_bytes())[..8]),
         None => SERVICE.to_owned(),
     }
 }

@@ -37,30 +37,20 @@ impl KeyedDigest {
         let key = <[u8; 32]>::try_from(bytes.as_slice()).map(|key| SecretBox::new(Box::new(key)));
         bytes.zeroize();
         key.map(|key| KeyedDigest { key }).map_err(|_| {
-            Diagnostic::error(
-                "digest.key_invalid",
-                "Digest key is damaged",
-                format!("{} does not hold 32 bytes", path.display()),
-            )
-            .help("remove the file; the next plan then shows every credential as changed, once")
+            Diagnostic::error("digest.key_invalid", "Digest key is damaged", format!("{} does not hold 32 bytes", path.display()))
+                .help("remove the file; the next plan then shows every credential as changed, once")
         })
     }
 
     /// With a given key, for replays and tests.
     pub fn with_key(key: [u8; 32]) -> KeyedDigest {
-        KeyedDigest {
-            key: SecretBox::new(Box::new(key)),
-        }
+        KeyedDigest { key: SecretBox::new(Box::new(key)) }
     }
 
     pub fn of(&self, value: &[u8]) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.key.expose_secret())
-            .expect("BUG: HMAC takes keys of any length");
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.key.expose_secret()).expect("BUG: HMAC takes keys of any length");
         mac.update(value);
-        format!(
-            "hmac-sha256:{}",
-            clock::hex(&mac.finalize().into_bytes()[..8])
-        )
+        format!("hmac-sha256:{}", clock::hex(&mac.finalize().into_bytes()[..8]))
     }
 
     pub fn of_secret(&self, value: &SecretString) -> String {

@@ -13,25 +13,12 @@ pub fn host_values<'a>(
     names: impl IntoIterator<Item = &'a str>,
     lookup: impl Fn(&str) -> Option<OsString>,
 ) -> BTreeMap<String, SecretString> {
-    let value = |name: &str| {
-        lookup(name)
-            .and_then(|value| value.into_string().ok())
-            .map(SecretString::from)
-    };
-    names
-        .into_iter()
-        .filter_map(|name| Some((name.to_owned(), value(name)?)))
-        .collect()
+    let value = |name: &str| lookup(name).and_then(|value| value.into_string().ok()).map(SecretString::from);
+    names.into_iter().filter_map(|name| Some((name.to_owned(), value(name)?))).collect()
 }
 
-pub fn digests(
-    values: &BTreeMap<String, SecretString>,
-    digest: &KeyedDigest,
-) -> BTreeMap<String, String> {
-    values
-        .iter()
-        .map(|(name, value)| (name.clone(), digest.of_secret(value)))
-        .collect()
+pub fn digests(values: &BTreeMap<String, SecretString>, digest: &KeyedDigest) -> BTreeMap<String, String> {
+    values.iter().map(|(name, value)| (name.clone(), digest.of_secret(value))).collect()
 }
 
 /// The real environment.
@@ -40,9 +27,7 @@ pub fn variable(name: &str) -> Option<OsString> {
 }
 
 /// Variables that enter a container as they are.
-pub fn passthrough(
-    all: impl IntoIterator<Item = (OsString, OsString)>,
-) -> BTreeMap<String, String> {
+pub fn passthrough(all: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
     let mut passed = BTreeMap::new();
     for (name, value) in all {
         let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) else {
@@ -57,9 +42,7 @@ pub fn passthrough(
 
 /// Proxies whose URL holds a password. They may not stand in a plan, so they are not in `passthrough`; the caller can treat them
 /// as credentials (reference and keyed digest).
-pub fn secret_proxies(
-    all: impl IntoIterator<Item = (OsString, OsString)>,
-) -> BTreeMap<String, SecretString> {
+pub fn secret_proxies(all: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<String, SecretString> {
     let mut secrets = BTreeMap::new();
     for (name, value) in all {
         let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) else {
@@ -73,12 +56,7 @@ pub fn secret_proxies(
 }
 
 fn is_passed(name: &str) -> bool {
-    name.starts_with("JACKIN_DISABLE_")
-        || matches!(
-            name,
-            "JACKIN_CAPSULE_FORCE_PANIC" | "JACKIN_DHAT_ALLOC_LOG" | "TZ"
-        )
-        || is_proxy(name)
+    name.starts_with("JACKIN_DISABLE_") || matches!(name, "JACKIN_CAPSULE_FORCE_PANIC" | "JACKIN_DHAT_ALLOC_LOG" | "TZ") || is_proxy(name)
 }
 
 fn is_proxy(name: &str) -> bool {
@@ -103,9 +81,5 @@ fn has_user_info(value: &str) -> bool {
 
 /// An image reference as `JACKIN_CONSTRUCT_IMAGE` may hold it: letters, digits, `. _ - / : @ +`, at most 256 bytes.
 pub fn is_image_reference(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 256
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"._-/:@+".contains(&b))
+    !text.is_empty() && text.len() <= 256 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@+".contains(&b))
 }

@@ -10,12 +10,7 @@ use std::path::Path;
 /// `action` completes "could not …": `read`, `write`, `create the folder`.
 pub fn io_failed(action: &str, path: &Path, error: &io::Error) -> Diagnostic {
     let (code, summary, reason, help) = match error.kind() {
-        ErrorKind::NotFound => (
-            "file.missing",
-            "File not found",
-            "it does not exist".to_owned(),
-            "check the path",
-        ),
+        ErrorKind::NotFound => ("file.missing", "File not found", "it does not exist".to_owned(), "check the path"),
         ErrorKind::PermissionDenied => (
             "file.denied",
             "Permission denied",
@@ -28,12 +23,9 @@ pub fn io_failed(action: &str, path: &Path, error: &io::Error) -> Diagnostic {
             "part of the path is not a directory".to_owned(),
             "move the file away that is in the place of a folder",
         ),
-        ErrorKind::IsADirectory => (
-            "file.is_a_directory",
-            "Is a directory",
-            "it is a directory".to_owned(),
-            "move the folder away that is in the place of a file",
-        ),
+        ErrorKind::IsADirectory => {
+            ("file.is_a_directory", "Is a directory", "it is a directory".to_owned(), "move the folder away that is in the place of a file")
+        }
         ErrorKind::ReadOnlyFilesystem => (
             "file.read_only",
             "Read-only file system",
@@ -52,17 +44,7 @@ pub fn io_failed(action: &str, path: &Path, error: &io::Error) -> Diagnostic {
             "the disk quota is used up".to_owned(),
             "free some space (`jackin prune` clears caches), then run the command again",
         ),
-        _ => (
-            "file.failed",
-            "File system error",
-            error.to_string(),
-            "see the reason above; nothing was left half-written",
-        ),
+        _ => ("file.failed", "File system error", error.to_string(), "see the reason above; nothing was left half-written"),
     };
-    Diagnostic::error(
-        code,
-        summary,
-        format!("could not {action} {}: {reason}", path.display()),
-    )
-    .help(help)
+    Diagnostic::error(code, summary, format!("could not {action} {}: {reason}", path.display())).help(help)
 }

@@ -77,29 +77,18 @@ pub fn read_text(path: &Path, name: &str) -> Result<Option<SourceFile>, Diagnost
             .help("put a text file in its place"));
         }
         // A dangling link is a mistake to report, unlike an absent file.
-        Err(error)
-            if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(path).is_err() =>
-        {
+        Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {
             return Ok(None);
         }
         Err(error) => return Err(io_failed("read", path, &error)),
     }
     let bytes = fs::read(path).map_err(|error| io_failed("read", path, &error))?;
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(Some(SourceFile {
-            name: name.to_owned(),
-            path: path.to_owned(),
-            text,
-        })),
+        Ok(text) => Ok(Some(SourceFile { name: name.to_owned(), path: path.to_owned(), text })),
         Err(error) => {
             let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
-            Err(Diagnostic::error(
-                "config.not_utf8",
-                "File is not UTF-8",
-                format!("{name}, line {line}"),
-            )
-            .help("save the file as UTF-8"))
+            Err(Diagnostic::error("config.not_utf8", "File is not UTF-8", format!("{name}, line {line}")).help("save the file as UTF-8"))
         }
     }
 }
@@ -113,20 +102,15 @@ fn toml_names(dir: &Path) -> Result<Vec<String>, Diagnostic> {
     };
     let mut names = Vec::new();
     for entry in entries {
-        let name = entry
-            .map_err(|error| io_failed("read the folder", dir, &error))?
-            .file_name();
+        let name = entry.map_err(|error| io_failed("read the folder", dir, &error))?.file_name();
         match name.into_string() {
             Ok(name) if name.ends_with(".toml") && !name.starts_with('.') => names.push(name),
             Ok(_) => {}
             Err(name) if name.as_encoded_bytes().ends_with(b".toml") => {
                 let shown = format!("workspaces/{}", name.to_string_lossy());
-                return Err(Diagnostic::error(
-                    "config.not_utf8",
-                    "File is not UTF-8",
-                    format!("the name of {shown}"),
-                )
-                .help("rename the file"));
+                return Err(
+                    Diagnostic::error("config.not_utf8", "File is not UTF-8", format!("the name of {shown}")).help("rename the file")
+                );
             }
             Err(_) => {}
         }

@@ -48,10 +48,7 @@ const SETTINGS: [&str; 11] = [
 pub fn command() -> Command {
     let mut command = Command::new("git");
     command.stdin(Stdio::null()).kill_on_drop(true);
-    command
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .env("LC_ALL", "C")
-        .env_remove("LANGUAGE");
+    command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C").env_remove("LANGUAGE");
     for name in LOCAL {
         command.env_remove(name);
     }
@@ -62,13 +59,7 @@ pub fn command() -> Command {
 /// not make git work on that one.
 pub fn in_clone(cache: &Path) -> Command {
     let mut command = command();
-    command
-        .current_dir(cache)
-        .arg("--git-dir")
-        .arg(cache.join(".git"))
-        .arg("--work-tree")
-        .arg(cache)
-        .arg("--no-optional-locks");
+    command.current_dir(cache).arg("--git-dir").arg(cache.join(".git")).arg("--work-tree").arg(cache).arg("--no-optional-locks");
     for setting in SETTINGS {
         command.args(["-c", setting]);
     }
@@ -78,14 +69,9 @@ pub fn in_clone(cache: &Path) -> Command {
 /// Adds one setting through the environment, where other users of the host cannot read it as they can an argument. Settings that
 /// are there already stay: build servers hand over their tokens in this way.
 pub fn secret_setting(command: &mut Command, name: &str, value: &str) {
-    let count: usize = std::env::var("GIT_CONFIG_COUNT")
-        .ok()
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(0);
+    let count: usize = std::env::var("GIT_CONFIG_COUNT").ok().and_then(|count| count.parse().ok()).unwrap_or(0);
     command.env("GIT_CONFIG_COUNT", (count + 1).to_string());
-    command
-        .env(format!("GIT_CONFIG_KEY_{count}"), name)
-        .env(format!("GIT_CONFIG_VALUE_{count}"), value);
+    command.env(format!("GIT_CONFIG_KEY_{count}"), name).env(format!("GIT_CONFIG_VALUE_{count}"), value);
 }
 
 /// Why git said no: `Ok(message)`; or why it could not be asked at all.
@@ -94,31 +80,18 @@ pub fn refusal(failure: Failure) -> Result<String, Diagnostic> {
         Failure::Refused { message } => Ok(last_words(&message)),
         Failure::TimedOut => Ok("git took too long".to_owned()),
         Failure::Missing => Err(missing()),
-        Failure::Io(error) => {
-            Err(
-                Diagnostic::error("git.failed", "Cannot run git", error.to_string())
-                    .help("see the reason above"),
-            )
-        }
+        Failure::Io(error) => Err(Diagnostic::error("git.failed", "Cannot run git", error.to_string()).help("see the reason above")),
     }
 }
 
 pub fn missing() -> Diagnostic {
-    Diagnostic::error(
-        "git.missing",
-        "git is not installed",
-        "no `git` program is on PATH",
-    )
-    .help("install git; role repos and checkouts need it")
+    Diagnostic::error("git.missing", "git is not installed", "no `git` program is on PATH")
+        .help("install git; role repos and checkouts need it")
 }
 
 /// The end of what git wrote, without advice and credentials.
 fn last_words(message: &str) -> String {
-    let lines: Vec<_> = message
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with("hint:"))
-        .collect();
+    let lines: Vec<_> = message.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("hint:")).collect();
     let text = redact(&lines[lines.len().saturating_sub(4)..].join("; "));
     text.chars().filter(|c| !c.is_control()).take(600).collect()
 }
@@ -127,9 +100,7 @@ fn last_words(message: &str) -> String {
 pub async fn identity() -> (String, String) {
     let mut command = command();
     command.args(["config", "--null", "--get-regexp", r"^user\.(name|email)$"]);
-    let output = program::output(&mut command, None)
-        .await
-        .unwrap_or_default();
+    let output = program::output(&mut command, None).await.unwrap_or_default();
     let (mut name, mut email) = (String::new(), String::new());
     for entry in String::from_utf8_lossy(&output).split('\0') {
         match entry.split_once('\n') {

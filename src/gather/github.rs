@@ -14,11 +14,7 @@ use tokio::process::Command;
 
 /// The given token, else what gh would use. `gh auth token` itself prefers the token in `hosts.yml` to the keyring, so reading that
 /// file first gives the same answer and saves 50 ms; gh is asked only when the file has none.
-pub async fn github_token(
-    given: Option<SecretString>,
-    config: &Path,
-    search: Option<&OsStr>,
-) -> Option<SecretString> {
+pub async fn github_token(given: Option<SecretString>, config: &Path, search: Option<&OsStr>) -> Option<SecretString> {
     if given.is_some() {
         return given;
     }
@@ -26,14 +22,9 @@ pub async fn github_token(
         return Some(token);
     }
     let mut gh = Command::new(program::find("gh", search)?);
-    gh.args(["auth", "token", "--hostname", "github.com"])
-        .stdin(Stdio::null());
-    gh.env("GH_PROMPT_DISABLED", "1")
-        .env("GH_NO_UPDATE_NOTIFIER", "1")
-        .env("GH_CONFIG_DIR", config);
-    let output = program::output(&mut gh, Some(Duration::from_secs(15)))
-        .await
-        .ok()?;
+    gh.args(["auth", "token", "--hostname", "github.com"]).stdin(Stdio::null());
+    gh.env("GH_PROMPT_DISABLED", "1").env("GH_NO_UPDATE_NOTIFIER", "1").env("GH_CONFIG_DIR", config);
+    let output = program::output(&mut gh, Some(Duration::from_secs(15))).await.ok()?;
     String::from_utf8(output).ok().and_then(token)
 }
 
@@ -55,11 +46,7 @@ fn hosts_token(path: &Path) -> Option<SecretString> {
             continue;
         }
         if indent == 0 {
-            inside = entry
-                .trim_end()
-                .trim_end_matches(':')
-                .trim_matches(['"', '\''])
-                == "github.com";
+            inside = entry.trim_end().trim_end_matches(':').trim_matches(['"', '\'']) == "github.com";
         } else if let Some(value) = entry.strip_prefix("oauth_token:").filter(|_| inside) {
             let value = value.trim().trim_matches(['"', '\'']);
             if !value.is_empty() && best.as_ref().is_none_or(|(depth, _)| indent < *depth) {

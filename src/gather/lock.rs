@@ -33,30 +33,17 @@ pub struct Lock {
 
 impl Lock {
     /// Alone. `guards` completes "waiting for …". Without a `timeout` it waits as long as the holder lives.
-    pub async fn exclusive(
-        path: &Path,
-        guards: &str,
-        timeout: Option<Duration>,
-        notice: Notice<'_>,
-    ) -> Result<Lock, Diagnostic> {
+    pub async fn exclusive(path: &Path, guards: &str, timeout: Option<Duration>, notice: Notice<'_>) -> Result<Lock, Diagnostic> {
         if let Some(dir) = path.parent() {
             ensure_dir(dir, 0o755)?;
         }
-        let mut lock = wait(path, guards, timeout, notice, true)
-            .await?
-            .ok_or_else(|| gone(path))?;
-        lock.sign()
-            .map_err(|error| io_failed("write", path, &error))?;
+        let mut lock = wait(path, guards, timeout, notice, true).await?.ok_or_else(|| gone(path))?;
+        lock.sign().map_err(|error| io_failed("write", path, &error))?;
         Ok(lock)
     }
 
     /// Together with other readers. `None` when nobody ever locked this: a reader creates nothing.
-    pub async fn shared(
-        path: &Path,
-        guards: &str,
-        timeout: Option<Duration>,
-        notice: Notice<'_>,
-    ) -> Result<Option<Lock>, Diagnostic> {
+    pub async fn shared(path: &Path, guards: &str, timeout: Option<Duration>, notice: Notice<'_>) -> Result<Option<Lock>, Diagnostic> {
         wait(path, guards, timeout, notice, false).await
     }
 
@@ -67,8 +54,7 @@ impl Lock {
         }
         let mut lock = attempt(path, true)?;
         if let Attempt::Got(lock) = &mut lock {
-            lock.sign()
-                .map_err(|error| io_failed("write", path, &error))?;
+            lock.sign().map_err(|error| io_failed("write", path, &error))?;
         }
         Ok(match lock {
             Attempt::Got(lock) => Some(lock),
@@ -79,19 +65,14 @@ impl Lock {
     /// The lock as the standard input of a program, which then holds it too: if jackin is killed, the lock is free only when
     /// the program has ended. Reading from it gives end-of-file at once, for the position is behind the last byte.
     pub fn as_stdin(&self) -> Result<Stdio, Diagnostic> {
-        let file = self
-            .file
-            .try_clone()
-            .map_err(|error| io_failed("share the lock", &self.path, &error))?;
+        let file = self.file.try_clone().map_err(|error| io_failed("share the lock", &self.path, &error))?;
         Ok(Stdio::from(file))
     }
 
     /// Releases and deletes the lock of something that exists no more.
     pub fn remove(self) -> Result<(), Diagnostic> {
         match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(io_failed("remove", &self.path, &error))
-            }
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(io_failed("remove", &self.path, &error)),
             _ => Ok(()),
         }
     }
@@ -107,11 +88,7 @@ impl Lock {
 /// The number in a lock file; of a holder that was killed, if nobody took the lock since.
 pub fn holder(path: &Path) -> Option<u32> {
     let mut text = String::new();
-    File::open(path)
-        .ok()?
-        .take(32)
-        .read_to_string(&mut text)
-        .ok()?;
+    File::open(path).ok()?.take(32).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
 }
 
@@ -124,13 +101,7 @@ enum Attempt {
 }
 
 fn attempt(path: &Path, exclusive: bool) -> Result<Attempt, Diagnostic> {
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(exclusive)
-        .create(exclusive)
-        .truncate(false)
-        .mode(0o600)
-        .open(path);
+    let opened = OpenOptions::new().read(true).write(exclusive).create(exclusive).truncate(false).mode(0o600).open(path);
     let file = match opened {
         Ok(file) => file,
         Err(error) if !exclusive && error.kind() == ErrorKind::NotFound => {
@@ -138,11 +109,7 @@ fn attempt(path: &Path, exclusive: bool) -> Result<Attempt, Diagnostic> {
         }
         Err(error) => return Err(io_failed("open the lock", path, &error)),
     };
-    match if exclusive {
-        FileExt::try_lock(&file)
-    } else {
-        FileExt::try_lock_shared(&file)
-    } {
+    match if exclusive { FileExt::try_lock(&file) } else { FileExt::try_lock_shared(&file) } {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(Attempt::Held),
         Err(TryLockError::Error(error)) => {
@@ -150,16 +117,9 @@ fn attempt(path: &Path, exclusive: bool) -> Result<Attempt, Diagnostic> {
                 .help("locks need a file system with flock; set JACKIN_HOME_DIR to a folder on a local disk"));
         }
     }
-    let ours = file
-        .metadata()
-        .map_err(|error| io_failed("read", path, &error))?;
+    let ours = file.metadata().map_err(|error| io_failed("read", path, &error))?;
     match fs::metadata(path) {
-        Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {
-            Ok(Attempt::Got(Lock {
-                file,
-                path: path.to_owned(),
-            }))
-        }
+        Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => Ok(Attempt::Got(Lock { file, path: path.to_owned() })),
         _ => Ok(Attempt::Replaced),
     }
 }
@@ -181,22 +141,14 @@ async fn wait(
             Attempt::Held => {}
         }
         let held = match holder(path) {
-            Some(pid) if pid == std::process::id() => {
-                "held by another task of this command".to_owned()
-            }
+            Some(pid) if pid == std::process::id() => "held by another task of this command".to_owned(),
             Some(pid) => format!("held by PID {pid}"),
             None => "held by another process".to_owned(),
         };
         if timeout.is_some_and(|limit| started.elapsed() >= limit) {
-            let detail = format!(
-                "waited {} s for {guards}, {held} ({})",
-                started.elapsed().as_secs(),
-                path.display()
-            );
-            return Err(
-                Diagnostic::error("lock.timeout", "Locked by another process", detail)
-                    .help("wait for the other jackin to finish, or end it"),
-            );
+            let detail = format!("waited {} s for {guards}, {held} ({})", started.elapsed().as_secs(), path.display());
+            return Err(Diagnostic::error("lock.timeout", "Locked by another process", detail)
+                .help("wait for the other jackin to finish, or end it"));
         }
         if !told {
             notice(&format!("waiting for {guards}, {held}"));

@@ -8,10 +8,7 @@ use std::fs;
 use std::io::ErrorKind;
 
 pub fn path_facts<'a>(paths: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, PathFact> {
-    paths
-        .into_iter()
-        .map(|path| (path.to_owned(), path_fact(path)))
-        .collect()
+    paths.into_iter().map(|path| (path.to_owned(), path_fact(path))).collect()
 }
 
 /// Where symlinks cannot be resolved, `canonical` is the path as given.
@@ -22,18 +19,10 @@ pub fn path_fact(path: &str) -> PathFact {
         Ok(_) => PathKind::Other,
         Err(error) => match error.kind() {
             // A dangling symlink counts as missing as well: a mount of it would fail the same way.
-            ErrorKind::NotFound
-            | ErrorKind::NotADirectory
-            | ErrorKind::InvalidFilename
-            | ErrorKind::InvalidInput => PathKind::Missing,
+            ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename | ErrorKind::InvalidInput => PathKind::Missing,
             _ => PathKind::Unreadable,
         },
     };
-    let resolved = fs::canonicalize(path)
-        .ok()
-        .and_then(|path| path.into_os_string().into_string().ok());
-    PathFact {
-        kind,
-        canonical: resolved.unwrap_or_else(|| path.to_owned()),
-    }
+    let resolved = fs::canonicalize(path).ok().and_then(|path| path.into_os_string().into_string().ok());
+    PathFact { kind, canonical: resolved.unwrap_or_else(|| path.to_owned()) }
 }

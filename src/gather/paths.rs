@@ -31,46 +31,22 @@ impl Paths {
             None => default,
         };
         let home = dir("HOME", None);
-        let config_dir = dir(
-            "JACKIN_CONFIG_DIR",
-            home.as_ref().map(|home| home.join(".config/jackin")),
-        );
-        let jackin_home = dir(
-            "JACKIN_HOME_DIR",
-            home.as_ref().map(|home| home.join(".jackin")),
-        );
+        let config_dir = dir("JACKIN_CONFIG_DIR", home.as_ref().map(|home| home.join(".config/jackin")));
+        let jackin_home = dir("JACKIN_HOME_DIR", home.as_ref().map(|home| home.join(".jackin")));
         if home.is_none() && wrong.iter().all(|d| !d.detail.starts_with("HOME ")) {
-            let unset = Diagnostic::error(
-                "paths.no_home",
-                "No home folder",
-                "the environment variable HOME is not set",
-            );
-            wrong.insert(
-                0,
-                unset.help("set HOME to an absolute path, such as `HOME=/root`"),
-            );
+            let unset = Diagnostic::error("paths.no_home", "No home folder", "the environment variable HOME is not set");
+            wrong.insert(0, unset.help("set HOME to an absolute path, such as `HOME=/root`"));
         }
         match (home, config_dir, jackin_home) {
-            (Some(home), Some(config_dir), Some(jackin_home)) if wrong.is_empty() => Ok(Paths {
-                home,
-                config_dir,
-                jackin_home,
-            }),
+            (Some(home), Some(config_dir), Some(jackin_home)) if wrong.is_empty() => Ok(Paths { home, config_dir, jackin_home }),
             _ => Err(Diagnostics(wrong)),
         }
     }
 
     /// Are the folders that exist folders, and may they be read? What does not exist yet is fine.
     pub fn check(&self) -> Result<(), Diagnostics> {
-        let wrong: Vec<_> = [&self.home, &self.config_dir, &self.jackin_home]
-            .into_iter()
-            .filter_map(|dir| check_dir(dir).err())
-            .collect();
-        if wrong.is_empty() {
-            Ok(())
-        } else {
-            Err(Diagnostics(wrong))
-        }
+        let wrong: Vec<_> = [&self.home, &self.config_dir, &self.jackin_home].into_iter().filter_map(|dir| check_dir(dir).err()).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(Diagnostics(wrong)) }
     }
 
     pub fn shorten(&self, path: &Path) -> String {
@@ -162,19 +138,14 @@ impl Paths {
     /// The one lock of a role's clone, whoever touches it. The original had a second one for registering, so that a load and a
     /// registration ran git in the same folder at once.
     pub fn role_lock(&self, key: &RoleKey) -> PathBuf {
-        self.data()
-            .join(format!("{}.locks/default.repo.lock", key.slug()))
+        self.data().join(format!("{}.locks/default.repo.lock", key.slug()))
     }
 }
 
 fn absolute(name: &str, value: OsString) -> Result<PathBuf, Diagnostic> {
     let Ok(text) = value.into_string() else {
-        return Err(Diagnostic::error(
-            "paths.not_utf8",
-            "Path is not UTF-8",
-            format!("{name} holds bytes that are not UTF-8"),
-        )
-        .help("jackin writes paths into TOML and JSON, so they must be UTF-8"));
+        return Err(Diagnostic::error("paths.not_utf8", "Path is not UTF-8", format!("{name} holds bytes that are not UTF-8"))
+            .help("jackin writes paths into TOML and JSON, so they must be UTF-8"));
     };
     let path = PathBuf::from(&text);
     if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
@@ -198,29 +169,17 @@ pub fn ensure_dir(dir: &Path, mode: u32) -> Result<(), Diagnostic> {
     if dir.is_dir() {
         return Ok(());
     }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(dir)
-        .map_err(|error| io_failed("create the folder", dir, &error))
+    fs::DirBuilder::new().recursive(true).mode(mode).create(dir).map_err(|error| io_failed("create the folder", dir, &error))
 }
 
 /// The folder the command was started in.
 pub fn current_dir() -> Result<String, Diagnostic> {
     let dir = std::env::current_dir().map_err(|error| {
-        Diagnostic::error(
-            "paths.no_cwd",
-            "No current folder",
-            format!("the folder jackin was started in cannot be read: {error}"),
-        )
-        .help("change to a folder that exists")
+        Diagnostic::error("paths.no_cwd", "No current folder", format!("the folder jackin was started in cannot be read: {error}"))
+            .help("change to a folder that exists")
     })?;
     dir.into_os_string().into_string().map_err(|dir| {
-        Diagnostic::error(
-            "paths.not_utf8",
-            "Path is not UTF-8",
-            format!("the current folder is {}", dir.to_string_lossy()),
-        )
-        .help("jackin writes paths into TOML and JSON, so they must be UTF-8")
+        Diagnostic::error("paths.not_utf8", "Path is not UTF-8", format!("the current folder is {}", dir.to_string_lossy()))
+            .help("jackin writes paths into TOML and JSON, so they must be UTF-8")
     })
 }

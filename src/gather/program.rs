@@ -27,31 +27,23 @@ pub enum Failure {
 
 /// Where a program lies, by `PATH`.
 pub fn find(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
-    std::env::split_paths(path?)
-        .map(|dir| dir.join(name))
-        .find(|file| is_executable(file))
+    std::env::split_paths(path?).map(|dir| dir.join(name)).find(|file| is_executable(file))
 }
 
 pub fn is_executable(file: &Path) -> bool {
-    file.metadata()
-        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 /// Standard output, when the program succeeds within the limit.
 pub async fn output(command: &mut Command, limit: Option<Duration>) -> Result<Vec<u8>, Failure> {
-    command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let child = command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Failure::Missing,
         _ => Failure::Io(error),
     })?;
     let done = child.wait_with_output();
     let output = match limit {
-        Some(limit) => tokio::time::timeout(limit, done)
-            .await
-            .map_err(|_| Failure::TimedOut)?,
+        Some(limit) => tokio::time::timeout(limit, done).await.map_err(|_| Failure::TimedOut)?,
         None => done.await,
     };
     let output = output.map_err(Failure::Io)?;

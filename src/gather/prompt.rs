@@ -33,14 +33,9 @@ pub fn is_interactive() -> bool {
 
 pub fn ask(question: &Question<'_>) -> Result<Answer, Diagnostic> {
     if !is_interactive() {
-        let detail = format!(
-            "\"{}\" needs an answer, and there is no terminal to ask on",
-            question.text
-        );
-        return Err(
-            Diagnostic::error("prompt.no_terminal", "Nobody to ask", detail)
-                .help("give the answer on the command line with `--env NAME=VALUE`"),
-        );
+        let detail = format!("\"{}\" needs an answer, and there is no terminal to ask on", question.text);
+        return Err(Diagnostic::error("prompt.no_terminal", "Nobody to ask", detail)
+            .help("give the answer on the command line with `--env NAME=VALUE`"));
     }
     if question.secret && question.options.is_empty() {
         return ask_hidden(question);
@@ -52,20 +47,13 @@ pub fn ask(question: &Question<'_>) -> Result<Answer, Diagnostic> {
 pub fn confirm(text: &str) -> Result<bool, Diagnostic> {
     if !is_interactive() {
         let detail = format!("\"{text}\" needs an answer, and there is no terminal to ask on");
-        return Err(
-            Diagnostic::error("prompt.no_terminal", "Nobody to ask", detail)
-                .help("answer in advance with `--yes`"),
-        );
+        return Err(Diagnostic::error("prompt.no_terminal", "Nobody to ask", detail).help("answer in advance with `--yes`"));
     }
     confirm_on(text, &mut io::stdin().lock(), &mut io::stderr().lock())
 }
 
 /// The conversation itself, on any pair of streams.
-pub fn ask_on(
-    question: &Question<'_>,
-    input: &mut impl BufRead,
-    output: &mut impl Write,
-) -> Result<Answer, Diagnostic> {
+pub fn ask_on(question: &Question<'_>, input: &mut impl BufRead, output: &mut impl Write) -> Result<Answer, Diagnostic> {
     loop {
         write_question(question, output).map_err(lost)?;
         let mut line = Zeroizing::new(String::new());
@@ -79,15 +67,9 @@ pub fn ask_on(
     }
 }
 
-pub fn confirm_on(
-    text: &str,
-    input: &mut impl BufRead,
-    output: &mut impl Write,
-) -> Result<bool, Diagnostic> {
+pub fn confirm_on(text: &str, input: &mut impl BufRead, output: &mut impl Write) -> Result<bool, Diagnostic> {
     loop {
-        write!(output, "{text} [y/N] ")
-            .and_then(|()| output.flush())
-            .map_err(lost)?;
+        write!(output, "{text} [y/N] ").and_then(|()| output.flush()).map_err(lost)?;
         let mut line = String::new();
         if input.read_line(&mut line).map_err(lost)? == 0 {
             return Err(cancelled());
@@ -132,14 +114,8 @@ fn judge(question: &Question<'_>, text: &str) -> Result<Answer, &'static str> {
     let text = text.trim();
     // In full before by number: options may be numbers.
     let chosen = question.options.iter().find(|option| *option == text);
-    let chosen = chosen.or_else(|| {
-        text.parse::<usize>()
-            .ok()
-            .and_then(|n| question.options.get(n.checked_sub(1)?))
-    });
-    chosen
-        .map(|option| Answer::Given(option.as_str().into()))
-        .ok_or("please choose one of the above")
+    let chosen = chosen.or_else(|| text.parse::<usize>().ok().and_then(|n| question.options.get(n.checked_sub(1)?)));
+    chosen.map(|option| Answer::Given(option.as_str().into())).ok_or("please choose one of the above")
 }
 
 /// Raw mode rather than echo off: a Ctrl-C that kills the process would leave the shell without echo, so it is read as a key.
@@ -169,9 +145,7 @@ pub fn hidden_line(input: &mut impl Read) -> io::Result<Option<Zeroizing<String>
         }
         match byte[0] {
             b'\r' | b'\n' => {
-                return Ok(Some(Zeroizing::new(
-                    String::from_utf8_lossy(&line).into_owned(),
-                )));
+                return Ok(Some(Zeroizing::new(String::from_utf8_lossy(&line).into_owned())));
             }
             3 => return Ok(None),
             4 if line.is_empty() => return Ok(None),
@@ -201,15 +175,9 @@ impl Drop for Raw {
 }
 
 fn cancelled() -> Diagnostic {
-    Diagnostic::error(
-        "prompt.cancelled",
-        "Cancelled",
-        "the question was not answered",
-    )
-    .help("run the command again")
+    Diagnostic::error("prompt.cancelled", "Cancelled", "the question was not answered").help("run the command again")
 }
 
 fn lost(error: io::Error) -> Diagnostic {
-    Diagnostic::error("prompt.failed", "Terminal lost", error.to_string())
-        .help("run the command on a working terminal")
+    Diagnostic::error("prompt.failed", "Terminal lost", error.to_string()).help("run the command on a working terminal")
 }

@@ -10,38 +10,19 @@ pub struct RoleKey(String);
 
 impl RoleKey {
     pub fn parse(text: &str) -> Result<RoleKey, Diagnostic> {
-        let refused = |detail: String, help: &str| {
-            Err(Diagnostic::error("role.key_invalid", "Invalid role name", detail).help(help))
-        };
+        let refused = |detail: String, help: &str| Err(Diagnostic::error("role.key_invalid", "Invalid role name", detail).help(help));
         let key = text.to_ascii_lowercase();
         let parts: Vec<&str> = key.split('/').collect();
-        let well_formed = |part: &&str| {
-            !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
-        };
+        let well_formed = |part: &&str| !part.is_empty() && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
         if parts.len() > 2 || !parts.iter().all(well_formed) {
-            return refused(
-                format!("`{text}` is not a role"),
-                "write `name` or `namespace/name`, with letters, digits and `-`",
-            );
+            return refused(format!("`{text}` is not a role"), "write `name` or `namespace/name`, with letters, digits and `-`");
         }
         if parts.len() == 1 && key.starts_with("jk-") {
-            return refused(
-                format!("`{text}` is the name of a container"),
-                "names starting with `jk-` are kept for containers",
-            );
+            return refused(format!("`{text}` is the name of a container"), "names starting with `jk-` are kept for containers");
         }
         if parts.len() == 2 && matches!(parts[1], "default" | "branches") {
             // The clone of role `ns` lies in `roles/ns/default`, and the original's branch clones in `roles/ns/branches`.
-            return refused(
-                format!(
-                    "`{text}` would lie inside the clone of the role `{}`",
-                    parts[0]
-                ),
-                "give the role another name",
-            );
+            return refused(format!("`{text}` would lie inside the clone of the role `{}`", parts[0]), "give the role another name");
         }
         Ok(RoleKey(key))
     }

@@ -30,15 +30,9 @@ pub struct Contents {
 }
 
 /// The first of `names` that is a commit; `None` when none is.
-pub async fn read(
-    cache: &Path,
-    names: &[String],
-) -> Result<Result<Option<Contents>, String>, Diagnostic> {
+pub async fn read(cache: &Path, names: &[String]) -> Result<Result<Option<Contents>, String>, Diagnostic> {
     let mut objects = Objects::open(cache)?;
-    Ok(objects
-        .contents(names)
-        .await
-        .map_err(|error| error.to_string()))
+    Ok(objects.contents(names).await.map_err(|error| error.to_string()))
 }
 
 pub async fn has_commit(cache: &Path, commit: &str) -> Result<bool, Diagnostic> {
@@ -46,10 +40,7 @@ pub async fn has_commit(cache: &Path, commit: &str) -> Result<bool, Diagnostic> 
         return Ok(false);
     }
     let mut objects = Objects::open(cache)?;
-    Ok(objects
-        .object(&format!("{commit}^{{commit}}"), 0)
-        .await
-        .is_ok_and(|found| found.is_some()))
+    Ok(objects.object(&format!("{commit}^{{commit}}"), 0).await.is_ok_and(|found| found.is_some()))
 }
 
 struct Objects {
@@ -68,32 +59,18 @@ struct Object {
 impl Objects {
     fn open(cache: &Path) -> Result<Objects, Diagnostic> {
         let mut command = git::in_clone(cache);
-        command
-            .args(["cat-file", "--batch"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+        command.args(["cat-file", "--batch"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => git::missing(),
-            _ => Diagnostic::error("git.failed", "Cannot run git", error.to_string())
-                .help("see the reason above"),
+            _ => Diagnostic::error("git.failed", "Cannot run git", error.to_string()).help("see the reason above"),
         })?;
-        let (requests, answers) = (
-            child.stdin.take().expect("BUG: stdin is piped"),
-            child.stdout.take().expect("BUG: stdout is piped"),
-        );
-        Ok(Objects {
-            _git: child,
-            requests,
-            answers: BufReader::new(answers),
-        })
+        let (requests, answers) = (child.stdin.take().expect("BUG: stdin is piped"), child.stdout.take().expect("BUG: stdout is piped"));
+        Ok(Objects { _git: child, requests, answers: BufReader::new(answers) })
     }
 
     /// `name` must not hold a line end; ids and checked names do not.
     async fn object(&mut self, name: &str, max: u64) -> io::Result<Option<Object>> {
-        self.requests
-            .write_all(format!("{name}\n").as_bytes())
-            .await?;
+        self.requests.write_all(format!("{name}\n").as_bytes()).await?;
         self.requests.flush().await?;
         let mut header = String::new();
         self.answers.read_line(&mut header).await?;
@@ -101,12 +78,9 @@ impl Objects {
             return Ok(None);
         }
         let mut words = header.split_ascii_whitespace();
-        let (Some(id), Some(_kind), Some(size), None) = (
-            words.next(),
-            words.next(),
-            words.next().and_then(|n| n.parse::<u64>().ok()),
-            words.next(),
-        ) else {
+        let (Some(id), Some(_kind), Some(size), None) =
+            (words.next(), words.next(), words.next().and_then(|n| n.parse::<u64>().ok()), words.next())
+        else {
             return Err(io::Error::other("git cannot read the repository"));
         };
         let id = id.to_owned();
@@ -132,11 +106,7 @@ impl Objects {
             }
         }
         let Some(commit) = found else { return Ok(None) };
-        let mut contents = Contents {
-            commit: commit.id,
-            tree: BTreeMap::new(),
-            files: BTreeMap::new(),
-        };
+        let mut contents = Contents { commit: commit.id, tree: BTreeMap::new(), files: BTreeMap::new() };
         let ids = self.tree(&mut contents).await?;
         self.text(MANIFEST, &ids, &mut contents).await?;
         if let Some(manifest) = contents.files.get(MANIFEST) {
@@ -153,13 +123,8 @@ impl Objects {
         let mut ids = BTreeMap::new();
         let mut open = vec![(String::new(), format!("{}^{{tree}}", contents.commit))];
         while let Some((dir, name)) = open.pop() {
-            let Some(Object {
-                bytes: Some(bytes), ..
-            }) = self.object(&name, 64 * TEXT_MAX).await?
-            else {
-                return Err(io::Error::other(format!(
-                    "the folder `{dir}` of the commit cannot be read"
-                )));
+            let Some(Object { bytes: Some(bytes), .. }) = self.object(&name, 64 * TEXT_MAX).await? else {
+                return Err(io::Error::other(format!("the folder `{dir}` of the commit cannot be read")));
             };
             for (mode, file, id) in entries(&bytes, id_bytes) {
                 let path = format!("{dir}{}", String::from_utf8_lossy(file));
@@ -179,28 +144,18 @@ impl Objects {
                 contents.tree.insert(path, kind);
             }
             if contents.tree.len() + open.len() > PATHS_MAX {
-                return Err(io::Error::other(format!(
-                    "the commit holds more than {PATHS_MAX} paths"
-                )));
+                return Err(io::Error::other(format!("the commit holds more than {PATHS_MAX} paths")));
             }
         }
         Ok(ids)
     }
 
-    async fn text(
-        &mut self,
-        path: &str,
-        ids: &BTreeMap<String, String>,
-        contents: &mut Contents,
-    ) -> io::Result<()> {
+    async fn text(&mut self, path: &str, ids: &BTreeMap<String, String>, contents: &mut Contents) -> io::Result<()> {
         let Some(id) = ids.get(path) else {
             return Ok(());
         };
         let object = self.object(id, TEXT_MAX).await?;
-        if let Some(text) = object
-            .and_then(|object| object.bytes)
-            .and_then(|bytes| String::from_utf8(bytes).ok())
-        {
+        if let Some(text) = object.and_then(|object| object.bytes).and_then(|bytes| String::from_utf8(bytes).ok()) {
             contents.files.insert(path.to_owned(), text);
         }
         Ok(())
@@ -215,11 +170,7 @@ fn entries(mut bytes: &[u8], id_bytes: usize) -> Vec<(&[u8], &[u8], String)> {
         && space < nul
         && let Some(id) = bytes.get(nul + 1..nul + 1 + id_bytes)
     {
-        found.push((
-            &bytes[..space],
-            &bytes[space + 1..nul],
-            super::clock::hex(id),
-        ));
+        found.push((&bytes[..space], &bytes[space + 1..nul], super::clock::hex(id)));
         bytes = &bytes[nul + 1 + id_bytes..];
     }
     found
@@ -231,17 +182,8 @@ fn named_paths(manifest: &str) -> Vec<String> {
     let Ok(table) = manifest.parse::<toml::Table>() else {
         return Vec::new();
     };
-    let hooks = table
-        .get("hooks")
-        .and_then(|hooks| hooks.as_table())
-        .into_iter()
-        .flat_map(|hooks| hooks.values());
-    table
-        .get("dockerfile")
-        .into_iter()
-        .chain(hooks)
-        .filter_map(|value| in_tree(value.as_str()?))
-        .collect()
+    let hooks = table.get("hooks").and_then(|hooks| hooks.as_table()).into_iter().flat_map(|hooks| hooks.values());
+    table.get("dockerfile").into_iter().chain(hooks).filter_map(|value| in_tree(value.as_str()?)).collect()
 }
 
 /// `./a//b` as `a/b`; `None` for what leads out of the repository.

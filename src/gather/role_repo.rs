@@ -53,12 +53,7 @@ pub struct RoleRepo {
 }
 
 impl RoleRepo {
-    pub async fn resolve(
-        &self,
-        paths: &Paths,
-        refresh: Refresh,
-        notice: Notice<'_>,
-    ) -> Result<RoleSnapshot, Diagnostic> {
+    pub async fn resolve(&self, paths: &Paths, refresh: Refresh, notice: Notice<'_>) -> Result<RoleSnapshot, Diagnostic> {
         let cache = paths.role_cache(&self.key);
         let mut snapshot = RoleSnapshot {
             key: self.key.to_string(),
@@ -80,22 +75,12 @@ impl RoleRepo {
             }
         };
         snapshot.url = url.shown().to_owned();
-        if self
-            .branch
-            .as_deref()
-            .is_some_and(|branch| !is_branch_name(branch))
-        {
-            snapshot.problem = self
-                .branch
-                .clone()
-                .map(|branch| RoleProblem::NoSuchBranch { branch });
+        if self.branch.as_deref().is_some_and(|branch| !is_branch_name(branch)) {
+            snapshot.problem = self.branch.clone().map(|branch| RoleProblem::NoSuchBranch { branch });
             return Ok(snapshot);
         }
 
-        let clone = Clone {
-            lock: lock(paths, &self.key, notice).await?,
-            cache,
-        };
+        let clone = Clone { lock: lock(paths, &self.key, notice).await?, cache };
         clone.tidy(&paths.role_dir(&self.key)).await?;
         let ready = match fs::symlink_metadata(&clone.cache) {
             Err(_) if refresh == Refresh::Offline => Err(RoleProblem::NotCached),
@@ -114,25 +99,15 @@ impl RoleRepo {
         self.read(&clone, snapshot).await
     }
 
-    async fn bring_up_to_date(
-        &self,
-        clone: &Clone,
-        url: &RoleUrl,
-        refresh: Refresh,
-    ) -> Result<Result<(), RoleProblem>, Diagnostic> {
+    async fn bring_up_to_date(&self, clone: &Clone, url: &RoleUrl, refresh: Refresh) -> Result<Result<(), RoleProblem>, Diagnostic> {
         if !clone.cache.join(".git").is_dir() {
-            return Ok(Err(RoleProblem::NotARepository {
-                message: "it has no `.git` folder".to_owned(),
-            }));
+            return Ok(Err(RoleProblem::NotARepository { message: "it has no `.git` folder".to_owned() }));
         }
         let origin = clone.origin().await?;
         let same = match &origin {
             Some(origin) if origin.same_repository(url) => origin.shown() == url.shown(),
             found => {
-                let found = found
-                    .as_ref()
-                    .map_or("no remote named origin", RoleUrl::shown)
-                    .to_owned();
+                let found = found.as_ref().map_or("no remote named origin", RoleUrl::shown).to_owned();
                 return Ok(Err(RoleProblem::ForeignOrigin { found }));
             }
         };
@@ -161,21 +136,13 @@ impl RoleRepo {
     }
 
     /// Two git processes at the same time: one looks at the working tree, one reads objects.
-    async fn read(
-        &self,
-        clone: &Clone,
-        mut snapshot: RoleSnapshot,
-    ) -> Result<RoleSnapshot, Diagnostic> {
+    async fn read(&self, clone: &Clone, mut snapshot: RoleSnapshot) -> Result<RoleSnapshot, Diagnostic> {
         let names = match (&self.pinned, &self.branch) {
             (Some(commit), _) => vec![commit.clone()],
             (None, Some(branch)) => vec![format!("refs/remotes/origin/{branch}")],
-            (None, None) => vec![
-                REMOTE_HEAD.to_owned(),
-                "refs/remotes/origin/HEAD".to_owned(),
-            ],
+            (None, None) => vec![REMOTE_HEAD.to_owned(), "refs/remotes/origin/HEAD".to_owned()],
         };
-        let (status, contents) =
-            tokio::join!(clone.status(), role_objects::read(&clone.cache, &names));
+        let (status, contents) = tokio::join!(clone.status(), role_objects::read(&clone.cache, &names));
         match status? {
             Ok(status) => {
                 snapshot.checked_out = status.commit;
@@ -194,12 +161,8 @@ impl RoleRepo {
             }
             Ok(None) => {
                 let problem = match (&self.pinned, &self.branch) {
-                    (Some(commit), _) => RoleProblem::FetchFailed {
-                        message: format!("the repository does not hold commit {commit}"),
-                    },
-                    (None, Some(branch)) => RoleProblem::NoSuchBranch {
-                        branch: branch.clone(),
-                    },
+                    (Some(commit), _) => RoleProblem::FetchFailed { message: format!("the repository does not hold commit {commit}") },
+                    (None, Some(branch)) => RoleProblem::NoSuchBranch { branch: branch.clone() },
                     (None, None) => RoleProblem::NoCommit,
                 };
                 // A fetch that failed explains why something is missing.
@@ -212,37 +175,20 @@ impl RoleRepo {
 }
 
 /// Moves the working tree of a role's clone to a commit. Refuses when there are changes that it would lose.
-pub async fn checkout(
-    paths: &Paths,
-    key: &RoleKey,
-    commit: &str,
-    notice: Notice<'_>,
-) -> Result<(), Diagnostic> {
-    let clone = Clone {
-        lock: lock(paths, key, notice).await?,
-        cache: paths.role_cache(key),
-    };
+pub async fn checkout(paths: &Paths, key: &RoleKey, commit: &str, notice: Notice<'_>) -> Result<(), Diagnostic> {
+    let clone = Clone { lock: lock(paths, key, notice).await?, cache: paths.role_cache(key) };
     clone.tidy(&paths.role_dir(key)).await?;
-    let status = clone
-        .status()
-        .await?
-        .map_err(|message| unusable(&clone.cache, message))?;
+    let status = clone.status().await?.map_err(|message| unusable(&clone.cache, message))?;
     if !status.dirty.is_empty() {
         let detail = format!("{} has {}", clone.cache.display(), status.dirty.join(", "));
-        return Err(
-            Diagnostic::error("role.dirty", "Role clone has changes", detail).help(
-                "commit and push them elsewhere, or undo them with git; then run the command again",
-            ),
-        );
+        return Err(Diagnostic::error("role.dirty", "Role clone has changes", detail)
+            .help("commit and push them elsewhere, or undo them with git; then run the command again"));
     }
     if status.commit.as_deref() == Some(commit) {
         return Ok(());
     }
     if !role_objects::has_commit(&clone.cache, commit).await? {
-        return Err(unusable(
-            &clone.cache,
-            format!("it does not hold commit {commit}"),
-        ));
+        return Err(unusable(&clone.cache, format!("it does not hold commit {commit}")));
     }
     clone.check_out(commit).await
 }
@@ -270,19 +216,11 @@ pub async fn forget(paths: &Paths, key: &RoleKey, notice: Notice<'_>) -> Result<
     }
     // Under its temporary name first: a half-removed clone must not be taken for one.
     let doomed = atomic::temp_sibling(&cache);
-    fs::rename(&cache, &doomed)
-        .and_then(|()| fs::remove_dir_all(&doomed))
-        .map_err(|error| io_failed("remove", &cache, &error))
+    fs::rename(&cache, &doomed).and_then(|()| fs::remove_dir_all(&doomed)).map_err(|error| io_failed("remove", &cache, &error))
 }
 
 async fn lock(paths: &Paths, key: &RoleKey, notice: Notice<'_>) -> Result<Lock, Diagnostic> {
-    Lock::exclusive(
-        &paths.role_lock(key),
-        &format!("the repository of role {key}"),
-        None,
-        notice,
-    )
-    .await
+    Lock::exclusive(&paths.role_lock(key), &format!("the repository of role {key}"), None, notice).await
 }
 
 /// A role's clone, locked.
@@ -305,10 +243,7 @@ impl Clone {
     async fn tidy(&self, role_dir: &Path) -> Result<(), Diagnostic> {
         atomic::remove_leftovers(&self.cache);
         let failed = |error| io_failed("move the role clone to", &self.cache, &error);
-        let moving = role_dir.with_file_name(format!(
-            ".{}.moving",
-            role_dir.file_name().unwrap_or_default().to_string_lossy()
-        ));
+        let moving = role_dir.with_file_name(format!(".{}.moving", role_dir.file_name().unwrap_or_default().to_string_lossy()));
         if role_dir.join(".git").is_dir() && !moving.exists() {
             fs::rename(role_dir, &moving).map_err(failed)?;
         }
@@ -320,20 +255,12 @@ impl Clone {
         if !dot_git.is_dir() {
             return Ok(());
         }
-        for name in [
-            "index.lock",
-            "HEAD.lock",
-            "config.lock",
-            "packed-refs.lock",
-            "shallow.lock",
-        ] {
+        for name in ["index.lock", "HEAD.lock", "config.lock", "packed-refs.lock", "shallow.lock"] {
             let _ = fs::remove_file(dot_git.join(name));
         }
         let marker = dot_git.join(CHECKING_OUT);
         match fs::read_to_string(&marker) {
-            Ok(commit) if role_objects::has_commit(&self.cache, commit.trim()).await? => {
-                self.check_out(commit.trim()).await
-            }
+            Ok(commit) if role_objects::has_commit(&self.cache, commit.trim()).await? => self.check_out(commit.trim()).await,
             Ok(_) => fs::remove_file(&marker).map_err(|error| io_failed("remove", &marker, &error)),
             Err(_) => Ok(()),
         }
@@ -353,20 +280,10 @@ impl Clone {
 
     /// `git init` and a fetch rather than `git clone`: no checkout (and none of its filters) while only planning, the URL stays out
     /// of the process list, its password out of the clone, and there is one way to fetch.
-    async fn make_with(
-        &self,
-        url: &RoleUrl,
-        format: &str,
-    ) -> Result<Result<(), String>, Diagnostic> {
+    async fn make_with(&self, url: &RoleUrl, format: &str) -> Result<Result<(), String>, Diagnostic> {
         let temp = Leftover(atomic::temp_sibling(&self.cache));
         let mut init = git::command();
-        init.args([
-            "-c",
-            "init.defaultBranch=main",
-            "init",
-            "--quiet",
-            "--template=",
-        ]);
+        init.args(["-c", "init.defaultBranch=main", "init", "--quiet", "--template="]);
         if format != "sha1" {
             init.arg(format!("--object-format={format}"));
         }
@@ -380,18 +297,13 @@ impl Clone {
         let failed = |error| io_failed("write", &config, &error);
         let mut text = fs::read_to_string(&config).map_err(failed)?;
         // `RoleUrl` holds no quote, backslash or line end.
-        text.push_str(&format!(
-            "[remote \"origin\"]\n\turl = \"{}\"\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n",
-            url.shown()
-        ));
+        text.push_str(&format!("[remote \"origin\"]\n\turl = \"{}\"\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n", url.shown()));
         fs::write(&config, text).map_err(failed)?;
         if let Err(message) = self.fetch(&temp.0, url).await? {
             return Ok(Err(message));
         }
-        fs::rename(&temp.0, &self.cache)
-            .map_err(|error| io_failed("create", &self.cache, &error))?;
-        atomic::sync_parent(&self.cache)
-            .map_err(|error| io_failed("create", &self.cache, &error))?;
+        fs::rename(&temp.0, &self.cache).map_err(|error| io_failed("create", &self.cache, &error))?;
+        atomic::sync_parent(&self.cache).map_err(|error| io_failed("create", &self.cache, &error))?;
         Ok(Ok(()))
     }
 
@@ -411,25 +323,11 @@ impl Clone {
         self.fetch_refs(clone, url, &[heads]).await
     }
 
-    async fn fetch_refs(
-        &self,
-        clone: &Path,
-        url: &RoleUrl,
-        refs: &[&str],
-    ) -> Result<Result<(), String>, Diagnostic> {
+    async fn fetch_refs(&self, clone: &Path, url: &RoleUrl, refs: &[&str]) -> Result<Result<(), String>, Diagnostic> {
         let mut fetch = git::in_clone(clone);
         git::secret_setting(&mut fetch, "remote.jackin.url", url.fetch());
         fetch.args(["-c", "gc.auto=0", "-c", "maintenance.auto=false"]);
-        fetch
-            .args([
-                "fetch",
-                "--quiet",
-                "--prune",
-                "--no-tags",
-                "--no-recurse-submodules",
-                "jackin",
-            ])
-            .args(refs);
+        fetch.args(["fetch", "--quiet", "--prune", "--no-tags", "--no-recurse-submodules", "jackin"]).args(refs);
         fetch.stdin(self.lock.as_stdin()?);
         run(&mut fetch).await
     }
@@ -440,10 +338,7 @@ impl Clone {
         let Ok(found) = fs::metadata(self.cache.join(".git/FETCH_HEAD")) else {
             return false;
         };
-        let age = found
-            .modified()
-            .ok()
-            .and_then(|at| SystemTime::now().duration_since(at).ok());
+        let age = found.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
         found.len() > 0 && age.is_some_and(|age| age < ttl)
     }
 
@@ -467,13 +362,7 @@ impl Clone {
 
     async fn status(&self) -> Result<Result<Status, String>, Diagnostic> {
         let mut status = self.git();
-        status.args([
-            "status",
-            "--porcelain=v2",
-            "--branch",
-            "--untracked-files=normal",
-            "-z",
-        ]);
+        status.args(["status", "--porcelain=v2", "--branch", "--untracked-files=normal", "-z"]);
         Ok(match program::output(&mut status, None).await {
             Ok(output) => Ok(read_status(&String::from_utf8_lossy(&output))),
             Err(failure) => Err(git::refusal(failure)?),
@@ -486,13 +375,9 @@ impl Clone {
         let marker = self.cache.join(".git").join(CHECKING_OUT);
         atomic::write(&marker, commit.as_bytes(), 0o644)?;
         let mut checkout = self.git();
-        checkout
-            .args(["checkout", "--quiet", "--force", "--detach", commit])
-            .stdin(self.lock.as_stdin()?);
+        checkout.args(["checkout", "--quiet", "--force", "--detach", commit]).stdin(self.lock.as_stdin()?);
         // Refused half-way (a full disk) leaves the marker, so that the next run finishes what this one began.
-        run(&mut checkout)
-            .await?
-            .map_err(|message| unusable(&self.cache, message))?;
+        run(&mut checkout).await?.map_err(|message| unusable(&self.cache, message))?;
         fs::remove_file(&marker).map_err(|error| io_failed("remove", &marker, &error))
     }
 }
@@ -517,12 +402,8 @@ async fn run(command: &mut Command) -> Result<Result<(), String>, Diagnostic> {
 }
 
 fn unusable(cache: &Path, message: String) -> Diagnostic {
-    Diagnostic::error(
-        "role.clone_unusable",
-        "Role clone cannot be used",
-        format!("{}: {message}", cache.display()),
-    )
-    .help("remove the folder to have it cloned again")
+    Diagnostic::error("role.clone_unusable", "Role clone cannot be used", format!("{}: {message}", cache.display()))
+        .help("remove the folder to have it cloned again")
 }
 
 pub fn is_commit(text: &str) -> bool {
@@ -534,12 +415,8 @@ fn is_branch_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(['-', '/', '.'])
         && !name.ends_with(['/', '.'])
-        && !["..", "//", "@{", "/.", ".lock/"]
-            .iter()
-            .any(|part| name.contains(part))
-        && !name
-            .chars()
-            .any(|c| c.is_control() || " ~^:?*[\\".contains(c))
+        && !["..", "//", "@{", "/.", ".lock/"].iter().any(|part| name.contains(part))
+        && !name.chars().any(|c| c.is_control() || " ~^:?*[\\".contains(c))
 }
 
 /// Whole trees are wanted, so a repository may not thin its own archive or stamp it (`export-ignore`, `export-subst`).
@@ -572,19 +449,12 @@ fn origin_url(config: &str) -> Option<String> {
 
 /// Entries end in NUL; a rename is followed by its old name as an entry of its own.
 fn read_status(text: &str) -> Status {
-    let mut status = Status {
-        commit: None,
-        dirty: Vec::new(),
-    };
+    let mut status = Status { commit: None, dirty: Vec::new() };
     let mut entries = text.split('\0');
     while let Some(entry) = entries.next() {
         let path = match entry.split_at_checked(2) {
             Some(("# ", header)) => {
-                status.commit = header
-                    .strip_prefix("branch.oid ")
-                    .filter(|id| is_commit(id))
-                    .map(str::to_owned)
-                    .or(status.commit);
+                status.commit = header.strip_prefix("branch.oid ").filter(|id| is_commit(id)).map(str::to_owned).or(status.commit);
                 None
             }
             Some(("1 ", rest)) => rest.splitn(8, ' ').nth(7),

@@ -21,40 +21,21 @@ impl RoleUrl {
     /// https, http, ssh, git and file URLs, `user@host:path`, and absolute paths. GitHub's ssh forms become https, because a role is
     /// public more often than its reader has a key. The error says what is wrong.
     pub fn parse(text: &str) -> Result<RoleUrl, String> {
-        if text.is_empty()
-            || text.starts_with('-')
-            || text
-                .chars()
-                .any(|c| c.is_control() || c.is_whitespace() || matches!(c, '"' | '\\'))
+        if text.is_empty() || text.starts_with('-') || text.chars().any(|c| c.is_control() || c.is_whitespace() || matches!(c, '"' | '\\'))
         {
             return Err("the URL is empty, starts with `-`, or holds white space, quotes or control characters".to_owned());
         }
         match split(text) {
             // `-oProxyCommand=…` as a host would be an option to ssh.
-            Some(Parts::Remote { host, path, .. })
-                if host.is_empty() || host.starts_with('-') || path.starts_with('-') =>
-            {
+            Some(Parts::Remote { host, path, .. }) if host.is_empty() || host.starts_with('-') || path.starts_with('-') => {
                 Err(format!("`{}` has no usable host", shown(text)))
             }
-            Some(Parts::Remote {
-                scheme: "ssh",
-                host,
-                path,
-            }) if host.eq_ignore_ascii_case("github.com") => {
+            Some(Parts::Remote { scheme: "ssh", host, path }) if host.eq_ignore_ascii_case("github.com") => {
                 let https = format!("https://github.com/{}", path.trim_start_matches('/'));
-                Ok(RoleUrl {
-                    shown: https.clone(),
-                    fetch: https,
-                })
+                Ok(RoleUrl { shown: https.clone(), fetch: https })
             }
-            Some(_) => Ok(RoleUrl {
-                fetch: text.to_owned(),
-                shown: shown(text),
-            }),
-            None => Err(format!(
-                "`{}` is not an https, http, ssh, git or file URL, `user@host:path` or an absolute path",
-                shown(text)
-            )),
+            Some(_) => Ok(RoleUrl { fetch: text.to_owned(), shown: shown(text) }),
+            None => Err(format!("`{}` is not an https, http, ssh, git or file URL, `user@host:path` or an absolute path", shown(text))),
         }
     }
 
@@ -71,9 +52,7 @@ impl RoleUrl {
     /// The same owner and repository, on whatever host and over whatever protocol. Local paths must be equal.
     pub fn same_repository(&self, other: &RoleUrl) -> bool {
         match (split(&self.shown), split(&other.shown)) {
-            (Some(Parts::Local { path: a }), Some(Parts::Local { path: b })) => {
-                trimmed(a) == trimmed(b)
-            }
+            (Some(Parts::Local { path: a }), Some(Parts::Local { path: b })) => trimmed(a) == trimmed(b),
             (Some(a), Some(b)) => owner_and_name(a.path()) == owner_and_name(b.path()),
             _ => false,
         }
@@ -81,14 +60,8 @@ impl RoleUrl {
 }
 
 enum Parts<'a> {
-    Remote {
-        scheme: &'a str,
-        host: &'a str,
-        path: &'a str,
-    },
-    Local {
-        path: &'a str,
-    },
+    Remote { scheme: &'a str, host: &'a str, path: &'a str },
+    Local { path: &'a str },
 }
 
 impl<'a> Parts<'a> {
@@ -110,32 +83,17 @@ fn split(text: &str) -> Option<Parts<'_>> {
             return path.starts_with('/').then_some(Parts::Local { path });
         }
         let (authority, path) = rest.split_at(rest.find('/')?);
-        let host = authority
-            .rsplit_once('@')
-            .map_or(authority, |(_, host)| host);
-        let host = host
-            .strip_suffix(":22")
-            .filter(|_| scheme == "ssh")
-            .unwrap_or(host);
-        return matches!(scheme, "https" | "http" | "ssh" | "git").then_some(Parts::Remote {
-            scheme,
-            host,
-            path,
-        });
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let host = host.strip_suffix(":22").filter(|_| scheme == "ssh").unwrap_or(host);
+        return matches!(scheme, "https" | "http" | "ssh" | "git").then_some(Parts::Remote { scheme, host, path });
     }
     // `host::path` names a remote helper, a program; a colon behind a slash is part of a relative path.
     let (authority, path) = text.split_once(':')?;
     if authority.contains('/') || path.starts_with(':') || path.is_empty() {
         return None;
     }
-    let host = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
-    Some(Parts::Remote {
-        scheme: "ssh",
-        host,
-        path,
-    })
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    Some(Parts::Remote { scheme: "ssh", host, path })
 }
 
 fn trimmed(path: &str) -> &str {
@@ -144,12 +102,7 @@ fn trimmed(path: &str) -> &str {
 }
 
 fn owner_and_name(path: &str) -> Vec<String> {
-    let mut parts: Vec<_> = trimmed(path)
-        .rsplit('/')
-        .filter(|part| !part.is_empty())
-        .take(2)
-        .map(str::to_lowercase)
-        .collect();
+    let mut parts: Vec<_> = trimmed(path).rsplit('/').filter(|part| !part.is_empty()).take(2).map(str::to_lowercase).collect();
     parts.reverse();
     parts
 }
@@ -177,12 +130,9 @@ pub fn redact(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {
-        let start = rest[..at]
-            .rfind(|c: char| !c.is_ascii_alphanumeric() && c != '+')
-            .map_or(0, |i| i + 1);
-        let length = rest[start..]
-            .find(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '<' | '>'))
-            .unwrap_or(rest.len() - start);
+        let start = rest[..at].rfind(|c: char| !c.is_ascii_alphanumeric() && c != '+').map_or(0, |i| i + 1);
+        let length =
+            rest[start..].find(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '<' | '>')).unwrap_or(rest.len() - start);
         clean.push_str(&rest[..start]);
         let url = &rest[start..start + length];
         // A message often ends its URL with a colon or a full stop.

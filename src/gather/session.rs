@@ -7,10 +7,7 @@ use super::binaries::{FileDigests, agent_binary, capsule_binary};
 use super::lock::{Lock, Notice};
 use super::role_repo::{Refresh, RoleRepo};
 use super::vault::Vault;
-use super::{
-    KeyedDigest, Paths, RoleKey, clock, credentials, env, files, git, github, installation, mounts,
-    prompt,
-};
+use super::{KeyedDigest, Paths, RoleKey, clock, credentials, env, files, git, github, installation, mounts, prompt};
 use crate::config::prompts::{self, Answer, State};
 use crate::config::{self, Agent, AuthMode, Config, EnvMap, EnvValue, FileKind, GithubMode, layer};
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -99,14 +96,7 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
             agent_binaries.insert(agent, fact);
         }
     }
-    let capsule: Option<BinaryFact> = capsule_binary(
-        &paths,
-        env::variable,
-        executable.as_deref(),
-        &version,
-        arch,
-        &mut digests,
-    )?;
+    let capsule: Option<BinaryFact> = capsule_binary(&paths, env::variable, executable.as_deref(), &version, arch, &mut digests)?;
     digests.save();
     let passthrough_env = env::passthrough(std::env::vars_os());
     let facts = Facts {
@@ -137,47 +127,19 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
         records: read_records(&paths),
         history: BTreeMap::new(),
     };
-    Ok(Session {
-        paths,
-        config,
-        warnings,
-        facts,
-        digest,
-        vault: Vault::default(),
-        source_dirs: BTreeMap::new(),
-        request,
-    })
+    Ok(Session { paths, config, warnings, facts, digest, vault: Vault::default(), source_dirs: BTreeMap::new(), request })
 }
 
-async fn read_config(
-    paths: &Paths,
-    notice: Notice<'_>,
-) -> Result<(Config, Vec<Diagnostic>), Diagnostics> {
-    let _lock = Lock::shared(
-        &paths.config_lock(),
-        "the configuration",
-        Some(Duration::from_secs(5)),
-        notice,
-    )
-    .await?;
+async fn read_config(paths: &Paths, notice: Notice<'_>) -> Result<(Config, Vec<Diagnostic>), Diagnostics> {
+    let _lock = Lock::shared(&paths.config_lock(), "the configuration", Some(Duration::from_secs(5)), notice).await?;
     let (files, mut wrong) = files::read_config(paths);
     let mut sources = Vec::new();
     if let Some(global) = files.global {
-        sources.push(config::SourceFile {
-            kind: FileKind::Global,
-            shown: global.name,
-            bytes: global.text.into_bytes(),
-        });
+        sources.push(config::SourceFile { kind: FileKind::Global, shown: global.name, bytes: global.text.into_bytes() });
     }
     for file in files.workspaces {
-        let kind = FileKind::Workspace {
-            name: file.stem().to_owned(),
-        };
-        sources.push(config::SourceFile {
-            kind,
-            shown: file.name,
-            bytes: file.text.into_bytes(),
-        });
+        let kind = FileKind::Workspace { name: file.stem().to_owned() };
+        sources.push(config::SourceFile { kind, shown: file.name, bytes: file.text.into_bytes() });
     }
     match config::load(&sources) {
         Ok(loaded) if wrong.is_empty() => Ok(loaded),
@@ -191,18 +153,13 @@ async fn read_config(
 
 /// What instances say of themselves, by instance key. A record that cannot be read is as good as none.
 fn read_records(paths: &Paths) -> BTreeMap<String, InstanceRecord> {
-    let entries = std::fs::read_dir(paths.data())
-        .into_iter()
-        .flatten()
-        .flatten();
+    let entries = std::fs::read_dir(paths.data()).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
             let text = std::fs::read_to_string(entry.path().join(".jackin/spec.json")).ok()?;
             let fields: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).ok()?;
-            let record: serde_json::Map<String, serde_json::Value> = fields
-                .into_iter()
-                .filter_map(|(k, v)| Some((k.strip_prefix("record.")?.to_owned(), v)))
-                .collect();
+            let record: serde_json::Map<String, serde_json::Value> =
+                fields.into_iter().filter_map(|(k, v)| Some((k.strip_prefix("record.")?.to_owned(), v))).collect();
             let record: InstanceRecord = serde_json::from_value(record.into()).ok()?;
             Some((record.instance.clone(), record))
         })
@@ -211,18 +168,12 @@ fn read_records(paths: &Paths) -> BTreeMap<String, InstanceRecord> {
 
 impl Session {
     /// Everything the wanted instances need to know. Role repos are cloned and fetched here, concurrently.
-    pub async fn complete(
-        &mut self,
-        wanted: &[Wanted],
-        notice: Notice<'_>,
-    ) -> Result<(), Diagnostics> {
+    pub async fn complete(&mut self, wanted: &[Wanted], notice: Notice<'_>) -> Result<(), Diagnostics> {
         self.roles(wanted, notice).await?;
         let hosts: BTreeSet<String> = wanted
             .iter()
             .flat_map(|w| {
-                let global = layer::global_mounts(&self.config.global, &w.role)
-                    .into_iter()
-                    .map(|m| &m.src.value);
+                let global = layer::global_mounts(&self.config.global, &w.role).into_iter().map(|m| &m.src.value);
                 w.mounts.iter().map(|m| &m.src.value).chain(global)
             })
             .map(|src| self.facts.expand(src))
@@ -252,15 +203,8 @@ impl Session {
                 let Some(url) = url else {
                     return Ok((slot, unknown_role(&wanted.role)));
                 };
-                let repo = RoleRepo {
-                    key,
-                    url,
-                    branch: wanted.branch.clone(),
-                    pinned,
-                };
-                repo.resolve(paths, refresh, notice)
-                    .await
-                    .map(|snapshot| (slot, snapshot))
+                let repo = RoleRepo { key, url, branch: wanted.branch.clone(), pinned };
+                repo.resolve(paths, refresh, notice).await.map(|snapshot| (slot, snapshot))
             }
         });
         let mut wrong = Vec::new();
@@ -272,20 +216,11 @@ impl Session {
                 Err(diagnostic) => wrong.push(diagnostic),
             }
         }
-        if wrong.is_empty() {
-            Ok(())
-        } else {
-            Err(Diagnostics(wrong))
-        }
+        if wrong.is_empty() { Ok(()) } else { Err(Diagnostics(wrong)) }
     }
 
     fn role_url(&self, role: &str) -> Option<String> {
-        let configured = self
-            .config
-            .global
-            .roles
-            .get(role)
-            .map(|r| r.git.value.clone());
+        let configured = self.config.global.roles.get(role).map(|r| r.git.value.clone());
         configured
             .or_else(|| config::role_key::builtin_url(role).map(str::to_owned))
             .or_else(|| config::role_key::parse_role_key(role).ok()?.derived_url())
@@ -296,26 +231,16 @@ impl Session {
         let mut maps: Vec<&EnvMap> = vec![&self.config.global.env, &self.config.global.github.env];
         maps.extend(self.config.global.roles.values().map(|r| &r.env));
         let names: BTreeSet<&String> = wanted.iter().filter_map(|w| w.workspace.as_ref()).collect();
-        for workspace in names
-            .into_iter()
-            .filter_map(|n| self.config.workspaces.get(n))
-        {
+        for workspace in names.into_iter().filter_map(|n| self.config.workspaces.get(n)) {
             maps.extend([&workspace.env, &workspace.github.env]);
-            maps.extend(
-                workspace
-                    .roles
-                    .values()
-                    .flat_map(|r| [&r.env, &r.github.env]),
-            );
+            maps.extend(workspace.roles.values().flat_map(|r| [&r.env, &r.github.env]));
         }
         let mut hosts = BTreeSet::new();
         for (name, located) in maps.into_iter().flatten() {
             match &located.value {
                 EnvValue::Literal { value, .. } => {
                     let at = place(&located.span, name);
-                    self.facts
-                        .literal_env
-                        .insert(at.clone(), self.digest.of_secret(value));
+                    self.facts.literal_env.insert(at.clone(), self.digest.of_secret(value));
                     self.vault.literals.insert(at, value.clone());
                 }
                 EnvValue::Host { name, .. } => {
@@ -341,28 +266,20 @@ impl Session {
                 continue;
             };
             let declared = &role.manifest.env;
-            let workspace = instance
-                .workspace
-                .as_ref()
-                .and_then(|n| self.config.workspaces.get(n));
-            let operator: BTreeMap<String, Option<SecretString>> =
-                layer::env(&self.config.global, workspace, &instance.role)
-                    .into_iter()
-                    .map(|(name, chosen)| {
-                        let value = match chosen.value {
-                            EnvValue::Literal { value, .. } => Some(value),
-                            EnvValue::Host { name, .. } => self.vault.host.get(&name).cloned(),
-                            EnvValue::Op { .. } => None,
-                        };
-                        (name, value)
-                    })
-                    .collect();
-            let mut answers: BTreeMap<String, Answer> = self
-                .request
-                .answers
-                .iter()
-                .map(|(name, value)| (name.clone(), Answer::Value(value.clone())))
+            let workspace = instance.workspace.as_ref().and_then(|n| self.config.workspaces.get(n));
+            let operator: BTreeMap<String, Option<SecretString>> = layer::env(&self.config.global, workspace, &instance.role)
+                .into_iter()
+                .map(|(name, chosen)| {
+                    let value = match chosen.value {
+                        EnvValue::Literal { value, .. } => Some(value),
+                        EnvValue::Host { name, .. } => self.vault.host.get(&name).cloned(),
+                        EnvValue::Op { .. } => None,
+                    };
+                    (name, value)
+                })
                 .collect();
+            let mut answers: BTreeMap<String, Answer> =
+                self.request.answers.iter().map(|(name, value)| (name.clone(), Answer::Value(value.clone()))).collect();
             let may_ask = self.request.may_ask && prompt::is_interactive();
             let variables = loop {
                 if !may_ask {
@@ -383,18 +300,12 @@ impl Session {
                     State::Operator(_) => continue,
                     State::Default(value) | State::Answered(value) => {
                         let digest = self.digest.of_secret(&value);
-                        self.vault
-                            .role
-                            .insert(format!("{}:{}", instance.key, variable.name), value);
+                        self.vault.role.insert(format!("{}:{}", instance.key, variable.name), value);
                         RoleValue::Set { digest }
                     }
                     State::Skipped { .. } => RoleValue::Skipped,
-                    State::Ask(question) => RoleValue::Unanswered {
-                        prompt: question.text.expose_secret().to_owned(),
-                    },
-                    State::Waiting { on } => RoleValue::Unanswered {
-                        prompt: format!("after {on}"),
-                    },
+                    State::Ask(question) => RoleValue::Unanswered { prompt: question.text.expose_secret().to_owned() },
+                    State::Waiting { on } => RoleValue::Unanswered { prompt: format!("after {on}") },
                     State::Refused(diagnostic) => {
                         wrong.push(diagnostic);
                         continue;
@@ -404,52 +315,31 @@ impl Session {
             }
             self.facts.role_env.insert(instance.key.clone(), values);
         }
-        if wrong.is_empty() {
-            Ok(())
-        } else {
-            Err(Diagnostics(wrong))
-        }
+        if wrong.is_empty() { Ok(()) } else { Err(Diagnostics(wrong)) }
     }
 
     async fn credentials(&mut self, wanted: &[Wanted]) -> Result<(), Diagnostics> {
         let mut github = false;
         for instance in wanted {
-            let workspace = instance
-                .workspace
-                .as_ref()
-                .and_then(|n| self.config.workspaces.get(n));
-            github |= layer::github(&self.config.global, workspace, &instance.role)
-                .mode
-                .value
-                == GithubMode::Sync;
+            let workspace = instance.workspace.as_ref().and_then(|n| self.config.workspaces.get(n));
+            github |= layer::github(&self.config.global, workspace, &instance.role).mode.value == GithubMode::Sync;
             for agent in Agent::ALL {
                 let auth = layer::auth(&self.config.global, workspace, &instance.role, agent);
-                if auth.mode.value != AuthMode::Sync || self.facts.credentials.contains_key(&agent)
-                {
+                if auth.mode.value != AuthMode::Sync || self.facts.credentials.contains_key(&agent) {
                     continue;
                 }
-                let dir = auth
-                    .sync_source_dir
-                    .map(|dir| self.paths.expand(&dir.value));
+                let dir = auth.sync_source_dir.map(|dir| self.paths.expand(&dir.value));
                 if let Some(dir) = &dir {
                     self.source_dirs.insert(agent, dir.clone());
                 }
-                if let Some(fact) = credentials::credential_fact(
-                    agent,
-                    &self.paths.home,
-                    dir.as_deref(),
-                    &self.digest,
-                )
-                .await?
-                {
+                if let Some(fact) = credentials::credential_fact(agent, &self.paths.home, dir.as_deref(), &self.digest).await? {
                     self.facts.credentials.insert(agent, fact);
                 }
             }
         }
         if github {
             let config = self.paths.home.join(".config/gh");
-            let token =
-                github::github_token(None, &config, std::env::var_os("PATH").as_deref()).await;
+            let token = github::github_token(None, &config, std::env::var_os("PATH").as_deref()).await;
             self.facts.github_token = token.as_ref().map(|t| self.digest.of_secret(t));
             self.vault.github = token;
         }
@@ -463,8 +353,7 @@ impl Session {
 
     /// Durations of earlier steps, for estimates.
     pub fn history(&self) -> BTreeMap<String, u64> {
-        let text =
-            std::fs::read_to_string(self.paths.cache().join("history.json")).unwrap_or_default();
+        let text = std::fs::read_to_string(self.paths.cache().join("history.json")).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
     }
 
@@ -480,9 +369,7 @@ impl Session {
 
     /// Where the capsule of a home spec listens, on this host.
     pub fn socket_of(&self, container: &str) -> PathBuf {
-        self.paths
-            .instance_socket_dir(container)
-            .join("jackin.sock")
+        self.paths.instance_socket_dir(container).join("jackin.sock")
     }
 
     /// Container name of every instance in a graph, for locks.
@@ -501,10 +388,7 @@ impl Session {
 
 async fn ask(question: prompts::Question) -> Result<Answer, Diagnostic> {
     let asked = tokio::task::spawn_blocking(move || {
-        let default = question
-            .default
-            .as_ref()
-            .map(|d| d.expose_secret().to_owned());
+        let default = question.default.as_ref().map(|d| d.expose_secret().to_owned());
         prompt::ask(&prompt::Question {
             text: question.text.expose_secret(),
             default: default.as_deref(),

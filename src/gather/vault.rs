@@ -37,10 +37,7 @@ impl Vault {
             Diagnostic::error(
                 "env.gone",
                 "A value is no longer there",
-                format!(
-                    "`{}` had a value when the plan was made.",
-                    String::from(source.clone())
-                ),
+                format!("`{}` had a value when the plan was made.", String::from(source.clone())),
             )
             .help("Plan again.")
         })
@@ -48,17 +45,9 @@ impl Vault {
 
     /// `text` with every value that it repeats blanked out.
     pub fn scrub(&self, text: &str) -> String {
-        let all = self
-            .literals
-            .values()
-            .chain(self.host.values())
-            .chain(self.role.values())
-            .chain(&self.github);
+        let all = self.literals.values().chain(self.host.values()).chain(self.role.values()).chain(&self.github);
         let mut out = text.to_owned();
-        for value in all
-            .map(ExposeSecret::expose_secret)
-            .filter(|v| v.len() >= WORTH_SCRUBBING)
-        {
+        for value in all.map(ExposeSecret::expose_secret).filter(|v| v.len() >= WORTH_SCRUBBING) {
             if out.contains(value) {
                 out = out.replace(value, "[secret]");
             }

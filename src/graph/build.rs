@@ -9,10 +9,7 @@ use super::role::{self, CheckedRole};
 use super::want::{Wanted, place};
 use super::{Graph, InstanceInfo, Resource, names};
 use crate::config::layer;
-use crate::config::{
-    Agent, AuthMode, Config, Dind, DirtyExit, EnvValue, GithubMode, Isolation, NetworkMode,
-    Workspace,
-};
+use crate::config::{Agent, AuthMode, Config, Dind, DirtyExit, EnvValue, GithubMode, Isolation, NetworkMode, Workspace};
 use crate::diagnostic::Diagnostic;
 use crate::facts::{BinarySource, Facts, PathKind, RoleValue};
 use crate::resource::*;
@@ -30,12 +27,7 @@ const DIND_IMAGE: &str = "docker:29-dind";
 const DIND_ROOTLESS_IMAGE: &str = "docker:29-dind-rootless";
 
 pub fn build(config: &Config, facts: &Facts, wanted: &[Wanted]) -> Built {
-    let mut builder = Builder {
-        config,
-        facts,
-        built: Built::default(),
-        roles: BTreeMap::new(),
-    };
+    let mut builder = Builder { config, facts, built: Built::default(), roles: BTreeMap::new() };
     for instance in wanted {
         builder.instance(instance);
     }
@@ -64,29 +56,17 @@ impl Builder<'_> {
         self.built.graph.diagnostics.push(diagnostic);
     }
 
-    fn add(
-        &mut self,
-        address: Address,
-        spec: Spec,
-        depends_on: impl IntoIterator<Item = Address>,
-        sources: &[(&str, String)],
-    ) {
+    fn add(&mut self, address: Address, spec: Spec, depends_on: impl IntoIterator<Item = Address>, sources: &[(&str, String)]) {
         let resource = Resource {
             spec,
             depends_on: depends_on.into_iter().collect(),
-            sources: sources
-                .iter()
-                .map(|(field, source)| ((*field).to_owned(), source.clone()))
-                .collect(),
+            sources: sources.iter().map(|(field, source)| ((*field).to_owned(), source.clone())).collect(),
         };
         self.built.graph.resources.insert(address, resource);
     }
 
     fn instance(&mut self, wanted: &Wanted) {
-        let workspace = wanted
-            .workspace
-            .as_ref()
-            .and_then(|name| self.config.workspaces.get(name));
+        let workspace = wanted.workspace.as_ref().and_then(|name| self.config.workspaces.get(name));
         if let Some(refusal) = refused_role(workspace, wanted) {
             self.say(refusal);
         }
@@ -96,32 +76,23 @@ impl Builder<'_> {
         let Some(agent) = self.agent(wanted, &parts.role) else {
             return;
         };
-        let grants = match layer::grants(
-            &self.config.global,
-            workspace,
-            Some(&wanted.docker),
-            wanted.profile_flag,
-            &parts.role.manifest.docker,
-        ) {
-            Ok((grants, warnings)) => {
-                self.built.graph.diagnostics.extend(warnings);
-                grants
-            }
-            Err(mistakes) => {
-                self.built.graph.diagnostics.extend(mistakes);
-                return;
-            }
-        };
+        let grants =
+            match layer::grants(&self.config.global, workspace, Some(&wanted.docker), wanted.profile_flag, &parts.role.manifest.docker) {
+                Ok((grants, warnings)) => {
+                    self.built.graph.diagnostics.extend(warnings);
+                    grants
+                }
+                Err(mistakes) => {
+                    self.built.graph.diagnostics.extend(mistakes);
+                    return;
+                }
+            };
         let backend = layer::backend(&self.config.global, workspace);
         if backend.value != "docker" {
             self.say(
-                Diagnostic::error(
-                    "runtime.unsupported",
-                    "This runtime backend is not supported",
-                    format!("`{}`", backend.value),
-                )
-                .at(backend.span.clone())
-                .help("Set `backend = \"docker\"`."),
+                Diagnostic::error("runtime.unsupported", "This runtime backend is not supported", format!("`{}`", backend.value))
+                    .at(backend.span.clone())
+                    .help("Set `backend = \"docker\"`."),
             );
         }
 
@@ -129,25 +100,16 @@ impl Builder<'_> {
         let at = |kind| Address::new(kind, key.clone());
         let base = &wanted.container;
         let info = InstanceInfo {
-            workspace: key
-                .rsplit_once('/')
-                .map_or(key.as_str(), |(w, _)| w)
-                .to_owned(),
+            workspace: key.rsplit_once('/').map_or(key.as_str(), |(w, _)| w).to_owned(),
             role: wanted.role.clone(),
             agent: agent.slug().to_owned(),
             container: base.clone(),
         };
         self.built.graph.instances.insert(key.clone(), info);
 
-        let record = self
-            .facts
-            .records
-            .get(key)
-            .filter(|r| r.role_container == *base);
+        let record = self.facts.records.get(key).filter(|r| r.role_container == *base);
         // Adopted objects keep the names they had; the record knows them.
-        let kept = |of: fn(&InstanceRecord) -> &Option<String>, otherwise: String| {
-            record.and_then(|r| of(r).clone()).unwrap_or(otherwise)
-        };
+        let kept = |of: fn(&InstanceRecord) -> &Option<String>, otherwise: String| record.and_then(|r| of(r).clone()).unwrap_or(otherwise);
         let sidecar_wanted = grants.dind != Dind::None;
         let sidecar_name = kept(|r| &r.dind_container, names::sidecar(base));
         let network_name = kept(|r| &r.network, names::network(base));
@@ -160,30 +122,13 @@ impl Builder<'_> {
 
         let mut capsule_needs = vec![parts.derived.clone(), at(Kind::Home)];
         if network_needed {
-            let spec = Network {
-                name: network_name.clone(),
-                internal: grants.internal_network && !sidecar_wanted,
-                owner: base.clone(),
-            };
-            self.add(
-                at(Kind::Network),
-                Spec::Network(spec),
-                [],
-                &[("internal", grant_source("profile"))],
-            );
+            let spec = Network { name: network_name.clone(), internal: grants.internal_network && !sidecar_wanted, owner: base.clone() };
+            self.add(at(Kind::Network), Spec::Network(spec), [], &[("internal", grant_source("profile"))]);
             capsule_needs.push(at(Kind::Network));
         }
         if sidecar_wanted {
             let image = self.dind_image(grants.dind);
-            self.add(
-                at(Kind::Certs),
-                Spec::Certs(Certs {
-                    name: certs_name.clone(),
-                    owner: base.clone(),
-                }),
-                [],
-                &[],
-            );
+            self.add(at(Kind::Certs), Spec::Certs(Certs { name: certs_name.clone(), owner: base.clone() }), [], &[]);
             let spec = Sidecar {
                 name: sidecar_name.clone(),
                 image: image.name.clone(),
@@ -191,29 +136,14 @@ impl Builder<'_> {
                 privileged: grants.dind == Dind::Privileged,
                 network: network_name.clone(),
                 env: BTreeMap::from([
-                    (
-                        "DOCKER_TLS_CERTDIR".to_owned(),
-                        EnvEntry::Plain("/certs".to_owned()),
-                    ),
-                    (
-                        "DOCKER_TLS_SAN".to_owned(),
-                        EnvEntry::Plain(format!("DNS:{sidecar_name}")),
-                    ),
+                    ("DOCKER_TLS_CERTDIR".to_owned(), EnvEntry::Plain("/certs".to_owned())),
+                    ("DOCKER_TLS_SAN".to_owned(), EnvEntry::Plain(format!("DNS:{sidecar_name}"))),
                 ]),
                 mounts: BTreeMap::from([("/certs/client".to_owned(), volume(&certs_name, false))]),
                 owner: base.clone(),
             };
-            let sources = [
-                ("tier", grant_source("dind")),
-                ("privileged", grant_source("dind")),
-                ("image", self.dind_source()),
-            ];
-            self.add(
-                at(Kind::Sidecar),
-                Spec::Sidecar(spec),
-                [image, at(Kind::Network), at(Kind::Certs)],
-                &sources,
-            );
+            let sources = [("tier", grant_source("dind")), ("privileged", grant_source("dind")), ("image", self.dind_source())];
+            self.add(at(Kind::Sidecar), Spec::Sidecar(spec), [image, at(Kind::Network), at(Kind::Certs)], &sources);
             capsule_needs.extend([at(Kind::Certs), at(Kind::Sidecar)]);
         }
 
@@ -222,10 +152,7 @@ impl Builder<'_> {
             ("image".to_owned(), wanted.role_source.clone()),
             ("role_key".to_owned(), wanted.role_source.clone()),
             ("profile".to_owned(), grant_source("profile")),
-            (
-                "workdir".to_owned(),
-                place(&wanted.workdir.span, "command line"),
-            ),
+            ("workdir".to_owned(), place(&wanted.workdir.span, "command line")),
             ("network".to_owned(), grant_source("network")),
             ("network_mode".to_owned(), grant_source("network")),
         ];
@@ -243,11 +170,7 @@ impl Builder<'_> {
             sources.push((field.to_owned(), grant_source(grant)));
         }
 
-        let mut mounts = self.runtime_mounts(
-            base,
-            &parts.role.manifest.agents,
-            sidecar_wanted.then_some(certs_name.as_str()),
-        );
+        let mut mounts = self.runtime_mounts(base, &parts.role.manifest.agents, sidecar_wanted.then_some(certs_name.as_str()));
         let auth = self.auth(wanted, workspace, &parts.role, agent, &mut mounts);
         self.workspace_mounts(wanted, workspace, &mut mounts, &mut sources);
         let mut env = self.env(wanted, workspace, &parts.role, &mut sources);
@@ -255,61 +178,31 @@ impl Builder<'_> {
         let plain = |env: &mut BTreeMap<String, EnvEntry>, name: &str, value: String| {
             env.insert(name.to_owned(), EnvEntry::Plain(value));
         };
-        let trusted: BTreeSet<&str> = std::iter::once(wanted.workdir.value.as_str())
-            .chain(wanted.mounts.iter().map(|m| m.dst.value.as_str()))
-            .collect();
+        let trusted: BTreeSet<&str> =
+            std::iter::once(wanted.workdir.value.as_str()).chain(wanted.mounts.iter().map(|m| m.dst.value.as_str())).collect();
         env.entry("MISE_TRUSTED_CONFIG_PATHS".to_owned())
             .or_insert_with(|| EnvEntry::Plain(trusted.into_iter().collect::<Vec<_>>().join(":")));
         for (name, value) in &self.facts.passthrough_env {
-            env.entry(name.clone())
-                .or_insert_with(|| EnvEntry::Plain(value.clone()));
+            env.entry(name.clone()).or_insert_with(|| EnvEntry::Plain(value.clone()));
         }
         plain(&mut env, "HOME", "/home/agent".to_owned());
         plain(&mut env, "JACKIN", "1".to_owned());
         plain(&mut env, "JACKIN_CONTAINER_NAME", base.clone());
         plain(&mut env, "JACKIN_INSTANCE_ID", wanted.instance_id.clone());
-        plain(
-            &mut env,
-            "JACKIN_NETWORK_MODE",
-            network_word(grants.network).to_owned(),
-        );
-        plain(
-            &mut env,
-            "GIT_AUTHOR_NAME",
-            self.facts.git_user_name.clone(),
-        );
-        plain(
-            &mut env,
-            "GIT_AUTHOR_EMAIL",
-            self.facts.git_user_email.clone(),
-        );
+        plain(&mut env, "JACKIN_NETWORK_MODE", network_word(grants.network).to_owned());
+        plain(&mut env, "GIT_AUTHOR_NAME", self.facts.git_user_name.clone());
+        plain(&mut env, "GIT_AUTHOR_EMAIL", self.facts.git_user_email.clone());
         if sidecar_wanted {
-            plain(
-                &mut env,
-                "DOCKER_HOST",
-                format!("tcp://{sidecar_name}:2376"),
-            );
+            plain(&mut env, "DOCKER_HOST", format!("tcp://{sidecar_name}:2376"));
             plain(&mut env, "DOCKER_TLS_VERIFY", "1".to_owned());
-            plain(
-                &mut env,
-                "DOCKER_CERT_PATH",
-                "/jackin/run/dind-certs/client".to_owned(),
-            );
+            plain(&mut env, "DOCKER_CERT_PATH", "/jackin/run/dind-certs/client".to_owned());
             plain(&mut env, "JACKIN_DIND_HOSTNAME", sidecar_name.clone());
-            plain(
-                &mut env,
-                "TESTCONTAINERS_HOST_OVERRIDE",
-                sidecar_name.clone(),
-            );
+            plain(&mut env, "TESTCONTAINERS_HOST_OVERRIDE", sidecar_name.clone());
             for name in ["NO_PROXY", "no_proxy"] {
                 if let Some(EnvEntry::Plain(list)) = env.get_mut(name)
                     && !list.split(',').any(|host| host == sidecar_name)
                 {
-                    *list = if list.is_empty() {
-                        sidecar_name.clone()
-                    } else {
-                        format!("{list},{sidecar_name}")
-                    };
+                    *list = if list.is_empty() { sidecar_name.clone() } else { format!("{list},{sidecar_name}") };
                 }
             }
         }
@@ -323,24 +216,12 @@ impl Builder<'_> {
             plain(&mut env, "JACKIN_SUDO", "1".to_owned());
         }
         if !grants.system_writes {
-            plain(
-                &mut env,
-                "GIT_CONFIG_GLOBAL",
-                "/jackin/state/gitconfig".to_owned(),
-            );
+            plain(&mut env, "GIT_CONFIG_GLOBAL", "/jackin/state/gitconfig".to_owned());
         }
         let mut hosts = grants.allowed_hosts.clone();
         if grants.network == NetworkMode::Allowlist {
             // Any supported agent may run in the container, not only the first.
-            hosts.extend(
-                parts
-                    .role
-                    .manifest
-                    .agents
-                    .iter()
-                    .flat_map(|a| api_hosts(*a))
-                    .map(|h| (*h).to_owned()),
-            );
+            hosts.extend(parts.role.manifest.agents.iter().flat_map(|a| api_hosts(*a)).map(|h| (*h).to_owned()));
             if env.contains_key("GH_TOKEN") {
                 hosts.extend(["github.com", "api.github.com"].map(str::to_owned));
             }
@@ -354,11 +235,7 @@ impl Builder<'_> {
             } else {
                 "full"
             };
-            plain(
-                &mut env,
-                "JACKIN_NETWORK_ENFORCEMENT",
-                enforcement.to_owned(),
-            );
+            plain(&mut env, "JACKIN_NETWORK_ENFORCEMENT", enforcement.to_owned());
             self.say(
                 Diagnostic::error(
                     "network.allowlist",
@@ -379,12 +256,7 @@ impl Builder<'_> {
             role_key: wanted.role.clone(),
             role_display_name: parts.role.display_name.clone(),
             agent_runtime: agent,
-            role_source_git: self
-                .facts
-                .roles
-                .get(&role_slot(wanted))
-                .map(|r| r.url.clone())
-                .unwrap_or_default(),
+            role_source_git: self.facts.roles.get(&role_slot(wanted)).map(|r| r.url.clone()).unwrap_or_default(),
             role_source_ref: wanted.branch.clone(),
             role_git_sha: parts.commit.clone(),
             image_tag: parts.derived_reference.clone(),
@@ -400,23 +272,13 @@ impl Builder<'_> {
         let home = Home {
             path: self.below_home(&format!("data/{base}")),
             sockets: self.below_home(&format!("sockets/{base}")),
-            directories: parts
-                .role
-                .manifest
-                .agents
-                .iter()
-                .flat_map(|a| agent_paths(*a).directories)
-                .map(|d| (*d).to_owned())
-                .collect(),
+            directories: parts.role.manifest.agents.iter().flat_map(|a| agent_paths(*a).directories).map(|d| (*d).to_owned()).collect(),
             agent_toml: AgentToml {
                 role: wanted.role.clone(),
                 workdir: wanted.workdir.value.clone(),
                 agents: parts.role.manifest.agents.clone(),
                 models,
-                auth_modes: auth
-                    .iter()
-                    .map(|(agent, handoff)| (*agent, handoff.mode))
-                    .collect(),
+                auth_modes: auth.iter().map(|(agent, handoff)| (*agent, handoff.mode)).collect(),
                 provider_models: parts.role.manifest.provider_models.clone(),
                 dirty_exit_policy: Some(dirty_word(policy.value).to_owned()),
             },
@@ -426,19 +288,9 @@ impl Builder<'_> {
             gid: self.facts.gid,
         };
         let role_repo = Address::new(Kind::RoleRepo, role_slot(wanted));
-        let home_sources = [
-            (
-                "agent_toml.workdir",
-                place(&wanted.workdir.span, "command line"),
-            ),
-            ("record.agent_runtime", wanted.agent_source.clone()),
-        ];
-        self.add(
-            at(Kind::Home),
-            Spec::Home(Box::new(home)),
-            [role_repo],
-            &home_sources,
-        );
+        let home_sources =
+            [("agent_toml.workdir", place(&wanted.workdir.span, "command line")), ("record.agent_runtime", wanted.agent_source.clone())];
+        self.add(at(Kind::Home), Spec::Home(Box::new(home)), [role_repo], &home_sources);
 
         let capsule = Capsule {
             name: base.clone(),
@@ -447,11 +299,7 @@ impl Builder<'_> {
             argv: vec![agent.slug().to_owned()],
             workdir: wanted.workdir.value.clone(),
             user: format!("{}:{}", self.facts.uid, self.facts.gid),
-            network: if network_needed {
-                network_name
-            } else {
-                "none".to_owned()
-            },
+            network: if network_needed { network_name } else { "none".to_owned() },
             network_mode: grants.network,
             profile: grants.profile,
             env,
@@ -467,27 +315,15 @@ impl Builder<'_> {
             cap_add: grants.cap_add.clone(),
             no_new_privileges: grants.no_new_privileges,
             read_only_root: !grants.system_writes,
-            tmpfs: if grants.system_writes {
-                Vec::new()
-            } else {
-                tmpfs(grants.profile, grants.sudo)
-            },
+            tmpfs: if grants.system_writes { Vec::new() } else { tmpfs(grants.profile, grants.sudo) },
             sudo: grants.sudo,
             role_key: wanted.role.clone(),
             display_name: parts.role.display_name.clone(),
             keep_awake: workspace.is_some_and(|w| w.keep_awake),
             declared: wanted.declared,
         };
-        let sources: Vec<(&str, String)> = sources
-            .iter()
-            .map(|(field, source)| (field.as_str(), source.clone()))
-            .collect();
-        self.add(
-            at(Kind::Capsule),
-            Spec::Capsule(Box::new(capsule)),
-            capsule_needs,
-            &sources,
-        );
+        let sources: Vec<(&str, String)> = sources.iter().map(|(field, source)| (field.as_str(), source.clone())).collect();
+        self.add(at(Kind::Capsule), Spec::Capsule(Box::new(capsule)), capsule_needs, &sources);
     }
 
     /// Repository, images and programs of a role; several instances share them.
@@ -512,46 +348,21 @@ impl Builder<'_> {
         let role_image = Address::new(Kind::RoleImage, slot.clone());
         let derived = Address::new(Kind::DerivedImage, slot.clone());
         let derived_reference = names::derived_image(&wanted.role, branch, &commit);
-        if let Some(Spec::DerivedImage(spec)) =
-            self.built.graph.resources.get(&derived).map(|r| &r.spec)
-        {
+        if let Some(Spec::DerivedImage(spec)) = self.built.graph.resources.get(&derived).map(|r| &r.spec) {
             let recipe = spec.recipe.clone();
-            return Some(RoleParts {
-                role,
-                derived,
-                derived_reference,
-                recipe,
-                commit,
-            });
+            return Some(RoleParts { role, derived, derived_reference, recipe, commit });
         }
 
-        let configured = self
-            .config
-            .global
-            .roles
-            .get(&wanted.role)
-            .map_or_else(|| "default".to_owned(), |r| place(&r.git.span, "default"));
+        let configured = self.config.global.roles.get(&wanted.role).map_or_else(|| "default".to_owned(), |r| place(&r.git.span, "default"));
         let spec = RoleRepo {
             url: snapshot.url.clone(),
             branch: snapshot.branch.clone(),
             commit: commit.clone(),
             path: self.facts.shorten(&snapshot.cache),
         };
-        self.add(
-            repo.clone(),
-            Spec::RoleRepo(spec),
-            [],
-            &[
-                ("url", configured.clone()),
-                ("commit", "role repository".to_owned()),
-            ],
-        );
+        self.add(repo.clone(), Spec::RoleRepo(spec), [], &[("url", configured.clone()), ("commit", "role repository".to_owned())]);
 
-        let construct = self
-            .facts
-            .construct_image
-            .clone()
-            .unwrap_or_else(|| role.construct.clone());
+        let construct = self.facts.construct_image.clone().unwrap_or_else(|| role.construct.clone());
         let construct_source = match self.facts.construct_image {
             Some(_) => "JACKIN_CONSTRUCT_IMAGE".to_owned(),
             None => format!("role {}", role.manifest.dockerfile.value),
@@ -570,10 +381,7 @@ impl Builder<'_> {
             role_image.clone(),
             Spec::RoleImage(spec),
             [repo.clone(), construct_address],
-            &[
-                ("role_git_sha", "role repository".to_owned()),
-                ("construct_image", construct_source.clone()),
-            ],
+            &[("role_git_sha", "role repository".to_owned()), ("construct_image", construct_source.clone())],
         );
         self.built.contexts.insert(
             role_image.clone(),
@@ -581,10 +389,7 @@ impl Builder<'_> {
                 dockerfile: role.dockerfile_with(self.facts.construct_image.as_deref()),
                 dockerfile_path: ".jackin-runtime/BaseDockerfile".to_owned(),
                 files: BTreeMap::new(),
-                repo: Some(RepoFiles {
-                    cache: snapshot.cache.clone(),
-                    commit: commit.clone(),
-                }),
+                repo: Some(RepoFiles { cache: snapshot.cache.clone(), commit: commit.clone() }),
                 build_args: BTreeMap::new(),
                 from_scratch: false,
             },
@@ -601,25 +406,14 @@ impl Builder<'_> {
                     agent_digests.insert(*agent, fact.digest.clone());
                     self.binary(fact)
                 }
-                None => Binary {
-                    origin: Origin::VendorInstaller,
-                    version: None,
-                    digest: None,
-                    path: None,
-                    executable: true,
-                },
+                None => Binary { origin: Origin::VendorInstaller, version: None, digest: None, path: None, executable: true },
             };
             let source = match spec.origin {
                 Origin::Environment => format!("JACKIN_AGENT_BIN_{}", agent.slug().to_uppercase()),
                 Origin::Beside | Origin::Cache => "cache".to_owned(),
                 Origin::VendorInstaller => "default".to_owned(),
             };
-            self.add(
-                address.clone(),
-                Spec::AgentBinary(spec),
-                [],
-                &[("origin", source)],
-            );
+            self.add(address.clone(), Spec::AgentBinary(spec), [], &[("origin", source)]);
             needs.push(address);
         }
         let Some(capsule) = &self.facts.capsule_binary else {
@@ -640,12 +434,7 @@ impl Builder<'_> {
             BinarySource::Cache => "cache",
         };
         let capsule_spec = Spec::CapsuleBinary(self.binary(capsule));
-        self.add(
-            capsule_address.clone(),
-            capsule_spec,
-            [],
-            &[("origin", capsule_source.to_owned())],
-        );
+        self.add(capsule_address.clone(), capsule_spec, [], &[("origin", capsule_source.to_owned())]);
         needs.push(capsule_address);
 
         let context = derived::derived_context(&DerivedInputs {
@@ -668,21 +457,13 @@ impl Builder<'_> {
             agent_binaries: agent_digests,
             capsule_version: capsule.version.clone(),
             capsule_digest: capsule.digest.clone(),
-            hooks: role
-                .hooks
-                .iter()
-                .map(|(name, text)| (name.clone(), sha256_hex(text)))
-                .collect(),
+            hooks: role.hooks.iter().map(|(name, text)| (name.clone(), sha256_hex(text))).collect(),
             plugins: plugin_list(&role),
             host_identity_strategy: derived::HOST_IDENTITY.to_owned(),
             host_uid: self.facts.uid,
         };
-        let spec = DerivedImage {
-            reference: derived_reference.clone(),
-            role: wanted.role.clone(),
-            base: base_reference,
-            recipe: recipe.clone(),
-        };
+        let spec =
+            DerivedImage { reference: derived_reference.clone(), role: wanted.role.clone(), base: base_reference, recipe: recipe.clone() };
         let manifest = "role jackin.role.toml".to_owned();
         self.add(
             derived.clone(),
@@ -701,13 +482,7 @@ impl Builder<'_> {
             ],
         );
         self.built.contexts.insert(derived.clone(), context);
-        Some(RoleParts {
-            role,
-            derived,
-            derived_reference,
-            recipe,
-            commit,
-        })
+        Some(RoleParts { role, derived, derived_reference, recipe, commit })
     }
 
     fn binary(&self, fact: &crate::facts::BinaryFact) -> Binary {
@@ -726,16 +501,8 @@ impl Builder<'_> {
 
     fn image(&mut self, reference: &str, source: String) -> Address {
         let address = Address::new(Kind::Image, reference);
-        let spec = Image {
-            reference: reference.to_owned(),
-            platform: format!("linux/{}", self.facts.arch),
-        };
-        self.add(
-            address.clone(),
-            Spec::Image(spec),
-            [],
-            &[("reference", source)],
-        );
+        let spec = Image { reference: reference.to_owned(), platform: format!("linux/{}", self.facts.arch) };
+        self.add(address.clone(), Spec::Image(spec), [], &[("reference", source)]);
         address
     }
 
@@ -750,22 +517,12 @@ impl Builder<'_> {
     }
 
     fn dind_source(&self) -> String {
-        if self.facts.dind_image.is_some() {
-            "JACKIN_DIND_IMAGE".to_owned()
-        } else {
-            "default".to_owned()
-        }
+        if self.facts.dind_image.is_some() { "JACKIN_DIND_IMAGE".to_owned() } else { "default".to_owned() }
     }
 
     fn agent(&mut self, wanted: &Wanted, role: &CheckedRole) -> Option<Agent> {
         let supported = &role.manifest.agents;
-        let list = || {
-            supported
-                .iter()
-                .map(|a| a.slug())
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
+        let list = || supported.iter().map(|a| a.slug()).collect::<Vec<_>>().join(", ");
         match &wanted.agent {
             Some(agent) if supported.contains(&agent.value) => Some(agent.value),
             Some(agent) => {
@@ -773,12 +530,7 @@ impl Builder<'_> {
                     Diagnostic::error(
                         "agent.unsupported",
                         "The role does not support this agent",
-                        format!(
-                            "Role `{}` supports {}, not `{}`.",
-                            wanted.role,
-                            list(),
-                            agent.value
-                        ),
+                        format!("Role `{}` supports {}, not `{}`.", wanted.role, list(), agent.value),
                     )
                     .at(agent.span.clone())
                     .help("Choose one of them, or add the agent to the role's `agents`."),
@@ -802,54 +554,23 @@ impl Builder<'_> {
 
     /// `~/.jackin/…` as people see it.
     fn below_home(&self, rest: &str) -> String {
-        self.facts
-            .shorten(&format!("{}/{rest}", self.facts.jackin_home))
+        self.facts.shorten(&format!("{}/{rest}", self.facts.jackin_home))
     }
 
-    fn runtime_mounts(
-        &self,
-        base: &str,
-        agents: &[Agent],
-        certs: Option<&str>,
-    ) -> BTreeMap<String, MountSpec> {
-        let bind = |rest: &str, readonly| MountSpec {
-            kind: MountKind::Bind,
-            source: self.below_home(rest),
-            readonly,
-        };
+    fn runtime_mounts(&self, base: &str, agents: &[Agent], certs: Option<&str>) -> BTreeMap<String, MountSpec> {
+        let bind = |rest: &str, readonly| MountSpec { kind: MountKind::Bind, source: self.below_home(rest), readonly };
         let mut mounts = BTreeMap::from([
-            (
-                "/jackin/state".to_owned(),
-                bind(&format!("data/{base}/state"), false),
-            ),
-            (
-                "/jackin/run".to_owned(),
-                bind(&format!("sockets/{base}"), false),
-            ),
-            (
-                "/home/agent/.config/gh".to_owned(),
-                bind(&format!("data/{base}/.config/gh"), false),
-            ),
-            (
-                "/var/lib/extrausers/passwd".to_owned(),
-                bind("extrausers/passwd", true),
-            ),
-            (
-                "/var/lib/extrausers/group".to_owned(),
-                bind("extrausers/group", true),
-            ),
+            ("/jackin/state".to_owned(), bind(&format!("data/{base}/state"), false)),
+            ("/jackin/run".to_owned(), bind(&format!("sockets/{base}"), false)),
+            ("/home/agent/.config/gh".to_owned(), bind(&format!("data/{base}/.config/gh"), false)),
+            ("/var/lib/extrausers/passwd".to_owned(), bind("extrausers/passwd", true)),
+            ("/var/lib/extrausers/group".to_owned(), bind("extrausers/group", true)),
         ]);
         for directory in agents.iter().flat_map(|a| agent_paths(*a).directories) {
-            mounts.insert(
-                format!("/home/agent/{directory}"),
-                bind(&format!("data/{base}/home/{directory}"), false),
-            );
+            mounts.insert(format!("/home/agent/{directory}"), bind(&format!("data/{base}/home/{directory}"), false));
         }
         if let Some(certs) = certs {
-            mounts.insert(
-                "/jackin/run/dind-certs/client".to_owned(),
-                volume(certs, true),
-            );
+            mounts.insert("/jackin/run/dind-certs/client".to_owned(), volume(certs, true));
         }
         mounts
     }
@@ -868,11 +589,7 @@ impl Builder<'_> {
         for agent in &role.manifest.agents {
             let auth = layer::auth(&self.config.global, workspace, &wanted.role, *agent);
             let mode = auth.mode.value;
-            let mut handoff = Handoff {
-                mode,
-                from: None,
-                files: BTreeMap::new(),
-            };
+            let mut handoff = Handoff { mode, from: None, files: BTreeMap::new() };
             if mode == AuthMode::Sync
                 && let Some(fact) = self.facts.credentials.get(agent)
             {
@@ -880,14 +597,7 @@ impl Builder<'_> {
                 handoff.files = fact.files.clone();
                 for file in fact.files.keys() {
                     let source = self.below_home(&format!("data/{}/{file}", wanted.container));
-                    mounts.insert(
-                        format!("/jackin/{file}"),
-                        MountSpec {
-                            kind: MountKind::Bind,
-                            source,
-                            readonly: true,
-                        },
-                    );
+                    mounts.insert(format!("/jackin/{file}"), MountSpec { kind: MountKind::Bind, source, readonly: true });
                 }
             }
             let needed = match mode {
@@ -925,41 +635,22 @@ impl Builder<'_> {
         let mut all: Vec<(String, String, bool, Option<crate::diagnostic::Span>)> = Vec::new();
         for mount in &wanted.mounts {
             if mount.isolation.value != Isolation::Shared {
-                let mode = if mount.isolation.value == Isolation::Worktree {
-                    "worktree"
-                } else {
-                    "clone"
-                };
+                let mode = if mount.isolation.value == Isolation::Worktree { "worktree" } else { "clone" };
                 self.say(
                     Diagnostic::error(
                         "mount.isolation",
                         "Isolated mounts are not supported yet",
-                        format!(
-                            "{} asks for isolation `{mode}` at {}.",
-                            wanted.key, mount.dst.value
-                        ),
+                        format!("{} asks for isolation `{mode}` at {}.", wanted.key, mount.dst.value),
                     )
                     .at(mount.isolation.span.clone())
-                    .help(
-                        "Use `isolation = \"shared\"`, or mount a checkout made for the purpose.",
-                    ),
+                    .help("Use `isolation = \"shared\"`, or mount a checkout made for the purpose."),
                 );
                 continue;
             }
-            all.push((
-                mount.src.value.clone(),
-                mount.dst.value.clone(),
-                mount.readonly,
-                mount.src.span.clone(),
-            ));
+            all.push((mount.src.value.clone(), mount.dst.value.clone(), mount.readonly, mount.src.span.clone()));
         }
         for mount in layer::global_mounts(&self.config.global, &wanted.role) {
-            all.push((
-                mount.src.value.clone(),
-                mount.dst.value.clone(),
-                mount.readonly,
-                mount.src.span.clone(),
-            ));
+            all.push((mount.src.value.clone(), mount.dst.value.clone(), mount.readonly, mount.src.span.clone()));
         }
         for (src, dst, readonly, span) in all {
             let host = self.facts.expand(&src);
@@ -984,11 +675,7 @@ impl Builder<'_> {
                 ),
                 Some(PathKind::Directory | PathKind::File | PathKind::Other) | None => {}
             }
-            let spec = MountSpec {
-                kind: MountKind::Bind,
-                source: self.facts.shorten(&host),
-                readonly,
-            };
+            let spec = MountSpec { kind: MountKind::Bind, source: self.facts.shorten(&host), readonly };
             if let Some(other) = mounts.insert(dst.clone(), spec) {
                 self.say(
                     Diagnostic::error(
@@ -1040,9 +727,7 @@ impl Builder<'_> {
                     Diagnostic::warning(
                         "env.on_demand",
                         "An on-demand value is left out",
-                        format!(
-                            "`{name}` is handed out on demand, which this version does not do yet."
-                        ),
+                        format!("`{name}` is handed out on demand, which this version does not do yet."),
                     )
                     .at(chosen.span.clone()),
                 );
@@ -1061,25 +746,14 @@ impl Builder<'_> {
         out
     }
 
-    fn secret(
-        &mut self,
-        name: &str,
-        value: &EnvValue,
-        span: &Option<crate::diagnostic::Span>,
-    ) -> Option<SecretEntry> {
+    fn secret(&mut self, name: &str, value: &EnvValue, span: &Option<crate::diagnostic::Span>) -> Option<SecretEntry> {
         match value {
             EnvValue::Literal { .. } => {
                 let at = place(span, name);
-                Some(SecretEntry {
-                    digest: self.facts.literal_env.get(&at).cloned(),
-                    from: SecretSource::File { place: at },
-                })
+                Some(SecretEntry { digest: self.facts.literal_env.get(&at).cloned(), from: SecretSource::File { place: at } })
             }
             EnvValue::Host { name: host, .. } => match self.facts.host_env.get(host) {
-                Some(digest) => Some(SecretEntry {
-                    from: SecretSource::Host(host.clone()),
-                    digest: Some(digest.clone()),
-                }),
+                Some(digest) => Some(SecretEntry { from: SecretSource::Host(host.clone()), digest: Some(digest.clone()) }),
                 None => {
                     self.say(
                         Diagnostic::error(
@@ -1088,22 +762,14 @@ impl Builder<'_> {
                             format!("`{name}` takes its value from `${host}`, which is not set."),
                         )
                         .at(span.clone())
-                        .help(format!(
-                            "Export {host} before running jackin, or remove the entry."
-                        )),
+                        .help(format!("Export {host} before running jackin, or remove the entry.")),
                     );
                     None
                 }
             },
-            EnvValue::Op {
-                reference, account, ..
-            } => Some(SecretEntry {
-                from: SecretSource::Op {
-                    reference: reference.clone(),
-                    account: account.clone(),
-                },
-                digest: None,
-            }),
+            EnvValue::Op { reference, account, .. } => {
+                Some(SecretEntry { from: SecretSource::Op { reference: reference.clone(), account: account.clone() }, digest: None })
+            }
         }
     }
 
@@ -1124,19 +790,11 @@ impl Builder<'_> {
                 configured.insert(name.clone(), (entry, place(&chosen.span, "default")));
             }
         }
-        let token = match (
-            configured.remove("GH_TOKEN"),
-            github.mode.value,
-            &self.facts.github_token,
-        ) {
+        let token = match (configured.remove("GH_TOKEN"), github.mode.value, &self.facts.github_token) {
             (Some(found), _, _) => Some(found),
-            (None, GithubMode::Sync, Some(digest)) => Some((
-                SecretEntry {
-                    from: SecretSource::Github,
-                    digest: Some(digest.clone()),
-                },
-                "GitHub login of this host".to_owned(),
-            )),
+            (None, GithubMode::Sync, Some(digest)) => {
+                Some((SecretEntry { from: SecretSource::Github, digest: Some(digest.clone()) }, "GitHub login of this host".to_owned()))
+            }
             (None, GithubMode::Token, _) => {
                 self.say(
                     Diagnostic::error(
@@ -1153,8 +811,7 @@ impl Builder<'_> {
         };
         if let Some((entry, source)) = token {
             for name in ["GH_TOKEN", "GITHUB_TOKEN"] {
-                env.entry(name.to_owned())
-                    .or_insert_with(|| EnvEntry::Secret(entry.clone()));
+                env.entry(name.to_owned()).or_insert_with(|| EnvEntry::Secret(entry.clone()));
                 sources.push((format!("env.{name}"), source.clone()));
             }
         }
@@ -1179,11 +836,7 @@ fn refused_role(workspace: Option<&Workspace>, wanted: &Wanted) -> Option<Diagno
     if allowed.is_empty() || allowed.iter().any(|r| r.value == wanted.role) {
         return None;
     }
-    let list = allowed
-        .iter()
-        .map(|r| r.value.as_str())
-        .collect::<Vec<_>>()
-        .join(", ");
+    let list = allowed.iter().map(|r| r.value.as_str()).collect::<Vec<_>>().join(", ");
     Some(
         Diagnostic::error(
             "role.not_allowed",
@@ -1196,30 +849,15 @@ fn refused_role(workspace: Option<&Workspace>, wanted: &Wanted) -> Option<Diagno
 }
 
 fn volume(name: &str, readonly: bool) -> MountSpec {
-    MountSpec {
-        kind: MountKind::Volume,
-        source: name.to_owned(),
-        readonly,
-    }
+    MountSpec { kind: MountKind::Volume, source: name.to_owned(), readonly }
 }
 
 fn plugin_list(role: &CheckedRole) -> Vec<String> {
     let marketplaces = role.manifest.claude_marketplaces.iter().map(|m| {
-        let sparse = if m.sparse.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", m.sparse.join(" "))
-        };
+        let sparse = if m.sparse.is_empty() { String::new() } else { format!(" ({})", m.sparse.join(" ")) };
         format!("marketplace {}{sparse}", m.source)
     });
-    marketplaces
-        .chain(
-            role.manifest
-                .claude_plugins
-                .iter()
-                .map(|p| format!("plugin {p}")),
-        )
-        .collect()
+    marketplaces.chain(role.manifest.claude_plugins.iter().map(|p| format!("plugin {p}"))).collect()
 }
 
 fn layer_word(layer: layer::Layer) -> &'static str {

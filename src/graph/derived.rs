@@ -88,34 +88,14 @@ pub fn derived_context(inputs: &DerivedInputs<'_>) -> BuildContext {
     let mut files = BTreeMap::new();
     for (agent, path) in inputs.agent_programs {
         if inputs.manifest.agents.contains(agent) {
-            files.insert(
-                format!("agents/{agent}"),
-                ContextFile::Program { path: path.clone() },
-            );
+            files.insert(format!("agents/{agent}"), ContextFile::Program { path: path.clone() });
         }
     }
     for (name, text) in inputs.hooks {
-        files.insert(
-            format!("hooks/{name}.sh"),
-            ContextFile::Text {
-                text: text.clone(),
-                executable: true,
-            },
-        );
+        files.insert(format!("hooks/{name}.sh"), ContextFile::Text { text: text.clone(), executable: true });
     }
-    files.insert(
-        "runtime/entrypoint.sh".to_owned(),
-        ContextFile::Text {
-            text: ENTRYPOINT.to_owned(),
-            executable: true,
-        },
-    );
-    files.insert(
-        "jackin-capsule".to_owned(),
-        ContextFile::Program {
-            path: inputs.capsule_program.to_owned(),
-        },
-    );
+    files.insert("runtime/entrypoint.sh".to_owned(), ContextFile::Text { text: ENTRYPOINT.to_owned(), executable: true });
+    files.insert("jackin-capsule".to_owned(), ContextFile::Program { path: inputs.capsule_program.to_owned() });
     BuildContext {
         dockerfile: dockerfile(inputs),
         dockerfile_path: "Dockerfile".to_owned(),
@@ -128,10 +108,7 @@ pub fn derived_context(inputs: &DerivedInputs<'_>) -> BuildContext {
 
 /// Hash of all generated text; programs and hooks are recipe inputs of their own.
 pub fn runtime_hash(context: &BuildContext) -> String {
-    let mut parts = BTreeMap::from([(
-        "Dockerfile".to_owned(),
-        sha256_hex(&context.dockerfile).into(),
-    )]);
+    let mut parts = BTreeMap::from([("Dockerfile".to_owned(), sha256_hex(&context.dockerfile).into())]);
     for (path, file) in &context.files {
         if let ContextFile::Text { text, .. } = file
             && path.starts_with("runtime/")
@@ -157,9 +134,7 @@ fn dockerfile(inputs: &DerivedInputs<'_>) -> String {
         let paths = agent_paths(*agent);
         let program = format!("/home/agent/{}", paths.program);
         if inputs.agent_programs.contains_key(agent) {
-            line(&format!(
-                "COPY agents/{agent} /jackin/agent-binaries/{agent}"
-            ));
+            line(&format!("COPY agents/{agent} /jackin/agent-binaries/{agent}"));
             line(&format!(
                 "RUN mkdir -p \"$(dirname {program})\" && install -m 0755 -g 0 /jackin/agent-binaries/{agent} {program} && chown -R agent:0 /home/agent"
             ));
@@ -182,20 +157,14 @@ fn dockerfile(inputs: &DerivedInputs<'_>) -> String {
         line(&format!("RUN {plugins}"));
         line("USER root");
     }
-    for directory in agents
-        .iter()
-        .flat_map(|agent| agent_paths(*agent).directories.iter().copied())
-    {
+    for directory in agents.iter().flat_map(|agent| agent_paths(*agent).directories.iter().copied()) {
         let home = format!("/home/agent/{directory}");
         let default = format!("/jackin/default-home/{directory}");
         line(&format!(
             "RUN mkdir -p {home} \"$(dirname {default})\" && cp -a {home} {default} && find {home} -mindepth 1 -delete && chmod 0775 {home}"
         ));
     }
-    for exclude in agents
-        .iter()
-        .flat_map(|agent| agent_paths(*agent).snapshot_excludes.iter())
-    {
+    for exclude in agents.iter().flat_map(|agent| agent_paths(*agent).snapshot_excludes.iter()) {
         line(&format!("RUN rm -rf /jackin/default-home/{exclude}"));
     }
     if !inputs.hooks.is_empty() {
@@ -212,10 +181,7 @@ fn dockerfile(inputs: &DerivedInputs<'_>) -> String {
     );
     let mut path = String::from("/jackin/runtime");
     let mut seen = std::collections::BTreeSet::new();
-    for entry in agents
-        .iter()
-        .flat_map(|agent| agent_paths(*agent).path_entries.iter())
-    {
+    for entry in agents.iter().flat_map(|agent| agent_paths(*agent).path_entries.iter()) {
         if seen.insert(entry) {
             let _ = write!(path, ":/home/agent/{entry}");
         }
@@ -228,9 +194,7 @@ fn dockerfile(inputs: &DerivedInputs<'_>) -> String {
 
 /// Three tries, pauses of 5 and 10 seconds, as the original.
 fn with_retries(command: &str) -> String {
-    format!(
-        "set -o pipefail 2>/dev/null; ({command}) || (sleep 5; {command}) || (sleep 10; {command})"
-    )
+    format!("set -o pipefail 2>/dev/null; ({command}) || (sleep 5; {command}) || (sleep 10; {command})")
 }
 
 fn plugin_commands(manifest: &RoleManifest) -> Option<String> {
@@ -239,19 +203,10 @@ fn plugin_commands(manifest: &RoleManifest) -> Option<String> {
     }
     let claude = "/home/agent/.local/bin/claude";
     // The official marketplace may be known already.
-    let mut commands = vec![format!(
-        "({claude} plugin marketplace add anthropics/claude-plugins-official || true)"
-    )];
+    let mut commands = vec![format!("({claude} plugin marketplace add anthropics/claude-plugins-official || true)")];
     for marketplace in &manifest.claude_marketplaces {
-        let sparse: String = marketplace
-            .sparse
-            .iter()
-            .map(|path| format!(" --sparse {}", quote(path)))
-            .collect();
-        commands.push(format!(
-            "{claude} plugin marketplace add {}{sparse}",
-            quote(&marketplace.source)
-        ));
+        let sparse: String = marketplace.sparse.iter().map(|path| format!(" --sparse {}", quote(path))).collect();
+        commands.push(format!("{claude} plugin marketplace add {}{sparse}", quote(&marketplace.source)));
     }
     for plugin in &manifest.claude_plugins {
         commands.push(format!("{claude} plugin install {}", quote(plugin)));

@@ -70,12 +70,7 @@ pub struct Graph {
 
 impl Default for Graph {
     fn default() -> Self {
-        Self {
-            format_version: GRAPH_FORMAT,
-            resources: BTreeMap::new(),
-            instances: BTreeMap::new(),
-            diagnostics: Vec::new(),
-        }
+        Self { format_version: GRAPH_FORMAT, resources: BTreeMap::new(), instances: BTreeMap::new(), diagnostics: Vec::new() }
     }
 }
 
@@ -87,8 +82,7 @@ pub struct Cycle(pub Vec<Address>);
 impl Graph {
     /// Dependencies before dependents; ties in address order. Linear in resources and edges.
     pub fn order(&self) -> Result<Vec<&Address>, Cycle> {
-        let mut graph: DiGraphMap<&Address, ()> =
-            DiGraphMap::with_capacity(self.resources.len(), self.resources.len() * 4);
+        let mut graph: DiGraphMap<&Address, ()> = DiGraphMap::with_capacity(self.resources.len(), self.resources.len() * 4);
         // toposort visits roots from the last one added; adding in reverse gives address order among the free.
         for address in self.resources.keys().rev() {
             graph.add_node(address);
@@ -144,11 +138,8 @@ fn cycle_path(graph: &DiGraphMap<&Address, ()>, component: &[&Address]) -> Cycle
     let mut seen = BTreeMap::from([(start, 0)]);
     loop {
         let here = *path.last().expect("BUG: never empty");
-        let next = graph
-            .neighbors_directed(here, Incoming)
-            .filter(|n| members.contains(n))
-            .min()
-            .expect("BUG: a component is strongly connected");
+        let next =
+            graph.neighbors_directed(here, Incoming).filter(|n| members.contains(n)).min().expect("BUG: a component is strongly connected");
         if let Some(&at) = seen.get(next) {
             let mut cycle: Vec<Address> = path[at..].iter().map(|a| (*a).clone()).collect();
             cycle.push(next.clone());

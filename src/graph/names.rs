@@ -21,12 +21,8 @@ pub fn fresh_id(installation: &str, seed: &str, instance_label: &str) -> String 
 
 fn id_of(text: &str) -> String {
     let hash = Sha256::digest(text);
-    let bits = hash[..5]
-        .iter()
-        .fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
-    (0..ID_LENGTH)
-        .map(|i| ALPHABET[(bits >> (5 * i) & 31) as usize] as char)
-        .collect()
+    let bits = hash[..5].iter().fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
+    (0..ID_LENGTH).map(|i| ALPHABET[(bits >> (5 * i) & 31) as usize] as char).collect()
 }
 
 /// `jk-<id>-<workspace>-<role>`, or `jk-<id>-<role>` without a workspace.
@@ -52,11 +48,7 @@ pub fn container_base(id: &str, workspace: Option<&str>, role: &str) -> String {
             (half, room - half)
         }
     };
-    format!(
-        "jk-{id}-{}-{}",
-        cut(&workspace, for_workspace),
-        cut(&role, for_role)
-    )
+    format!("jk-{id}-{}-{}", cut(&workspace, for_workspace), cut(&role, for_role))
 }
 
 pub fn sidecar(base: &str) -> String {
@@ -75,46 +67,22 @@ pub fn certs(base: &str) -> String {
 pub fn image_repository(role: &str, branch: Option<&str>) -> String {
     let mut name = format!("jk_{}", role.replace('/', "_"));
     if let Some(branch) = branch {
-        let slug: String = branch
-            .to_lowercase()
-            .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() || c == '-' || c == '.' {
-                    c
-                } else {
-                    '-'
-                }
-            })
-            .collect();
+        let slug: String =
+            branch.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '-' }).collect();
         let slug = slug.trim_matches(['-', '.']);
         // Different branches may slug alike; Docker also refuses most punctuation.
         let tail = &crate::resource::sha256_hex(branch)[..4];
-        name.push_str(&format!(
-            "_{}-{tail}",
-            if slug.is_empty() {
-                "branch"
-            } else {
-                &slug[..slug.len().min(80)]
-            }
-        ));
+        name.push_str(&format!("_{}-{tail}", if slug.is_empty() { "branch" } else { &slug[..slug.len().min(80)] }));
     }
     name
 }
 
 pub fn derived_image(role: &str, branch: Option<&str>, commit: &str) -> String {
-    format!(
-        "{}:{}",
-        image_repository(role, branch),
-        short_commit(commit)
-    )
+    format!("{}:{}", image_repository(role, branch), short_commit(commit))
 }
 
 pub fn role_image(role: &str, branch: Option<&str>, commit: &str) -> String {
-    format!(
-        "{}__base:{}",
-        image_repository(role, branch),
-        short_commit(commit)
-    )
+    format!("{}__base:{}", image_repository(role, branch), short_commit(commit))
 }
 
 pub fn short_commit(commit: &str) -> &str {
@@ -123,16 +91,8 @@ pub fn short_commit(commit: &str) -> &str {
 
 /// Lower-case ASCII letters and digits only.
 fn compact(text: &str, fallback: &str) -> String {
-    let out: String = text
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .map(|c| c.to_ascii_lowercase())
-        .collect();
-    if out.is_empty() {
-        fallback.to_owned()
-    } else {
-        out
-    }
+    let out: String = text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    if out.is_empty() { fallback.to_owned() } else { out }
 }
 
 /// At most `limit` characters; a cut name ends in four hex digits of the whole name's hash.
@@ -141,11 +101,7 @@ fn cut(text: &str, limit: usize) -> String {
         return text.to_owned();
     }
     let tail = &crate::resource::sha256_hex(text)[..4];
-    if limit <= 4 {
-        tail[..limit].to_owned()
-    } else {
-        format!("{}{tail}", &text[..limit - 4])
-    }
+    if limit <= 4 { tail[..limit].to_owned() } else { format!("{}{tail}", &text[..limit - 4]) }
 }
 
 #[cfg(test)]
@@ -160,39 +116,19 @@ mod tests {
             for role in [long, "ns/role", "r"] {
                 let base = container_base("0123abcd", Some(workspace), role);
                 assert!(sidecar(&base).len() <= 63, "{base}");
-                assert!(
-                    base.chars()
-                        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'),
-                    "{base}"
-                );
+                assert!(base.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{base}");
             }
         }
-        assert_ne!(
-            container_base("0123abcd", Some(long), "r"),
-            container_base("0123abcd", Some(other), "r")
-        );
-        assert_eq!(
-            container_base("0123abcd", Some("My App"), "acme/the-architect"),
-            "jk-0123abcd-myapp-thearchitect"
-        );
-        assert_eq!(
-            container_base("0123abcd", None, "agent-smith"),
-            "jk-0123abcd-agentsmith"
-        );
+        assert_ne!(container_base("0123abcd", Some(long), "r"), container_base("0123abcd", Some(other), "r"));
+        assert_eq!(container_base("0123abcd", Some("My App"), "acme/the-architect"), "jk-0123abcd-myapp-thearchitect");
+        assert_eq!(container_base("0123abcd", None, "agent-smith"), "jk-0123abcd-agentsmith");
     }
 
     /// Trap: when only one of the two is long, the other's room was lost.
     #[test]
     fn a_short_part_leaves_its_room_to_the_long_one() {
-        let base = container_base(
-            "0123abcd",
-            Some("w"),
-            "abcdefghijabcdefghijabcdefghijabcdefghij",
-        );
-        assert!(
-            base.ends_with("abcdefghijabcdefghijabcdefghijabcdefghij"),
-            "{base}"
-        );
+        let base = container_base("0123abcd", Some("w"), "abcdefghijabcdefghijabcdefghijabcdefghij");
+        assert!(base.ends_with("abcdefghijabcdefghijabcdefghijabcdefghij"), "{base}");
     }
 
     /// Trap: a `+` or `#` in a branch gave an invalid image name.
@@ -201,18 +137,10 @@ mod tests {
         for branch in ["feat/a+b", "#1", "Ünïcode", "a..b", "-"] {
             let name = derived_image("ns/role", Some(branch), "0123456789abcdef");
             let repository = name.split(':').next().unwrap();
-            assert!(
-                repository
-                    .chars()
-                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c)),
-                "{name}"
-            );
+            assert!(repository.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c)), "{name}");
             assert!(name.ends_with(":0123456"));
         }
-        assert_ne!(
-            image_repository("r", Some("a/b")),
-            image_repository("r", Some("a-b"))
-        );
+        assert_ne!(image_repository("r", Some("a/b")), image_repository("r", Some("a-b")));
     }
 
     #[test]

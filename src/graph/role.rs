@@ -37,24 +37,13 @@ pub fn check(snapshot: &RoleSnapshot) -> (Option<CheckedRole>, Vec<Diagnostic>) 
     };
     let manifest = checked.manifest;
     let text = |path: &str| snapshot.files.get(path).cloned().unwrap_or_default();
-    let hooks = [
-        ("setup-once", &manifest.setup_once),
-        ("source", &manifest.source),
-        ("preflight", &manifest.preflight),
-    ]
-    .into_iter()
-    .filter_map(|(name, path)| Some((name.to_owned(), text(&path.as_ref()?.value))))
-    .collect();
+    let hooks = [("setup-once", &manifest.setup_once), ("source", &manifest.source), ("preflight", &manifest.preflight)]
+        .into_iter()
+        .filter_map(|(name, path)| Some((name.to_owned(), text(&path.as_ref()?.value))))
+        .collect();
     let role = CheckedRole {
         construct: checked.construct.image(),
-        display_name: manifest.display_name.clone().unwrap_or_else(|| {
-            snapshot
-                .key
-                .rsplit('/')
-                .next()
-                .unwrap_or_default()
-                .to_owned()
-        }),
+        display_name: manifest.display_name.clone().unwrap_or_else(|| snapshot.key.rsplit('/').next().unwrap_or_default().to_owned()),
         hooks,
         dockerfile: text(&manifest.dockerfile.value),
         manifest,

@@ -33,11 +33,7 @@ pub struct Wanted {
 }
 
 /// The instances that these workspaces declare, all workspaces' when `names` is empty. Unknown names become diagnostics.
-pub fn declared(
-    config: &Config,
-    facts: &Facts,
-    names: &[String],
-) -> (Vec<Wanted>, Vec<Diagnostic>) {
+pub fn declared(config: &Config, facts: &Facts, names: &[String]) -> (Vec<Wanted>, Vec<Diagnostic>) {
     let mut diagnostics = Vec::new();
     let mut wanted = Vec::new();
     for name in names {
@@ -45,11 +41,7 @@ pub fn declared(
             diagnostics.push(unknown_workspace(config, name));
         }
     }
-    for workspace in config
-        .workspaces
-        .values()
-        .filter(|w| names.is_empty() || names.contains(&w.name))
-    {
+    for workspace in config.workspaces.values().filter(|w| names.is_empty() || names.contains(&w.name)) {
         let declared = workspace.declared();
         if declared.is_empty() && names.contains(&workspace.name) {
             diagnostics.push(
@@ -64,15 +56,7 @@ pub fn declared(
         }
         for instance in declared {
             let key = format!("{}/{}", workspace.name, instance.name.value);
-            wanted.push(from_workspace(
-                facts,
-                workspace,
-                key,
-                &instance.role,
-                instance.agent,
-                instance.docker,
-                true,
-            ));
+            wanted.push(from_workspace(facts, workspace, key, &instance.role, instance.agent, instance.docker, true));
         }
     }
     (wanted, diagnostics)
@@ -82,18 +66,10 @@ pub fn unknown_workspace(config: &Config, name: &str) -> Diagnostic {
     let known: Vec<&str> = config.workspaces.keys().map(String::as_str).collect();
     let help = match crate::config::reader::near(name, known.iter().copied()) {
         Some(near) => format!("Did you mean `{near}`? `jackin workspace list` shows all."),
-        None if known.is_empty() => {
-            "There are none yet: `jackin workspace create NAME --workdir PATH --mount PATH`."
-                .to_owned()
-        }
+        None if known.is_empty() => "There are none yet: `jackin workspace create NAME --workdir PATH --mount PATH`.".to_owned(),
         None => format!("Known: {}.", known.join(", ")),
     };
-    Diagnostic::error(
-        "workspace.unknown",
-        "No such workspace",
-        format!("`{name}` is not a saved workspace."),
-    )
-    .help(help)
+    Diagnostic::error("workspace.unknown", "No such workspace", format!("`{name}` is not a saved workspace.")).help(help)
 }
 
 /// An instance of a saved workspace. A declared one has the same id in every run; the record of an earlier run wins over both.
@@ -120,10 +96,7 @@ fn from_workspace(
         mounts: workspace.mounts.clone(),
         role: role.value.clone(),
         role_source: place(&role.span, "default"),
-        agent_source: agent.as_ref().map_or_else(
-            || "the role's only agent".to_owned(),
-            |a| place(&a.span, "flag"),
-        ),
+        agent_source: agent.as_ref().map_or_else(|| "the role's only agent".to_owned(), |a| place(&a.span, "flag")),
         agent,
         docker,
         profile_flag: None,
@@ -164,15 +137,7 @@ pub fn fresh(facts: &Facts, load: Load<'_>) -> Wanted {
             let id = names::fresh_id(&facts.installation, &facts.seed, &workspace.name);
             let key = format!("{}/{id}", workspace.name);
             let agent = agent.or_else(|| workspace.default_agent.clone());
-            let mut wanted = from_workspace(
-                facts,
-                workspace,
-                key,
-                &role,
-                agent,
-                DockerPolicy::default(),
-                false,
-            );
+            let mut wanted = from_workspace(facts, workspace, key, &role, agent, DockerPolicy::default(), false);
             wanted.container = names::container_base(&id, Some(&workspace.name), &role.value);
             wanted.instance_id = id;
             wanted
@@ -212,14 +177,7 @@ pub fn fresh(facts: &Facts, load: Load<'_>) -> Wanted {
     };
     wanted.ad_hoc_mounts = ad_hoc
         .iter()
-        .map(|m| {
-            format!(
-                "{}:{}{}",
-                facts.shorten(&facts.expand(&m.src.value)),
-                m.dst.value,
-                if m.readonly { ":ro" } else { "" }
-            )
-        })
+        .map(|m| format!("{}:{}{}", facts.shorten(&facts.expand(&m.src.value)), m.dst.value, if m.readonly { ":ro" } else { "" }))
         .collect();
     wanted.profile_flag = load.profile;
     wanted.branch = load.branch;
@@ -227,23 +185,11 @@ pub fn fresh(facts: &Facts, load: Load<'_>) -> Wanted {
 }
 
 /// An instance as its own record tells it, for coming back to it. The saved workspace gives mounts and rules when it still exists.
-pub fn recorded(
-    config: &Config,
-    facts: &Facts,
-    record: &InstanceRecord,
-) -> Result<Wanted, Diagnostic> {
+pub fn recorded(config: &Config, facts: &Facts, record: &InstanceRecord) -> Result<Wanted, Diagnostic> {
     let role = Located::bare(record.role_key.clone());
     let agent = Some(Located::bare(record.agent_runtime));
-    let extra: Vec<Mount> = record
-        .ad_hoc_mounts
-        .iter()
-        .map(|spec| parse_recorded_mount(spec))
-        .collect();
-    let mut wanted = match record
-        .workspace_name
-        .as_ref()
-        .map(|name| (name, config.workspaces.get(name)))
-    {
+    let extra: Vec<Mount> = record.ad_hoc_mounts.iter().map(|spec| parse_recorded_mount(spec)).collect();
+    let mut wanted = match record.workspace_name.as_ref().map(|name| (name, config.workspaces.get(name))) {
         Some((_, Some(workspace))) => {
             let docker = workspace
                 .declared()
@@ -251,29 +197,15 @@ pub fn recorded(
                 .find(|d| format!("{}/{}", workspace.name, d.name.value) == record.instance)
                 .map(|d| d.docker)
                 .unwrap_or_default();
-            from_workspace(
-                facts,
-                workspace,
-                record.instance.clone(),
-                &role,
-                agent,
-                docker,
-                record.declared,
-            )
+            from_workspace(facts, workspace, record.instance.clone(), &role, agent, docker, record.declared)
         }
         Some((name, None)) => {
             return Err(Diagnostic::error(
                 "instance.workspace_gone",
                 "The workspace of this instance is gone",
-                format!(
-                    "{} was loaded from workspace `{name}`, which no longer exists.",
-                    record.instance
-                ),
+                format!("{} was loaded from workspace `{name}`, which no longer exists.", record.instance),
             )
-            .help(format!(
-                "Create the workspace again, or remove the instance with `jackin eject {}`.",
-                record.instance
-            )));
+            .help(format!("Create the workspace again, or remove the instance with `jackin eject {}`.", record.instance)));
         }
         None => Wanted {
             key: record.instance.clone(),
@@ -302,16 +234,9 @@ pub fn recorded(
 }
 
 fn parse_recorded_mount(spec: &str) -> Mount {
-    let (spec, readonly) = spec
-        .strip_suffix(":ro")
-        .map_or((spec, false), |s| (s, true));
+    let (spec, readonly) = spec.strip_suffix(":ro").map_or((spec, false), |s| (s, true));
     let (src, dst) = spec.split_once(':').unwrap_or((spec, spec));
-    Mount {
-        src: Located::bare(src.to_owned()),
-        dst: Located::bare(dst.to_owned()),
-        readonly,
-        isolation: Located::bare(Isolation::Shared),
-    }
+    Mount { src: Located::bare(src.to_owned()), dst: Located::bare(dst.to_owned()), readonly, isolation: Located::bare(Isolation::Shared) }
 }
 
 /// The last part of a path, as the workspace half of an instance key.
@@ -321,18 +246,11 @@ fn folder_label(host: &str) -> String {
         .find(|part| !part.is_empty())
         .unwrap_or("root")
         .chars()
-        .map(|c| {
-            if c.is_alphanumeric() || "._-".contains(c) {
-                c
-            } else {
-                '-'
-            }
-        })
+        .map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '-' })
         .collect();
     label
 }
 
 pub fn place(span: &Option<Span>, otherwise: &str) -> String {
-    span.as_ref()
-        .map_or_else(|| otherwise.to_owned(), ToString::to_string)
+    span.as_ref().map_or_else(|| otherwise.to_owned(), ToString::to_string)
 }

@@ -4,19 +4,7 @@ use crate::resource::{Address, Kind, Rung};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     Reuse,
@@ -103,12 +91,7 @@ impl Action {
             Action::Start | Action::Restart => Some(Rung::Restart),
             Action::Replace => Some(Rung::Replace),
             Action::Rebuild | Action::Download => Some(Rung::Rebuild),
-            Action::Adopt
-            | Action::Create
-            | Action::Remove
-            | Action::Forget
-            | Action::Pull
-            | Action::Build => None,
+            Action::Adopt | Action::Create | Action::Remove | Action::Forget | Action::Pull | Action::Build => None,
         }
     }
 
@@ -117,15 +100,11 @@ impl Action {
         match rung {
             Rung::Reuse => Action::Reuse,
             Rung::Update if kind == Kind::RoleRepo => Action::Fetch,
-            Rung::Update if matches!(kind, Kind::AgentBinary | Kind::CapsuleBinary) => {
-                Action::Repair
-            }
+            Rung::Update if matches!(kind, Kind::AgentBinary | Kind::CapsuleBinary) => Action::Repair,
             Rung::Update => Action::Update,
             Rung::Restart => Action::Start,
             Rung::Replace => Action::Replace,
-            Rung::Rebuild if matches!(kind, Kind::AgentBinary | Kind::CapsuleBinary) => {
-                Action::Download
-            }
+            Rung::Rebuild if matches!(kind, Kind::AgentBinary | Kind::CapsuleBinary) => Action::Download,
             Rung::Rebuild => Action::Rebuild,
         }
     }
@@ -138,17 +117,9 @@ pub enum Reason {
     /// Nothing of that name exists.
     Missing,
     /// The configuration asks for another value than the one it was made from.
-    FieldChanged {
-        field: String,
-        recorded: Option<Value>,
-        desired: Option<Value>,
-    },
+    FieldChanged { field: String, recorded: Option<Value>, desired: Option<Value> },
     /// Somebody changed it behind jackin's back.
-    Drifted {
-        field: String,
-        recorded: Option<Value>,
-        live: Option<Value>,
-    },
+    Drifted { field: String, recorded: Option<Value>, live: Option<Value> },
     /// It exists, but does not say what it was made from.
     LabelMissing { label: String },
     /// Something it is built on is made anew.
@@ -176,12 +147,7 @@ pub enum Reason {
     /// Why a cheaper action is out: there is nothing to do it to.
     Absent,
     /// Why adoption is out: this field of the candidate differs.
-    Mismatch {
-        candidate: String,
-        field: String,
-        desired: Option<Value>,
-        found: Option<Value>,
-    },
+    Mismatch { candidate: String, field: String, desired: Option<Value>, found: Option<Value> },
     /// Why adoption is out: nothing to adopt.
     NoCandidate,
 }

@@ -38,10 +38,7 @@ pub(super) fn adopt<'a>(graph: &'a Graph, observed: &Observed) -> (Cow<'a, Graph
         let at = |kind| Address::new(kind, instance.clone());
         let parts = [Kind::Network, Kind::Certs, Kind::Sidecar].map(at);
         let wants = graph.resources.contains_key(&parts[2]);
-        let nothing_there = parts
-            .iter()
-            .chain([&at(Kind::Capsule)])
-            .all(|a| observed.found(a).is_empty());
+        let nothing_there = parts.iter().chain([&at(Kind::Capsule)]).all(|a| observed.found(a).is_empty());
         if !wants || !nothing_there {
             continue;
         }
@@ -49,28 +46,20 @@ pub(super) fn adopt<'a>(graph: &'a Graph, observed: &Observed) -> (Cow<'a, Graph
             continue;
         };
         let mut refusal = Reason::NoCandidate;
-        let fitting = free
-            .iter()
-            .position(|member| match mismatch(wanted, member) {
-                None => true,
-                Some(reason) => {
-                    refusal = reason;
-                    false
-                }
-            });
+        let fitting = free.iter().position(|member| match mismatch(wanted, member) {
+            None => true,
+            Some(reason) => {
+                refusal = reason;
+                false
+            }
+        });
         match fitting {
             Some(index) => {
                 let member = free.remove(index);
                 rebind(graph.to_mut(), &instance, member);
-                adopted
-                    .from
-                    .insert(parts[0].clone(), member.network.name.clone());
-                adopted
-                    .from
-                    .insert(parts[1].clone(), member.certs.name.clone());
-                adopted
-                    .from
-                    .insert(parts[2].clone(), member.sidecar.name.clone());
+                adopted.from.insert(parts[0].clone(), member.network.name.clone());
+                adopted.from.insert(parts[1].clone(), member.certs.name.clone());
+                adopted.from.insert(parts[2].clone(), member.sidecar.name.clone());
             }
             None => {
                 adopted.refused.insert(parts[2].clone(), refusal);
@@ -86,33 +75,16 @@ fn mismatch(wanted: &crate::resource::Sidecar, member: &PoolMember) -> Option<Re
     let candidate = found.name.clone();
     if found.state != State::Running {
         let found = Some(found.state.word().into());
-        return Some(Reason::Mismatch {
-            candidate,
-            field: "state".to_owned(),
-            desired: Some("running".into()),
-            found,
-        });
+        return Some(Reason::Mismatch { candidate, field: "state".to_owned(), desired: Some("running".into()), found });
     }
     let Some(recorded) = &found.recorded else {
-        return Some(Reason::LabelMissing {
-            label: crate::resource::label::SPEC.to_owned(),
-        });
+        return Some(Reason::LabelMissing { label: crate::resource::label::SPEC.to_owned() });
     };
     let desired = Spec::Sidecar(wanted.clone()).fields();
-    ["image", "tier", "privileged"]
-        .into_iter()
-        .find_map(|field| {
-            let (desired, found) = (
-                present(&desired, field).cloned(),
-                present(recorded, field).cloned(),
-            );
-            (desired != found).then(|| Reason::Mismatch {
-                candidate: candidate.clone(),
-                field: field.to_owned(),
-                desired,
-                found,
-            })
-        })
+    ["image", "tier", "privileged"].into_iter().find_map(|field| {
+        let (desired, found) = (present(&desired, field).cloned(), present(recorded, field).cloned());
+        (desired != found).then(|| Reason::Mismatch { candidate: candidate.clone(), field: field.to_owned(), desired, found })
+    })
 }
 
 /// Gives the instance's resources the kept objects' names.
@@ -120,12 +92,7 @@ fn rebind(graph: &mut Graph, instance: &str, member: &PoolMember) {
     let renames: Vec<(String, String)> = [Kind::Sidecar, Kind::Network, Kind::Certs]
         .into_iter()
         .filter_map(|kind| {
-            let own = graph
-                .resources
-                .get(&Address::new(kind, instance))?
-                .spec
-                .object_name()
-                .to_owned();
+            let own = graph.resources.get(&Address::new(kind, instance))?.spec.object_name().to_owned();
             let kept = match kind {
                 Kind::Sidecar => &member.sidecar.name,
                 Kind::Network => &member.network.name,
@@ -143,10 +110,7 @@ fn rebind(graph: &mut Graph, instance: &str, member: &PoolMember) {
         for entry in env.values_mut() {
             if let EnvEntry::Plain(text) = entry {
                 for (own, kept) in &renames {
-                    if text == own
-                        || text.contains(&format!("{own}:"))
-                        || *text == format!("DNS:{own}")
-                    {
+                    if text == own || text.contains(&format!("{own}:")) || *text == format!("DNS:{own}") {
                         *text = text.replace(own.as_str(), kept);
                         break;
                     }
@@ -154,13 +118,7 @@ fn rebind(graph: &mut Graph, instance: &str, member: &PoolMember) {
             }
         }
     };
-    for kind in [
-        Kind::Home,
-        Kind::Network,
-        Kind::Certs,
-        Kind::Sidecar,
-        Kind::Capsule,
-    ] {
+    for kind in [Kind::Home, Kind::Network, Kind::Certs, Kind::Sidecar, Kind::Capsule] {
         let Some(resource) = graph.resources.get_mut(&Address::new(kind, instance)) else {
             continue;
         };
@@ -179,13 +137,7 @@ fn rebind(graph: &mut Graph, instance: &str, member: &PoolMember) {
                 spec.mounts.values_mut().for_each(|m| exact(&mut m.source));
             }
             Spec::Home(spec) => {
-                for name in [
-                    &mut spec.record.dind_container,
-                    &mut spec.record.network,
-                    &mut spec.record.certs_volume,
-                ]
-                .into_iter()
-                .flatten()
+                for name in [&mut spec.record.dind_container, &mut spec.record.network, &mut spec.record.certs_volume].into_iter().flatten()
                 {
                     exact(name);
                 }

@@ -41,12 +41,7 @@ pub(super) struct Difference {
 }
 
 /// Every field in which the three sides disagree, in field order, edits before drift.
-pub(super) fn differences(
-    kind: Kind,
-    desired: &Fields,
-    recorded: &Fields,
-    live: &Fields,
-) -> Vec<Difference> {
+pub(super) fn differences(kind: Kind, desired: &Fields, recorded: &Fields, live: &Fields) -> Vec<Difference> {
     let mut out = Vec::new();
     let mut names: Vec<&String> = desired.keys().chain(recorded.keys()).collect();
     names.sort_unstable();
@@ -54,17 +49,11 @@ pub(super) fn differences(
     for name in &names {
         let (want, had) = (present(desired, name), present(recorded, name));
         // What the living thing already is needs no change, whatever was recorded: an in-place update cannot rewrite labels.
-        let settled = live.contains_key(*name)
-            && present(live, name) == want
-            && rung_of(kind, name) == Rung::Update;
+        let settled = live.contains_key(*name) && present(live, name) == want && rung_of(kind, name) == Rung::Update;
         if want != had && !settled {
             let needs = needed(kind, name, Cause::Edited, want);
             out.push(Difference {
-                reason: Reason::FieldChanged {
-                    field: (*name).clone(),
-                    recorded: had.cloned(),
-                    desired: want.cloned(),
-                },
+                reason: Reason::FieldChanged { field: (*name).clone(), recorded: had.cloned(), desired: want.cloned() },
                 needs,
                 field: Some(FieldChange {
                     field: (*name).clone(),
@@ -78,25 +67,15 @@ pub(super) fn differences(
         }
     }
     for name in live.keys() {
-        let (want, had, is) = (
-            present(desired, name),
-            present(recorded, name),
-            present(live, name),
-        );
+        let (want, had, is) = (present(desired, name), present(recorded, name), present(live, name));
         // An edited field is explained by its edit; one that already is as desired is fine.
         if is == had || is == want || want != had {
             continue;
         }
         let needs = needed(kind, name, Cause::Drifted, want);
         let reason = match kind {
-            Kind::AgentBinary | Kind::CapsuleBinary if name == "executable" => {
-                Reason::NotExecutable
-            }
-            _ => Reason::Drifted {
-                field: name.clone(),
-                recorded: had.cloned(),
-                live: is.cloned(),
-            },
+            Kind::AgentBinary | Kind::CapsuleBinary if name == "executable" => Reason::NotExecutable,
+            _ => Reason::Drifted { field: name.clone(), recorded: had.cloned(), live: is.cloned() },
         };
         out.push(Difference {
             reason,
@@ -128,9 +107,5 @@ fn needed(kind: Kind, field: &str, cause: Cause, want: Option<&Value>) -> Rung {
         "network" => cause == Cause::Edited || want.is_some_and(|w| w == "none"),
         _ => false,
     };
-    if kind.is_container() && cannot {
-        Rung::Replace
-    } else {
-        rung_of(kind, field)
-    }
+    if kind.is_container() && cannot { Rung::Replace } else { rung_of(kind, field) }
 }

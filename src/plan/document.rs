@@ -40,9 +40,7 @@ impl Scope {
     pub fn covers(&self, instance: &str) -> bool {
         match self {
             Scope::All => true,
-            Scope::Workspaces(names) => instance
-                .rsplit_once('/')
-                .is_some_and(|(workspace, _)| names.iter().any(|n| n == workspace)),
+            Scope::Workspaces(names) => instance.rsplit_once('/').is_some_and(|(workspace, _)| names.iter().any(|n| n == workspace)),
             Scope::Instances(keys) => keys.iter().any(|k| k == instance),
         }
     }
@@ -124,12 +122,7 @@ pub struct Change {
 }
 
 impl Change {
-    pub(super) fn new(
-        address: &Address,
-        resource: Option<&Resource>,
-        action: Action,
-        reasons: Vec<Reason>,
-    ) -> Self {
+    pub(super) fn new(address: &Address, resource: Option<&Resource>, action: Action, reasons: Vec<Reason>) -> Self {
         Self {
             address: address.clone(),
             action,
@@ -200,20 +193,12 @@ impl Plan {
 
     /// Changes that destroy something a person would miss.
     pub fn losses(&self) -> Vec<(&Address, &Loss)> {
-        self.changes
-            .iter()
-            .filter_map(|c| Some((&c.address, c.loss.as_ref()?)))
-            .collect()
+        self.changes.iter().filter_map(|c| Some((&c.address, c.loss.as_ref()?))).collect()
     }
 
     /// Addresses whose change differs between two plans; empty = the same plan.
     pub fn differing(&self, other: &Plan) -> Vec<Address> {
-        let index = |plan: &'_ Plan| {
-            plan.changes
-                .iter()
-                .map(|c| (c.address.clone(), c.clone()))
-                .collect::<BTreeMap<_, _>>()
-        };
+        let index = |plan: &'_ Plan| plan.changes.iter().map(|c| (c.address.clone(), c.clone())).collect::<BTreeMap<_, _>>();
         let (ours, theirs) = (index(self), index(other));
         ours.keys()
             .chain(theirs.keys())
@@ -234,32 +219,20 @@ impl Plan {
     /// Reads a saved plan. Errors name what is wrong with the file.
     pub fn from_json(file: &str, text: &str) -> Result<Plan, Diagnostic> {
         let bad = |detail: String| {
-            Diagnostic::error(
-                "plan.unreadable",
-                "This is not a plan that jackin can read",
-                detail,
-            )
-            .help("Make one with `jackin plan --out FILE`.")
+            Diagnostic::error("plan.unreadable", "This is not a plan that jackin can read", detail)
+                .help("Make one with `jackin plan --out FILE`.")
         };
-        let value: serde_json::Value =
-            serde_json::from_str(text).map_err(|e| bad(format!("{file}: {e}")))?;
-        match value
-            .get("format_version")
-            .and_then(serde_json::Value::as_u64)
-        {
+        let value: serde_json::Value = serde_json::from_str(text).map_err(|e| bad(format!("{file}: {e}")))?;
+        match value.get("format_version").and_then(serde_json::Value::as_u64) {
             Some(version) if version == u64::from(PLAN_FORMAT) => {}
             Some(version) => {
-                return Err(bad(format!(
-                    "{file} has plan format {version}, this jackin reads {PLAN_FORMAT}."
-                )));
+                return Err(bad(format!("{file} has plan format {version}, this jackin reads {PLAN_FORMAT}.")));
             }
             None => return Err(bad(format!("{file} has no `format_version`."))),
         }
         let plan: Plan = serde_json::from_value(value).map_err(|e| bad(format!("{file}: {e}")))?;
         if plan.compute_digest() != plan.digest {
-            return Err(bad(format!(
-                "{file} was changed after it was written: its digest does not fit its content."
-            )));
+            return Err(bad(format!("{file} was changed after it was written: its digest does not fit its content.")));
         }
         Ok(plan)
     }
@@ -287,12 +260,8 @@ pub(super) fn assemble(
         *counts.entry(change.action).or_insert(0) += 1;
     }
     let mut changes: Vec<Change> = changes.into_values().collect();
-    changes.sort_by(|a, b| {
-        (a.address.instance(), &a.address).cmp(&(b.address.instance(), &b.address))
-    });
-    let (mut blockers, mut warnings): (Vec<_>, Vec<_>) = diagnostics
-        .into_iter()
-        .partition(|d| d.severity == Severity::Error);
+    changes.sort_by(|a, b| (a.address.instance(), &a.address).cmp(&(b.address.instance(), &b.address)));
+    let (mut blockers, mut warnings): (Vec<_>, Vec<_>) = diagnostics.into_iter().partition(|d| d.severity == Severity::Error);
     blockers.sort();
     blockers.dedup();
     warnings.sort();

@@ -32,39 +32,22 @@ pub fn plan(graph: &Graph, observed: &Observed, options: &PlanOptions) -> Plan {
         Ok(order) => order.into_iter().cloned().collect::<Vec<_>>(),
         Err(cycle) => {
             diagnostics.push(
-                Diagnostic::error(
-                    "graph.cycle",
-                    "Resources depend on each other in a circle",
-                    cycle.to_string(),
-                )
-                .help("Remove one of these dependencies from the configuration."),
+                Diagnostic::error("graph.cycle", "Resources depend on each other in a circle", cycle.to_string())
+                    .help("Remove one of these dependencies from the configuration."),
             );
             Vec::new()
         }
     };
     let in_scope = scope_of_targets(&graph, options, &mut diagnostics);
-    let mut planner = Planner {
-        graph: &graph,
-        dependents: graph.dependents(),
-        observed,
-        options,
-        adopted: &adopted,
-        changes: BTreeMap::new(),
-    };
+    let mut planner =
+        Planner { graph: &graph, dependents: graph.dependents(), observed, options, adopted: &adopted, changes: BTreeMap::new() };
 
     // Per-instance things first, in dependency order; then artifacts, dependents first, because an artifact is only worth
     // making when something made now is built on it.
-    for address in order
-        .iter()
-        .filter(|a| in_scope(a) && a.kind.per_instance())
-    {
+    for address in order.iter().filter(|a| in_scope(a) && a.kind.per_instance()) {
         planner.decide_instance_part(address);
     }
-    for address in order
-        .iter()
-        .rev()
-        .filter(|a| in_scope(a) && !a.kind.per_instance())
-    {
+    for address in order.iter().rev().filter(|a| in_scope(a) && !a.kind.per_instance()) {
         planner.decide_artifact(address);
     }
     planner.decide_undeclared(&mut diagnostics);
@@ -79,27 +62,12 @@ pub fn plan(graph: &Graph, observed: &Observed, options: &PlanOptions) -> Plan {
 }
 
 /// `--target`: those resources and all they need.
-fn scope_of_targets(
-    graph: &Graph,
-    options: &PlanOptions,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> impl Fn(&Address) -> bool + use<> {
-    for (flag, address) in options
-        .targets
-        .iter()
-        .map(|a| ("--target", a))
-        .chain(options.replace.iter().map(|a| ("--replace", a)))
-    {
+fn scope_of_targets(graph: &Graph, options: &PlanOptions, diagnostics: &mut Vec<Diagnostic>) -> impl Fn(&Address) -> bool + use<> {
+    for (flag, address) in options.targets.iter().map(|a| ("--target", a)).chain(options.replace.iter().map(|a| ("--replace", a))) {
         if !graph.resources.contains_key(address) {
-            let mut problem = Diagnostic::error(
-                "plan.unknown_address",
-                "No such resource in this plan",
-                format!("{flag} {address}"),
-            );
+            let mut problem = Diagnostic::error("plan.unknown_address", "No such resource in this plan", format!("{flag} {address}"));
             if let Some(near) = nearest(address, graph.resources.keys()) {
-                problem = problem.help(format!(
-                    "Did you mean {near}? `jackin graph` lists every address."
-                ));
+                problem = problem.help(format!("Did you mean {near}? `jackin graph` lists every address."));
             } else {
                 problem = problem.help("`jackin graph` lists every address.");
             }
@@ -121,13 +89,7 @@ fn scope_of_targets(
 fn nearest<'a>(wanted: &Address, all: impl Iterator<Item = &'a Address>) -> Option<&'a Address> {
     let wanted_text = wanted.to_string();
     all.filter(|a| a.kind == wanted.kind || a.name == wanted.name)
-        .max_by_key(|a| {
-            a.to_string()
-                .chars()
-                .zip(wanted_text.chars())
-                .take_while(|(x, y)| x == y)
-                .count()
-        })
+        .max_by_key(|a| a.to_string().chars().zip(wanted_text.chars()).take_while(|(x, y)| x == y).count())
 }
 
 struct Planner<'a> {
@@ -144,44 +106,22 @@ impl Planner<'_> {
     fn decide_instance_part(&mut self, address: &Address) {
         let resource = &self.graph.resources[address];
         if let Some(from) = self.adopted.source(address) {
-            let change = Change::new(
-                address,
-                Some(resource),
-                Action::Adopt,
-                vec![Reason::Adoptable {
-                    from: from.to_owned(),
-                }],
-            );
+            let change = Change::new(address, Some(resource), Action::Adopt, vec![Reason::Adoptable { from: from.to_owned() }]);
             self.changes.insert(address.clone(), change);
             return;
         }
         let (keeper, extras) = match address.kind {
             // A folder elsewhere, such as the home under a former role, is another durable thing and not in the way.
-            Kind::Home | Kind::Checkout => (
-                self.observed
-                    .found(address)
-                    .iter()
-                    .find(|f| f.name == resource.spec.object_name()),
-                Vec::new(),
-            ),
+            Kind::Home | Kind::Checkout => {
+                (self.observed.found(address).iter().find(|f| f.name == resource.spec.object_name()), Vec::new())
+            }
             _ => choose(self.observed.found(address), resource),
         };
         let Some(found) = keeper else {
-            let mut change = Change::new(
-                address,
-                Some(resource),
-                Action::Create,
-                vec![Reason::Missing],
-            );
-            change.considered.push(Considered {
-                action: Action::Reuse,
-                ruled_out_by: Reason::Absent,
-            });
+            let mut change = Change::new(address, Some(resource), Action::Create, vec![Reason::Missing]);
+            change.considered.push(Considered { action: Action::Reuse, ruled_out_by: Reason::Absent });
             if let Some(why_not) = self.adopted.refusal(address) {
-                change.considered.push(Considered {
-                    action: Action::Adopt,
-                    ruled_out_by: why_not.clone(),
-                });
+                change.considered.push(Considered { action: Action::Adopt, ruled_out_by: why_not.clone() });
             }
             change.fields = Vec::new();
             self.changes.insert(address.clone(), change);
@@ -191,29 +131,14 @@ impl Planner<'_> {
         differences.extend(self.dependency_differences(address, resource, found));
         let mut change = settle(address, resource, found, differences);
         if !extras.is_empty() {
-            let duplicate = Reason::Duplicate {
-                kept: found.id.clone(),
-            };
+            let duplicate = Reason::Duplicate { kept: found.id.clone() };
             if change.action == Action::Reuse {
                 change.action = Action::Update;
-                change.considered.push(Considered {
-                    action: Action::Reuse,
-                    ruled_out_by: duplicate.clone(),
-                });
+                change.considered.push(Considered { action: Action::Reuse, ruled_out_by: duplicate.clone() });
             }
-            change
-                .reasons
-                .extend(extras.iter().map(|_| duplicate.clone()));
-            change.duplicates = extras
-                .iter()
-                .map(|f| FoundRef {
-                    id: f.id.clone(),
-                    name: f.name.clone(),
-                })
-                .collect();
-            let goes = extras
-                .into_iter()
-                .chain(change.loss.is_some().then_some(found));
+            change.reasons.extend(extras.iter().map(|_| duplicate.clone()));
+            change.duplicates = extras.iter().map(|f| FoundRef { id: f.id.clone(), name: f.name.clone() }).collect();
+            let goes = extras.into_iter().chain(change.loss.is_some().then_some(found));
             change.loss = total_loss(goes);
         }
         self.changes.insert(address.clone(), change);
@@ -224,65 +149,28 @@ impl Planner<'_> {
         let kind = address.kind;
         let mut out = Vec::new();
         if self.options.replace.contains(address) {
-            let needs = if kind.per_instance() {
-                Rung::Replace
-            } else {
-                Rung::Rebuild
-            };
-            let needs = if matches!(kind, Kind::Home | Kind::RoleRepo) {
-                Rung::Update
-            } else {
-                needs
-            };
-            out.push(Difference {
-                reason: Reason::Requested {
-                    flag: "--replace".to_owned(),
-                },
-                needs,
-                field: None,
-            });
+            let needs = if kind.per_instance() { Rung::Replace } else { Rung::Rebuild };
+            let needs = if matches!(kind, Kind::Home | Kind::RoleRepo) { Rung::Update } else { needs };
+            out.push(Difference { reason: Reason::Requested { flag: "--replace".to_owned() }, needs, field: None });
         }
         if self.options.rebuild && matches!(kind, Kind::RoleImage | Kind::DerivedImage) {
-            out.push(Difference {
-                reason: Reason::Requested {
-                    flag: "--rebuild".to_owned(),
-                },
-                needs: Rung::Rebuild,
-                field: None,
-            });
+            out.push(Difference { reason: Reason::Requested { flag: "--rebuild".to_owned() }, needs: Rung::Rebuild, field: None });
         }
         // Coming back takes an existing thing as it was made; what the configuration says now is `apply`'s business.
-        let as_it_was =
-            self.options.mode == Mode::Restore && kind.per_instance() && kind != Kind::Home;
+        let as_it_was = self.options.mode == Mode::Restore && kind.per_instance() && kind != Kind::Home;
         match &found.recorded {
-            Some(recorded) if as_it_was => {
-                out.extend(differences(kind, recorded, recorded, &found.live))
-            }
-            Some(recorded) => out.extend(differences(
-                kind,
-                &resource.spec.fields(),
-                recorded,
-                &found.live,
-            )),
+            Some(recorded) if as_it_was => out.extend(differences(kind, recorded, recorded, &found.live)),
+            Some(recorded) => out.extend(differences(kind, &resource.spec.fields(), recorded, &found.live)),
             None => out.extend(unrecorded(kind, resource, found)),
         }
         if kind.is_container() && remembers_network(&found.state) {
-            for lost in out
-                .iter_mut()
-                .filter(|d| d.field.as_ref().is_some_and(|f| f.field == "network"))
-            {
+            for lost in out.iter_mut().filter(|d| d.field.as_ref().is_some_and(|f| f.field == "network")) {
                 lost.needs = Rung::Replace;
                 lost.field.iter_mut().for_each(|f| f.needs = Rung::Replace);
             }
         }
         if let Some(needs) = needs_of_state(kind, &found.state) {
-            out.push(Difference {
-                reason: Reason::Unhealthy {
-                    state: found.state.word(),
-                },
-                needs,
-                field: None,
-            });
+            out.push(Difference { reason: Reason::Unhealthy { state: found.state.word() }, needs, field: None });
         }
         if kind == Kind::Sidecar
             && !as_it_was
@@ -291,10 +179,7 @@ impl Planner<'_> {
             && *recorded != live
         {
             out.push(Difference {
-                reason: Reason::ImageChanged {
-                    recorded: short_id(recorded),
-                    live: short_id(&live),
-                },
+                reason: Reason::ImageChanged { recorded: short_id(recorded), live: short_id(&live) },
                 needs: Rung::Replace,
                 field: None,
             });
@@ -303,23 +188,14 @@ impl Planner<'_> {
     }
 
     /// What a changed dependency forces upon an existing container. Everything else follows from names.
-    fn dependency_differences(
-        &self,
-        address: &Address,
-        resource: &Resource,
-        found: &Found,
-    ) -> Vec<Difference> {
+    fn dependency_differences(&self, address: &Address, resource: &Resource, found: &Found) -> Vec<Difference> {
         if !address.kind.is_container() {
             return Vec::new();
         }
-        let forced = |dependency: &Address| match (
-            dependency.kind,
-            self.changes.get(dependency).map(|c| c.action),
-        ) {
+        let forced = |dependency: &Address| match (dependency.kind, self.changes.get(dependency).map(|c| c.action)) {
             // A running container that lost its network shows that as drift and is reconnected.
             (Kind::Network, Some(Action::Create)) => remembers_network(&found.state),
-            (Kind::Network | Kind::Certs, Some(Action::Replace))
-            | (Kind::Certs, Some(Action::Create)) => true,
+            (Kind::Network | Kind::Certs, Some(Action::Replace)) | (Kind::Certs, Some(Action::Create)) => true,
             // What runs still sees the folders that are gone; a stopped container mounts the new ones when it starts.
             (Kind::Home | Kind::Checkout, Some(Action::Create | Action::Replace)) => {
                 matches!(found.state, State::Running | State::Paused)
@@ -332,21 +208,13 @@ impl Planner<'_> {
             .depends_on
             .iter()
             .filter(|d| forced(d))
-            .map(|d| Difference {
-                reason: Reason::DependencyReplaced { address: d.clone() },
-                needs: Rung::Replace,
-                field: None,
-            })
+            .map(|d| Difference { reason: Reason::DependencyReplaced { address: d.clone() }, needs: Rung::Replace, field: None })
             .collect()
     }
 
     fn image_requested(&self, derived: &Address) -> bool {
         let named = |address: &Address| self.options.replace.contains(address);
-        let base = self
-            .graph
-            .resources
-            .get(derived)
-            .and_then(|r| r.depends_on.iter().find(|d| d.kind == Kind::RoleImage));
+        let base = self.graph.resources.get(derived).and_then(|r| r.depends_on.iter().find(|d| d.kind == Kind::RoleImage));
         self.options.rebuild || named(derived) || base.is_some_and(named)
     }
 
@@ -361,54 +229,25 @@ impl Planner<'_> {
         let wanted = self.options.mode == Mode::PrewarmOnly
             || self.options.targets.contains(address)
             || self.options.replace.contains(address)
-            || (self.options.rebuild
-                && matches!(address.kind, Kind::RoleImage | Kind::DerivedImage))
-            || self.dependents.get(address).is_some_and(|dependents| {
-                dependents.iter().any(|d| {
-                    self.changes
-                        .get(d)
-                        .is_some_and(|c| makes(address.kind, c.action))
-                })
-            });
+            || (self.options.rebuild && matches!(address.kind, Kind::RoleImage | Kind::DerivedImage))
+            || self
+                .dependents
+                .get(address)
+                .is_some_and(|dependents| dependents.iter().any(|d| self.changes.get(d).is_some_and(|c| makes(address.kind, c.action))));
         let found = self.observed.found(address).first();
         let change = match (&resource.spec, found) {
-            (Spec::AgentBinary(spec) | Spec::CapsuleBinary(spec), None)
-                if spec.digest.is_none() =>
-            {
-                Change::new(
-                    address,
-                    Some(resource),
-                    Action::Reuse,
-                    vec![Reason::NotCached],
-                )
+            (Spec::AgentBinary(spec) | Spec::CapsuleBinary(spec), None) if spec.digest.is_none() => {
+                Change::new(address, Some(resource), Action::Reuse, vec![Reason::NotCached])
             }
-            (_, None) if !wanted => Change::new(
-                address,
-                Some(resource),
-                Action::Reuse,
-                vec![Reason::NotNeeded],
-            ),
+            (_, None) if !wanted => Change::new(address, Some(resource), Action::Reuse, vec![Reason::NotNeeded]),
             (spec, None) => {
-                let mut change = Change::new(
-                    address,
-                    Some(resource),
-                    first_action(spec.kind()),
-                    vec![Reason::Missing],
-                );
-                change.considered.push(Considered {
-                    action: Action::Reuse,
-                    ruled_out_by: Reason::Absent,
-                });
+                let mut change = Change::new(address, Some(resource), first_action(spec.kind()), vec![Reason::Missing]);
+                change.considered.push(Considered { action: Action::Reuse, ruled_out_by: Reason::Absent });
                 change
             }
             (_, Some(found)) => {
                 let differences = self.compare(address, resource, found);
-                if wanted
-                    || !matches!(
-                        address.kind,
-                        Kind::Image | Kind::RoleImage | Kind::DerivedImage
-                    )
-                {
+                if wanted || !matches!(address.kind, Kind::Image | Kind::RoleImage | Kind::DerivedImage) {
                     settle(address, resource, found, differences)
                 } else {
                     let mut change = settle(address, resource, found, Vec::new());
@@ -432,11 +271,7 @@ impl Planner<'_> {
             .observed
             .resources
             .iter()
-            .filter(|(address, found)| {
-                address.kind.per_instance()
-                    && !found.is_empty()
-                    && !self.graph.resources.contains_key(address)
-            })
+            .filter(|(address, found)| address.kind.per_instance() && !found.is_empty() && !self.graph.resources.contains_key(address))
             .collect();
         let mut reported = BTreeSet::new();
         for (address, found) in undeclared {
@@ -450,18 +285,11 @@ impl Planner<'_> {
             // instance that no file declares goes only when asked for.
             let part_of_declared = self.graph.instances.contains_key(instance);
             let reason = match (&self.options.mode, part_of_declared) {
-                (Mode::Remove, _) => Reason::Requested {
-                    flag: self.options.command.clone(),
-                },
+                (Mode::Remove, _) => Reason::Requested { flag: self.options.command.clone() },
                 (_, true) => Reason::NotDeclared,
-                (Mode::Launch, false) if self.options.prune && self.was_declared(instance) => {
-                    Reason::NotDeclared
-                }
+                (Mode::Launch, false) if self.options.prune && self.was_declared(instance) => Reason::NotDeclared,
                 (Mode::Launch, false) => {
-                    if self.was_declared(instance)
-                        && reported.insert(instance.to_owned())
-                        && self.has_docker_parts(instance)
-                    {
+                    if self.was_declared(instance) && reported.insert(instance.to_owned()) && self.has_docker_parts(instance) {
                         diagnostics.push(
                             Diagnostic::warning(
                                 "plan.not_declared",
@@ -481,17 +309,8 @@ impl Planner<'_> {
             }
             let mut change = Change::new(address, None, Action::Remove, vec![reason]);
             change.loss = total_loss(found);
-            change.found = Some(FoundRef {
-                id: found[0].id.clone(),
-                name: found[0].name.clone(),
-            });
-            change.duplicates = found[1..]
-                .iter()
-                .map(|f| FoundRef {
-                    id: f.id.clone(),
-                    name: f.name.clone(),
-                })
-                .collect();
+            change.found = Some(FoundRef { id: found[0].id.clone(), name: found[0].name.clone() });
+            change.duplicates = found[1..].iter().map(|f| FoundRef { id: f.id.clone(), name: f.name.clone() }).collect();
             self.changes.insert(address.clone(), change);
         }
     }
@@ -502,20 +321,13 @@ impl Planner<'_> {
             let found = self.observed.found(&Address::new(kind, instance)).first()?;
             found.recorded.as_ref()?.get(field)?.as_bool()
         };
-        recorded(Kind::Capsule, "declared")
-            .or_else(|| recorded(Kind::Home, "record.declared"))
-            .unwrap_or(true)
+        recorded(Kind::Capsule, "declared").or_else(|| recorded(Kind::Home, "record.declared")).unwrap_or(true)
     }
 
     fn has_docker_parts(&self, instance: &str) -> bool {
         [Kind::Network, Kind::Certs, Kind::Sidecar, Kind::Capsule]
             .into_iter()
-            .any(|kind| {
-                !self
-                    .observed
-                    .found(&Address::new(kind, instance))
-                    .is_empty()
-            })
+            .any(|kind| !self.observed.found(&Address::new(kind, instance)).is_empty())
     }
 }
 
@@ -526,14 +338,7 @@ fn choose<'a>(found: &'a [Found], resource: &Resource) -> (Option<&'a Found>, Ve
     }
     let wanted = resource.spec.fingerprint();
     let mut all: Vec<&Found> = found.iter().collect();
-    all.sort_by_key(|f| {
-        (
-            !f.in_use,
-            f.recorded_fingerprint().as_deref() != Some(&wanted),
-            f.state != State::Running,
-            f.id.clone(),
-        )
-    });
+    all.sort_by_key(|f| (!f.in_use, f.recorded_fingerprint().as_deref() != Some(&wanted), f.state != State::Running, f.id.clone()));
     (Some(all[0]), all[1..].to_vec())
 }
 
@@ -543,32 +348,16 @@ fn unrecorded(kind: Kind, resource: &Resource, found: &Found) -> Vec<Difference>
         return Vec::new();
     }
     let desired = resource.spec.fields();
-    let checked: Fields = desired
-        .iter()
-        .filter(|(name, _)| found.live.contains_key(*name))
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect();
+    let checked: Fields = desired.iter().filter(|(name, _)| found.live.contains_key(*name)).map(|(k, v)| (k.clone(), v.clone())).collect();
     let mut out = differences(kind, &checked, &checked, &found.live);
-    let artifact = matches!(
-        kind,
-        Kind::RoleRepo | Kind::AgentBinary | Kind::CapsuleBinary
-    );
+    let artifact = matches!(kind, Kind::RoleRepo | Kind::AgentBinary | Kind::CapsuleBinary);
     if !artifact {
         let needs = match kind {
             Kind::RoleImage | Kind::DerivedImage => Rung::Rebuild,
             Kind::Home | Kind::Checkout => Rung::Update,
             _ => Rung::Replace,
         };
-        out.insert(
-            0,
-            Difference {
-                reason: Reason::LabelMissing {
-                    label: label::SPEC.to_owned(),
-                },
-                needs,
-                field: None,
-            },
-        );
+        out.insert(0, Difference { reason: Reason::LabelMissing { label: label::SPEC.to_owned() }, needs, field: None });
     }
     out
 }
@@ -591,18 +380,9 @@ fn needs_of_state(kind: Kind, state: &State) -> Option<Rung> {
 }
 
 /// The lowest sufficient rung, and for every lower one the first difference that it could not settle.
-fn settle(
-    address: &Address,
-    resource: &Resource,
-    found: &Found,
-    differences: Vec<Difference>,
-) -> Change {
+fn settle(address: &Address, resource: &Resource, found: &Found, differences: Vec<Difference>) -> Change {
     let kind = address.kind;
-    let needs = differences
-        .iter()
-        .map(|d| d.needs)
-        .max()
-        .unwrap_or(Rung::Reuse);
+    let needs = differences.iter().map(|d| d.needs).max().unwrap_or(Rung::Reuse);
     let action_of = |rung| match rung {
         // Starting is for what stands still.
         Rung::Restart if found.state == State::Running => Action::Restart,
@@ -610,19 +390,9 @@ fn settle(
     };
     let action = action_of(needs);
     let mut change = Change::new(address, Some(resource), action, Vec::new());
-    for rung in [Rung::Reuse, Rung::Update, Rung::Restart, Rung::Replace]
-        .into_iter()
-        .filter(|r| *r < needs && applies(kind, *r))
-    {
-        if let Some(blocking) = differences
-            .iter()
-            .filter(|d| d.needs > rung)
-            .min_by_key(|d| (std::cmp::Reverse(d.needs), says_little(d)))
-        {
-            change.considered.push(Considered {
-                action: action_of(rung),
-                ruled_out_by: blocking.reason.clone(),
-            });
+    for rung in [Rung::Reuse, Rung::Update, Rung::Restart, Rung::Replace].into_iter().filter(|r| *r < needs && applies(kind, *r)) {
+        if let Some(blocking) = differences.iter().filter(|d| d.needs > rung).min_by_key(|d| (std::cmp::Reverse(d.needs), says_little(d))) {
+            change.considered.push(Considered { action: action_of(rung), ruled_out_by: blocking.reason.clone() });
         }
     }
     for difference in differences {
@@ -632,10 +402,7 @@ fn settle(
             change.fields.push(field);
         }
     }
-    change.found = Some(FoundRef {
-        id: found.id.clone(),
-        name: found.name.clone(),
-    });
+    change.found = Some(FoundRef { id: found.id.clone(), name: found.name.clone() });
     if action.destructive() || (action == Action::Start && found.state == State::Restarting) {
         change.loss = total_loss([found]);
     }
@@ -644,20 +411,14 @@ fn settle(
 
 /// A digest shows that something changed, not what; another difference explains better.
 fn says_little(difference: &Difference) -> bool {
-    difference
-        .field
-        .as_ref()
-        .is_some_and(|f| f.field.contains("digest") || f.field.contains("hash"))
+    difference.field.as_ref().is_some_and(|f| f.field.contains("digest") || f.field.contains("hash"))
 }
 
 /// Which rungs mean something for a kind.
 fn applies(kind: Kind, rung: Rung) -> bool {
     match rung {
         Rung::Reuse => true,
-        Rung::Update => !matches!(
-            kind,
-            Kind::Image | Kind::RoleImage | Kind::DerivedImage | Kind::Network | Kind::Certs
-        ),
+        Rung::Update => !matches!(kind, Kind::Image | Kind::RoleImage | Kind::DerivedImage | Kind::Network | Kind::Certs),
         Rung::Restart => kind.is_container(),
         Rung::Replace => kind.per_instance(),
         Rung::Rebuild => !kind.per_instance(),
@@ -666,17 +427,14 @@ fn applies(kind: Kind, rung: Rung) -> bool {
 
 fn total_loss<'a>(found: impl IntoIterator<Item = &'a Found>) -> Option<Loss> {
     let mut total = Loss::default();
-    let add =
-        |a: Option<u32>, b: Option<u32>| a.map_or(b, |a| Some(a.saturating_add(b.unwrap_or(0))));
+    let add = |a: Option<u32>, b: Option<u32>| a.map_or(b, |a| Some(a.saturating_add(b.unwrap_or(0))));
     for loss in found.into_iter().map(|f| &f.loss) {
         total.sessions = add(total.sessions, loss.sessions);
         total.sessions_unknown |= loss.sessions_unknown;
         total.docker_data |= loss.docker_data;
         total.uncommitted_files = add(total.uncommitted_files, loss.uncommitted_files);
         total.unpushed_commits = add(total.unpushed_commits, loss.unpushed_commits);
-        total.bytes = total.bytes.map_or(loss.bytes, |a| {
-            Some(a.saturating_add(loss.bytes.unwrap_or(0)))
-        });
+        total.bytes = total.bytes.map_or(loss.bytes, |a| Some(a.saturating_add(loss.bytes.unwrap_or(0))));
     }
     (!total.is_nothing()).then_some(total)
 }
@@ -704,30 +462,17 @@ fn first_action(kind: Kind) -> Action {
         Kind::AgentBinary | Kind::CapsuleBinary => Action::Download,
         Kind::Image => Action::Pull,
         Kind::RoleImage | Kind::DerivedImage => Action::Build,
-        Kind::Checkout
-        | Kind::Home
-        | Kind::Network
-        | Kind::Certs
-        | Kind::Sidecar
-        | Kind::Capsule => Action::Create,
+        Kind::Checkout | Kind::Home | Kind::Network | Kind::Certs | Kind::Sidecar | Kind::Capsule => Action::Create,
     }
 }
 
 /// A stranger blocks only where something would have to be made under its name.
-fn judge_strangers(
-    graph: &Graph,
-    observed: &Observed,
-    changes: &BTreeMap<Address, Change>,
-    diagnostics: &mut Vec<Diagnostic>,
-) {
+fn judge_strangers(graph: &Graph, observed: &Observed, changes: &BTreeMap<Address, Change>, diagnostics: &mut Vec<Diagnostic>) {
     for (address, stranger) in &observed.strangers {
         // Mending and starting may begin with a rename.
-        let in_the_way = changes.get(address).is_some_and(|c| {
-            matches!(
-                c.action,
-                Action::Create | Action::Replace | Action::Update | Action::Start | Action::Restart
-            )
-        });
+        let in_the_way = changes
+            .get(address)
+            .is_some_and(|c| matches!(c.action, Action::Create | Action::Replace | Action::Update | Action::Start | Action::Restart));
         if in_the_way && graph.resources.contains_key(address) {
             let object = match address.kind {
                 Kind::Network => "network",
@@ -762,19 +507,13 @@ fn judge_engine(observed: &Observed, diagnostics: &mut Vec<Diagnostic>) {
     let Some(engine) = &observed.engine else {
         return;
     };
-    let version = engine
-        .api_version
-        .split_once('.')
-        .and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    let version = engine.api_version.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
     if version.is_some_and(|v: (u32, u32)| v < OLDEST_API) {
         diagnostics.push(
             Diagnostic::error(
                 "docker.too_old",
                 "The Docker engine is too old",
-                format!(
-                    "It speaks API {}, jackin needs {}.{} (engine 20.10) or newer.",
-                    engine.api_version, OLDEST_API.0, OLDEST_API.1
-                ),
+                format!("It speaks API {}, jackin needs {}.{} (engine 20.10) or newer.", engine.api_version, OLDEST_API.0, OLDEST_API.1),
             )
             .help("Upgrade the engine, or point DOCKER_HOST or the Docker context at a newer one."),
         );
@@ -785,12 +524,7 @@ fn judge_engine(observed: &Observed, diagnostics: &mut Vec<Diagnostic>) {
 fn notices(graph: &Graph, changes: &BTreeMap<Address, Change>) -> Vec<Diagnostic> {
     let privileged: Vec<&str> = changes
         .iter()
-        .filter(|(_, change)| {
-            matches!(
-                change.action,
-                Action::Create | Action::Replace | Action::Adopt
-            )
-        })
+        .filter(|(_, change)| matches!(change.action, Action::Create | Action::Replace | Action::Adopt))
         .filter_map(|(address, _)| match &graph.resources.get(address)?.spec {
             Spec::Sidecar(spec) if spec.privileged => address.instance(),
             _ => None,

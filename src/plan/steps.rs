@@ -75,10 +75,9 @@ impl Effect {
             Effect::Pull => "pull",
             Effect::Build => "build",
             Effect::WriteHome => "write",
-            Effect::RemoveHome { .. }
-            | Effect::RemoveNetwork { .. }
-            | Effect::RemoveVolume { .. }
-            | Effect::RemoveContainer { .. } => "remove",
+            Effect::RemoveHome { .. } | Effect::RemoveNetwork { .. } | Effect::RemoveVolume { .. } | Effect::RemoveContainer { .. } => {
+                "remove"
+            }
             Effect::CreateNetwork | Effect::CreateVolume | Effect::CreateContainer => "create",
             Effect::StartContainer { .. } => "start",
             Effect::UnpauseContainer { .. } => "unpause",
@@ -134,19 +133,11 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
         if address.kind != Kind::Capsule || parts.get(address).and_then(|p| p.start).is_none() {
             continue;
         }
-        for sidecar in resource
-            .depends_on
-            .iter()
-            .filter(|d| d.kind == Kind::Sidecar)
-        {
+        for sidecar in resource.depends_on.iter().filter(|d| d.kind == Kind::Sidecar) {
             if let Some(part) = parts.get_mut(sidecar)
                 && part.ready.is_none()
             {
-                drafts.push(Draft {
-                    address: sidecar.clone(),
-                    effect: Effect::AwaitReady,
-                    needs: part.last_make.into_iter().collect(),
-                });
+                drafts.push(Draft { address: sidecar.clone(), effect: Effect::AwaitReady, needs: part.last_make.into_iter().collect() });
                 part.ready = Some(drafts.len() - 1);
             }
         }
@@ -162,11 +153,7 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
             };
             if let (Some(first), Some(made)) = (mine.first_make, theirs.last_make) {
                 // Creating the capsule overlaps with its Docker coming up; starting it waits.
-                let first = if dependency.kind == Kind::Sidecar {
-                    mine.start.unwrap_or(first)
-                } else {
-                    first
-                };
+                let first = if dependency.kind == Kind::Sidecar { mine.start.unwrap_or(first) } else { first };
                 drafts[first].needs.push(theirs.ready.unwrap_or(made));
             } else if let (Some(start), Some(ready)) = (mine.start, theirs.ready) {
                 drafts[start].needs.push(ready);
@@ -189,14 +176,8 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
     }
     // The record in the home is what makes a kept object the instance's own.
     for change in changes.values().filter(|c| c.action == Action::Adopt) {
-        let home = change
-            .address
-            .instance()
-            .and_then(|i| parts.get(&Address::new(Kind::Home, i)));
-        if let (Some(claim), Some(written)) = (
-            parts[&change.address].first_make,
-            home.and_then(|h| h.last_make),
-        ) {
+        let home = change.address.instance().and_then(|i| parts.get(&Address::new(Kind::Home, i)));
+        if let (Some(claim), Some(written)) = (parts[&change.address].first_make, home.and_then(|h| h.last_make)) {
             drafts[claim].needs.push(written);
         }
     }
@@ -206,10 +187,7 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
         let Some(instance) = address.instance() else {
             continue;
         };
-        for kind in Kind::ALL
-            .into_iter()
-            .filter(|k| *k > address.kind && k.is_container())
-        {
+        for kind in Kind::ALL.into_iter().filter(|k| *k > address.kind && k.is_container()) {
             let above = Address::new(kind, instance);
             if let Some(theirs) = parts.get(&above)
                 && (undeclared(address) || undeclared(&above))
@@ -228,40 +206,28 @@ fn draft(change: &Change, drafts: &mut Vec<Draft>) -> Parts {
     let mut parts = Parts::default();
     let address = &change.address;
     let mut push = |effect: Effect, needs: Vec<usize>| {
-        drafts.push(Draft {
-            address: address.clone(),
-            effect,
-            needs,
-        });
+        drafts.push(Draft { address: address.clone(), effect, needs });
         drafts.len() - 1
     };
     let mut chain: Vec<Effect> = Vec::new();
     for duplicate in &change.duplicates {
-        parts
-            .remove
-            .push(push(removal(address.kind, duplicate), Vec::new()));
+        parts.remove.push(push(removal(address.kind, duplicate), Vec::new()));
     }
     if matches!(change.action, Action::Remove | Action::Replace)
         && let Some(found) = &change.found
     {
-        parts
-            .remove
-            .push(push(removal(address.kind, found), Vec::new()));
+        parts.remove.push(push(removal(address.kind, found), Vec::new()));
     }
     match (change.action, &change.desired) {
         (Action::Reuse | Action::Remove | Action::Forget, _) | (_, None) => {}
-        (Action::Adopt, Some(spec)) => chain.push(Effect::Claim {
-            name: spec.object_name().to_owned(),
-        }),
+        (Action::Adopt, Some(spec)) => chain.push(Effect::Claim { name: spec.object_name().to_owned() }),
         (Action::Create | Action::Replace, Some(spec)) => match spec {
             Spec::Network(_) => chain.push(Effect::CreateNetwork),
             Spec::Certs(_) => chain.push(Effect::CreateVolume),
             Spec::Home(_) | Spec::Checkout(_) => chain.push(Effect::WriteHome),
             Spec::Sidecar(_) | Spec::Capsule(_) => {
                 chain.push(Effect::CreateContainer);
-                chain.push(Effect::StartContainer {
-                    name: spec.object_name().to_owned(),
-                });
+                chain.push(Effect::StartContainer { name: spec.object_name().to_owned() });
                 chain.push(Effect::AwaitReady);
             }
             Spec::RoleRepo(_)
@@ -274,26 +240,17 @@ fn draft(change: &Change, drafts: &mut Vec<Draft>) -> Parts {
             }
         },
         (Action::Update | Action::Start | Action::Restart, Some(spec)) => {
-            if matches!(spec, Spec::Home(_) | Spec::Checkout(_))
-                && change.action == Action::Update
-                && !only_duplicates(change)
-            {
+            if matches!(spec, Spec::Home(_) | Spec::Checkout(_)) && change.action == Action::Update && !only_duplicates(change) {
                 chain.push(Effect::WriteHome);
             }
             if let (Some(found), true) = (&change.found, address.kind.is_container()) {
                 chain.extend(in_place(change, spec, found));
                 if matches!(change.action, Action::Start | Action::Restart) {
-                    let paused = change.reasons.iter().any(
-                        |r| matches!(r, super::Reason::Unhealthy { state } if state == "paused"),
-                    );
+                    let paused = change.reasons.iter().any(|r| matches!(r, super::Reason::Unhealthy { state } if state == "paused"));
                     chain.push(if paused {
-                        Effect::UnpauseContainer {
-                            id: found.id.clone(),
-                        }
+                        Effect::UnpauseContainer { id: found.id.clone() }
                     } else {
-                        Effect::StartContainer {
-                            name: spec.object_name().to_owned(),
-                        }
+                        Effect::StartContainer { name: spec.object_name().to_owned() }
                     });
                     chain.push(Effect::AwaitReady);
                 }
@@ -309,10 +266,7 @@ fn draft(change: &Change, drafts: &mut Vec<Draft>) -> Parts {
     let mut previous: Option<usize> = None;
     for effect in chain {
         let ready = effect == Effect::AwaitReady;
-        let start = matches!(
-            effect,
-            Effect::StartContainer { .. } | Effect::UnpauseContainer { .. }
-        );
+        let start = matches!(effect, Effect::StartContainer { .. } | Effect::UnpauseContainer { .. });
         let needs = match previous {
             Some(previous) => vec![previous],
             None => parts.remove.clone(),
@@ -333,21 +287,13 @@ fn draft(change: &Change, drafts: &mut Vec<Draft>) -> Parts {
 }
 
 fn only_duplicates(change: &Change) -> bool {
-    change
-        .reasons
-        .iter()
-        .all(|r| matches!(r, super::Reason::Duplicate { .. }))
+    change.reasons.iter().all(|r| matches!(r, super::Reason::Duplicate { .. }))
 }
 
 /// Mends a living container field by field.
 fn in_place(change: &Change, spec: &Spec, found: &FoundRef) -> Vec<Effect> {
     let id = || found.id.clone();
-    let touched = |field: &str| {
-        change
-            .fields
-            .iter()
-            .any(|f| f.field == field || f.field.starts_with(&format!("{field}.")))
-    };
+    let touched = |field: &str| change.fields.iter().any(|f| f.field == field || f.field.starts_with(&format!("{field}.")));
     let network = match spec {
         Spec::Sidecar(spec) => Some(&spec.network),
         Spec::Capsule(spec) => Some(&spec.network),
@@ -355,16 +301,10 @@ fn in_place(change: &Change, spec: &Spec, found: &FoundRef) -> Vec<Effect> {
     };
     let mut out = Vec::new();
     if touched("name") {
-        out.push(Effect::RenameContainer {
-            id: id(),
-            to: spec.object_name().to_owned(),
-        });
+        out.push(Effect::RenameContainer { id: id(), to: spec.object_name().to_owned() });
     }
     if let (true, Some(network)) = (touched("network"), network) {
-        out.push(Effect::ConnectNetwork {
-            id: id(),
-            network: network.clone(),
-        });
+        out.push(Effect::ConnectNetwork { id: id(), network: network.clone() });
     }
     if touched("limits") {
         out.push(Effect::LimitContainer { id: id() });
@@ -374,24 +314,11 @@ fn in_place(change: &Change, spec: &Spec, found: &FoundRef) -> Vec<Effect> {
 
 fn removal(kind: Kind, found: &FoundRef) -> Effect {
     match kind {
-        Kind::Network => Effect::RemoveNetwork {
-            id: found.id.clone(),
-        },
-        Kind::Certs => Effect::RemoveVolume {
-            name: found.name.clone(),
-        },
-        Kind::Sidecar | Kind::Capsule => Effect::RemoveContainer {
-            id: found.id.clone(),
-        },
-        Kind::Home | Kind::Checkout => Effect::RemoveHome {
-            path: found.id.clone(),
-        },
-        Kind::RoleRepo
-        | Kind::AgentBinary
-        | Kind::CapsuleBinary
-        | Kind::Image
-        | Kind::RoleImage
-        | Kind::DerivedImage => {
+        Kind::Network => Effect::RemoveNetwork { id: found.id.clone() },
+        Kind::Certs => Effect::RemoveVolume { name: found.name.clone() },
+        Kind::Sidecar | Kind::Capsule => Effect::RemoveContainer { id: found.id.clone() },
+        Kind::Home | Kind::Checkout => Effect::RemoveHome { path: found.id.clone() },
+        Kind::RoleRepo | Kind::AgentBinary | Kind::CapsuleBinary | Kind::Image | Kind::RoleImage | Kind::DerivedImage => {
             unreachable!("BUG: artifacts are not removed by a plan")
         }
     }
@@ -403,15 +330,8 @@ fn finish(drafts: Vec<Draft>) -> Vec<Step> {
     let mut used: BTreeMap<StepId, usize> = BTreeMap::new();
     for draft in &drafts {
         let base = format!("{}#{}", draft.address, draft.effect.verb());
-        let count = used
-            .entry(base.clone())
-            .and_modify(|n| *n += 1)
-            .or_insert(1);
-        ids.push(if *count == 1 {
-            base
-        } else {
-            format!("{base}-{count}")
-        });
+        let count = used.entry(base.clone()).and_modify(|n| *n += 1).or_insert(1);
+        ids.push(if *count == 1 { base } else { format!("{base}-{count}") });
     }
     let mut waiting: Vec<usize> = vec![0; drafts.len()];
     let mut unlocks: Vec<Vec<usize>> = vec![Vec::new(); drafts.len()];
@@ -425,10 +345,7 @@ fn finish(drafts: Vec<Draft>) -> Vec<Step> {
         }
     }
     let key = |index: usize| (drafts[index].address.clone(), index);
-    let mut free: std::collections::BTreeSet<(Address, usize)> = (0..drafts.len())
-        .filter(|i| waiting[*i] == 0)
-        .map(key)
-        .collect();
+    let mut free: std::collections::BTreeSet<(Address, usize)> = (0..drafts.len()).filter(|i| waiting[*i] == 0).map(key).collect();
     let mut out = Vec::with_capacity(drafts.len());
     while let Some((_, index)) = free.pop_first() {
         for next in &unlocks[index] {
@@ -439,34 +356,21 @@ fn finish(drafts: Vec<Draft>) -> Vec<Step> {
         }
         out.push(index);
     }
-    assert_eq!(
-        out.len(),
-        drafts.len(),
-        "BUG: steps depend on each other in a circle"
-    );
+    assert_eq!(out.len(), drafts.len(), "BUG: steps depend on each other in a circle");
     out.into_iter()
         .map(|index| {
             let draft = &drafts[index];
             let mut needs: Vec<StepId> = draft.needs.iter().map(|n| ids[*n].clone()).collect();
             needs.sort_unstable();
             needs.dedup();
-            Step {
-                id: ids[index].clone(),
-                address: draft.address.clone(),
-                effect: draft.effect.clone(),
-                needs,
-            }
+            Step { id: ids[index].clone(), address: draft.address.clone(), effect: draft.effect.clone(), needs }
         })
         .collect()
 }
 
 /// The longest path over known durations; `None` when nothing is known or there is nothing to do.
 pub(super) fn estimate(steps: &[Step], history: &BTreeMap<String, u64>) -> Option<Estimate> {
-    let duration = |step: &Step| {
-        history
-            .get(&format!("{} {}", step.effect.verb(), step.address.kind))
-            .copied()
-    };
+    let duration = |step: &Step| history.get(&format!("{} {}", step.effect.verb(), step.address.kind)).copied();
     let unknown_steps = steps.iter().filter(|s| duration(s).is_none()).count();
     if steps.len() == unknown_steps {
         return None;
@@ -481,24 +385,14 @@ pub(super) fn estimate(steps: &[Step], history: &BTreeMap<String, u64>) -> Optio
             .map(|(id, (t, _))| (*t, Some(*id)))
             .max()
             .unwrap_or((0, None));
-        finish.insert(
-            &step.id,
-            (start.saturating_add(duration(step).unwrap_or(0)), from),
-        );
+        finish.insert(&step.id, (start.saturating_add(duration(step).unwrap_or(0)), from));
     }
-    let (mut last, (milliseconds, _)) = finish
-        .iter()
-        .max_by_key(|(_, (t, _))| *t)
-        .map(|(id, v)| (*id, *v))?;
+    let (mut last, (milliseconds, _)) = finish.iter().max_by_key(|(_, (t, _))| *t).map(|(id, v)| (*id, *v))?;
     let mut critical_path = vec![last.to_owned()];
     while let Some(previous) = finish[last].1 {
         critical_path.push(previous.to_owned());
         last = previous;
     }
     critical_path.reverse();
-    Some(Estimate {
-        milliseconds,
-        critical_path,
-        unknown_steps,
-    })
+    Some(Estimate { milliseconds, critical_path, unknown_steps })
 }

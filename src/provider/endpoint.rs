@@ -53,16 +53,9 @@ impl Endpoint {
         match self {
             Endpoint::Unix { path } => format!("unix://{path}"),
             Endpoint::Tcp { address } | Endpoint::Tls { address, .. } => format!("tcp://{address}"),
-            Endpoint::Ssh {
-                destination,
-                port,
-                socket,
-            } => {
+            Endpoint::Ssh { destination, port, socket } => {
                 let port = port.map(|p| format!(":{p}")).unwrap_or_default();
-                format!(
-                    "ssh://{destination}{port}{}",
-                    socket.as_deref().unwrap_or_default()
-                )
+                format!("ssh://{destination}{port}{}", socket.as_deref().unwrap_or_default())
             }
         }
     }
@@ -95,38 +88,24 @@ struct ContextEndpoint {
 }
 
 /// The order of `reference/docker.md` §11. `read` reads a file; for a socket any error but "not found" means that it is there.
-pub fn resolve(
-    env: &BTreeMap<String, String>,
-    read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
-) -> Result<Endpoint, Diagnostic> {
+pub fn resolve(env: &BTreeMap<String, String>, read: &dyn Fn(&Path) -> io::Result<Vec<u8>>) -> Result<Endpoint, Diagnostic> {
     let set = |name: &str| env.get(name).map(String::as_str).filter(|v| !v.is_empty());
     let home = PathBuf::from(set("HOME").unwrap_or("/"));
     let docker_config = set("DOCKER_CONFIG").map_or_else(|| home.join(".docker"), PathBuf::from);
     if let Some(host) = set("DOCKER_HOST") {
         let verify = set("DOCKER_TLS_VERIFY").is_some();
         if !verify && set("DOCKER_TLS").is_some() && host.starts_with("tcp:") {
-            return Err(refused(
-                "DOCKER_TLS without DOCKER_TLS_VERIFY does not check who answers.",
-                "Set DOCKER_TLS_VERIFY=1.",
-            ));
+            return Err(refused("DOCKER_TLS without DOCKER_TLS_VERIFY does not check who answers.", "Set DOCKER_TLS_VERIFY=1."));
         }
         let folder = set("DOCKER_CERT_PATH").map_or(docker_config, PathBuf::from);
-        let certificates = Certificates {
-            ca: folder.join("ca.pem"),
-            client: Some((folder.join("cert.pem"), folder.join("key.pem"))),
-        };
+        let certificates = Certificates { ca: folder.join("ca.pem"), client: Some((folder.join("cert.pem"), folder.join("key.pem"))) };
         return parse(host, verify.then_some(certificates), "DOCKER_HOST");
     }
-    let present =
-        |path: &Path| !matches!(read(path), Err(error) if error.kind() == io::ErrorKind::NotFound);
+    let present = |path: &Path| !matches!(read(path), Err(error) if error.kind() == io::ErrorKind::NotFound);
     let context = match set("DOCKER_CONTEXT") {
         Some(name) => name.to_owned(),
         None => match read(&docker_config.join("config.json")) {
-            Ok(text) => {
-                serde_json::from_slice::<CliConfig>(&text)
-                    .unwrap_or_default()
-                    .current_context
-            }
+            Ok(text) => serde_json::from_slice::<CliConfig>(&text).unwrap_or_default().current_context,
             Err(_) => String::new(),
         },
     };
@@ -137,30 +116,18 @@ pub fn resolve(
         candidates.push(home.join(".docker/run/docker.sock"));
         candidates.extend(runtime.iter().map(|dir| dir.join("podman/podman.sock")));
         candidates.push(PathBuf::from("/run/podman/podman.sock"));
-        let path = candidates
-            .into_iter()
-            .find(|path| present(path))
-            .unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
-        return Ok(Endpoint::Unix {
-            path: path.to_string_lossy().into_owned(),
-        });
+        let path = candidates.into_iter().find(|path| present(path)).unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
+        return Ok(Endpoint::Unix { path: path.to_string_lossy().into_owned() });
     }
     let id = sha256_hex(&context);
     let meta = read(&docker_config.join("contexts/meta").join(&id).join("meta.json")).map_err(|error| {
         Diagnostic::error("docker.context", "The Docker context cannot be read", format!("`{context}`: {error}."))
             .help("`docker context ls` lists the contexts. Choose another with DOCKER_CONTEXT, or set DOCKER_HOST.")
     })?;
-    let meta: ContextMeta = serde_json::from_slice(&meta).map_err(|error| {
-        Diagnostic::error(
-            "docker.context",
-            "The Docker context cannot be read",
-            format!("`{context}`: {error}."),
-        )
-    })?;
+    let meta: ContextMeta = serde_json::from_slice(&meta)
+        .map_err(|error| Diagnostic::error("docker.context", "The Docker context cannot be read", format!("`{context}`: {error}.")))?;
     let Some(endpoint) = meta.endpoints.get("docker").filter(|e| !e.host.is_empty()) else {
-        return Ok(Endpoint::Unix {
-            path: DEFAULT_SOCKET.to_owned(),
-        });
+        return Ok(Endpoint::Unix { path: DEFAULT_SOCKET.to_owned() });
     };
     let tls = docker_config.join("contexts/tls").join(&id).join("docker");
     let certificates = present(&tls.join("ca.pem")).then(|| Certificates {
@@ -168,19 +135,10 @@ pub fn resolve(
         client: present(&tls.join("cert.pem")).then(|| (tls.join("cert.pem"), tls.join("key.pem"))),
     });
     if endpoint.skip_tls_verify && endpoint.host.starts_with("tcp:") {
-        let detail = format!(
-            "The context `{context}` skips TLS verification, so anyone could answer in the engine's place."
-        );
-        return Err(refused(
-            &detail,
-            "Give the context a CA: `docker context update --docker ca=FILE,...`, or set DOCKER_HOST.",
-        ));
+        let detail = format!("The context `{context}` skips TLS verification, so anyone could answer in the engine's place.");
+        return Err(refused(&detail, "Give the context a CA: `docker context update --docker ca=FILE,...`, or set DOCKER_HOST."));
     }
-    parse(
-        &endpoint.host,
-        certificates,
-        &format!("context `{context}`"),
-    )
+    parse(&endpoint.host, certificates, &format!("context `{context}`"))
 }
 
 struct Certificates {
@@ -189,19 +147,10 @@ struct Certificates {
 }
 
 fn refused(detail: &str, help: &str) -> Diagnostic {
-    Diagnostic::error(
-        "docker.endpoint",
-        "The Docker endpoint cannot be used",
-        detail,
-    )
-    .help(help)
+    Diagnostic::error("docker.endpoint", "The Docker endpoint cannot be used", detail).help(help)
 }
 
-fn parse(
-    host: &str,
-    certificates: Option<Certificates>,
-    from: &str,
-) -> Result<Endpoint, Diagnostic> {
+fn parse(host: &str, certificates: Option<Certificates>, from: &str) -> Result<Endpoint, Diagnostic> {
     let (scheme, rest) = host.split_once("://").unwrap_or(("tcp", host));
     let bad = |why: &str| {
         refused(
@@ -214,47 +163,26 @@ fn parse(
     }
     let address = |default_port: u16| {
         let rest = rest.trim_end_matches('/');
-        let has_port = rest
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        if has_port {
-            rest.to_owned()
-        } else {
-            format!("{rest}:{default_port}")
-        }
+        let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        if has_port { rest.to_owned() } else { format!("{rest}:{default_port}") }
     };
     match (scheme, certificates) {
-        ("unix", _) if rest.starts_with('/') => Ok(Endpoint::Unix {
-            path: rest.to_owned(),
-        }),
+        ("unix", _) if rest.starts_with('/') => Ok(Endpoint::Unix { path: rest.to_owned() }),
         ("unix", _) => Err(bad("the path is not absolute")),
-        ("tcp" | "http" | "https", Some(certificates)) => Ok(Endpoint::Tls {
-            address: address(2376),
-            ca: certificates.ca,
-            client: certificates.client,
-        }),
-        ("tcp" | "http", None) => Ok(Endpoint::Tcp {
-            address: address(2375),
-        }),
-        ("https", None) => Err(bad(
-            "https needs certificates: DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH",
-        )),
+        ("tcp" | "http" | "https", Some(certificates)) => {
+            Ok(Endpoint::Tls { address: address(2376), ca: certificates.ca, client: certificates.client })
+        }
+        ("tcp" | "http", None) => Ok(Endpoint::Tcp { address: address(2375) }),
+        ("https", None) => Err(bad("https needs certificates: DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH")),
         ("ssh", _) => {
             let (authority, socket) = match rest.split_once('/') {
-                Some((authority, path)) if !path.is_empty() => {
-                    (authority, Some(format!("/{path}")))
-                }
+                Some((authority, path)) if !path.is_empty() => (authority, Some(format!("/{path}"))),
                 Some((authority, _)) => (authority, None),
                 None => (rest, None),
             };
             let (destination, port) = match authority.rsplit_once(':') {
-                Some((destination, port))
-                    if !destination.ends_with(']') || authority.contains("]:") =>
-                {
-                    (
-                        destination,
-                        Some(port.parse().map_err(|_| bad("the port is not a number"))?),
-                    )
+                Some((destination, port)) if !destination.ends_with(']') || authority.contains("]:") => {
+                    (destination, Some(port.parse().map_err(|_| bad("the port is not a number"))?))
                 }
                 _ => (authority, None),
             };
@@ -265,11 +193,7 @@ fn parse(
             if destination.is_empty() || destination.starts_with('-') {
                 return Err(bad("no host"));
             }
-            Ok(Endpoint::Ssh {
-                destination: destination.to_owned(),
-                port,
-                socket,
-            })
+            Ok(Endpoint::Ssh { destination: destination.to_owned(), port, socket })
         }
         _ => Err(bad("the scheme is not known")),
     }
@@ -277,12 +201,7 @@ fn parse(
 
 fn without_password(host: &str) -> String {
     match (host.split_once("://"), host.rsplit_once('@')) {
-        (Some((scheme, rest)), Some((_, after)))
-            if rest
-                .split('@')
-                .next()
-                .is_some_and(|user| user.contains(':')) =>
-        {
+        (Some((scheme, rest)), Some((_, after))) if rest.split('@').next().is_some_and(|user| user.contains(':')) => {
             format!("{scheme}://***@{after}")
         }
         _ => host.to_owned(),
@@ -347,50 +266,25 @@ pub async fn connect(endpoint: Endpoint) -> Result<Connection, Diagnostic> {
         )
         .help("Upgrade the engine, or point DOCKER_HOST or the Docker context at a newer one."));
     }
-    let theirs = ClientVersion {
-        major_version: greeting.api.0 as usize,
-        minor_version: greeting.api.1 as usize,
-    };
-    let version = if theirs < *API_DEFAULT_VERSION {
-        theirs
-    } else {
-        *API_DEFAULT_VERSION
-    };
+    let theirs = ClientVersion { major_version: greeting.api.0 as usize, minor_version: greeting.api.1 as usize };
+    let version = if theirs < *API_DEFAULT_VERSION { theirs } else { *API_DEFAULT_VERSION };
     // Removing a sidecar full of images takes its time.
     let timeout = 600;
     let failed = |error: bollard::errors::Error| unreachable(&endpoint, &io::Error::other(error));
     let (docker, relay) = match &endpoint {
-        Endpoint::Unix { path } => (
-            Docker::connect_with_unix(path, timeout, &version).map_err(failed)?,
-            None,
-        ),
-        Endpoint::Tcp { address } => (
-            Docker::connect_with_http(address, timeout, &version).map_err(failed)?,
-            None,
-        ),
+        Endpoint::Unix { path } => (Docker::connect_with_unix(path, timeout, &version).map_err(failed)?, None),
+        Endpoint::Tcp { address } => (Docker::connect_with_http(address, timeout, &version).map_err(failed)?, None),
         Endpoint::Tls { .. } | Endpoint::Ssh { .. } => {
             let relay = Relay::start(dial).map_err(|error| unreachable(&endpoint, &error))?;
             let path = relay.folder.path().join("docker.sock");
-            (
-                Docker::connect_with_unix(&path.to_string_lossy(), timeout, &version)
-                    .map_err(failed)?,
-                Some(relay),
-            )
+            (Docker::connect_with_unix(&path.to_string_lossy(), timeout, &version).map_err(failed)?, Some(relay))
         }
     };
-    Ok(Connection {
-        docker,
-        endpoint,
-        greeting,
-        _relay: relay,
-    })
+    Ok(Connection { docker, endpoint, greeting, _relay: relay })
 }
 
 /// `GET /_ping` by hand: a tenth of what `/version` costs, and it tells the builder as well.
-pub async fn ping<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut S,
-    host: &str,
-) -> io::Result<Greeting> {
+pub async fn ping<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, host: &str) -> io::Result<Greeting> {
     stream.write_all(format!("GET /_ping HTTP/1.1\r\nHost: {host}\r\nUser-Agent: jackin\r\nConnection: close\r\n\r\n").as_bytes()).await?;
     stream.flush().await?;
     let mut answer = Vec::with_capacity(512);
@@ -406,34 +300,16 @@ pub async fn ping<S: AsyncRead + AsyncWrite + Unpin>(
     let mut lines = text.split("\r\n");
     let status = lines.next().unwrap_or_default();
     if status.split(' ').nth(1) != Some("200") {
-        let what = if status.is_empty() {
-            "it hung up".to_owned()
-        } else {
-            format!("it answered `{}`", &status[..status.len().min(80)])
-        };
+        let what = if status.is_empty() { "it hung up".to_owned() } else { format!("it answered `{}`", &status[..status.len().min(80)]) };
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
-    let headers: BTreeMap<String, &str> = lines
-        .take_while(|l| !l.is_empty())
-        .filter_map(|l| l.split_once(':'))
-        .map(|(k, v)| (k.to_ascii_lowercase(), v.trim()))
-        .collect();
-    let api = headers
-        .get("api-version")
-        .and_then(|v| v.split_once('.'))
-        .and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    let headers: BTreeMap<String, &str> =
+        lines.take_while(|l| !l.is_empty()).filter_map(|l| l.split_once(':')).map(|(k, v)| (k.to_ascii_lowercase(), v.trim())).collect();
+    let api = headers.get("api-version").and_then(|v| v.split_once('.')).and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
     Ok(Greeting {
-        api: api.ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                "it is no Docker engine: no Api-Version in its answer",
-            )
-        })?,
+        api: api.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is no Docker engine: no Api-Version in its answer"))?,
         buildkit: headers.get("builder-version") == Some(&"2"),
-        podman: headers.contains_key("libpod-api-version")
-            || headers
-                .get("server")
-                .is_some_and(|s| s.starts_with("Libpod")),
+        podman: headers.contains_key("libpod-api-version") || headers.get("server").is_some_and(|s| s.starts_with("Libpod")),
     })
 }
 
@@ -462,29 +338,17 @@ impl Dial {
         Ok(match endpoint {
             Endpoint::Unix { path } => Dial::Unix(path.clone()),
             Endpoint::Tcp { address } => Dial::Tcp(address.clone()),
-            Endpoint::Tls {
-                address,
-                ca,
-                client,
-            } => {
+            Endpoint::Tls { address, ca, client } => {
                 let (ca, client) = (ca.clone(), client.clone());
-                let config = tokio::task::spawn_blocking(
-                    move || -> Result<rustls::ClientConfig, (PathBuf, String)> {
-                        let read = |path: &Path| {
-                            std::fs::read(path).map_err(|e| (path.to_owned(), e.to_string()))
-                        };
-                        let authority = read(&ca)?;
-                        let own = match &client {
-                            Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
-                            None => None,
-                        };
-                        tls_config(
-                            &authority,
-                            own.as_ref().map(|(c, k)| (c.as_slice(), k.as_slice())),
-                        )
-                        .map_err(|e| (ca.clone(), e))
-                    },
-                )
+                let config = tokio::task::spawn_blocking(move || -> Result<rustls::ClientConfig, (PathBuf, String)> {
+                    let read = |path: &Path| std::fs::read(path).map_err(|e| (path.to_owned(), e.to_string()));
+                    let authority = read(&ca)?;
+                    let own = match &client {
+                        Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
+                        None => None,
+                    };
+                    tls_config(&authority, own.as_ref().map(|(c, k)| (c.as_slice(), k.as_slice()))).map_err(|e| (ca.clone(), e))
+                })
                 .await
                 .expect("BUG: reading certificates does not panic")
                 .map_err(|(path, why)| {
@@ -495,39 +359,16 @@ impl Dial {
                     )
                     .help("Check DOCKER_CERT_PATH, or the context's TLS files.")
                 })?;
-                let host = address
-                    .rsplit_once(':')
-                    .map_or(address.as_str(), |(host, _)| host)
-                    .trim_matches(['[', ']']);
-                let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-                    refused(
-                        &format!("`{host}` is not a host name."),
-                        "Check DOCKER_HOST.",
-                    )
-                })?;
-                Dial::Tls {
-                    address: address.clone(),
-                    name,
-                    config: Arc::new(config),
-                }
+                let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host).trim_matches(['[', ']']);
+                let name = ServerName::try_from(host.to_owned())
+                    .map_err(|_| refused(&format!("`{host}` is not a host name."), "Check DOCKER_HOST."))?;
+                Dial::Tls { address: address.clone(), name, config: Arc::new(config) }
             }
-            Endpoint::Ssh {
-                destination,
-                port,
-                socket,
-            } => {
+            Endpoint::Ssh { destination, port, socket } => {
                 let control = private_folder().map_err(|error| unreachable(endpoint, &error))?;
                 // One ssh connection for all streams; the first one opens it, the folder's name keeps it ours.
-                let mut arguments: Vec<String> = [
-                    "-T",
-                    "-o",
-                    "ControlMaster=auto",
-                    "-o",
-                    "ControlPersist=60",
-                    "-o",
-                ]
-                .map(str::to_owned)
-                .to_vec();
+                let mut arguments: Vec<String> =
+                    ["-T", "-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o"].map(str::to_owned).to_vec();
                 arguments.push(format!("ControlPath={}/c", control.path().display()));
                 arguments.extend(["-o".to_owned(), "ConnectTimeout=10".to_owned()]);
                 if let Some(port) = port {
@@ -536,16 +377,10 @@ impl Dial {
                 arguments.extend(["--".to_owned(), destination.clone(), "docker".to_owned()]);
                 if let Some(socket) = socket {
                     // The far shell reads this line.
-                    arguments.extend([
-                        "--host".to_owned(),
-                        format!("'unix://{}'", socket.replace('\'', r"'\''")),
-                    ]);
+                    arguments.extend(["--host".to_owned(), format!("'unix://{}'", socket.replace('\'', r"'\''"))]);
                 }
                 arguments.extend(["system".to_owned(), "dial-stdio".to_owned()]);
-                Dial::Ssh {
-                    arguments,
-                    _control: Arc::new(control),
-                }
+                Dial::Ssh { arguments, _control: Arc::new(control) }
             }
         })
     }
@@ -554,17 +389,9 @@ impl Dial {
         match self {
             Dial::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
             Dial::Tcp(address) => Ok(Box::new(TcpStream::connect(address).await?)),
-            Dial::Tls {
-                address,
-                name,
-                config,
-            } => {
+            Dial::Tls { address, name, config } => {
                 let stream = TcpStream::connect(address).await?;
-                Ok(Box::new(
-                    tokio_rustls::TlsConnector::from(config.clone())
-                        .connect(name.clone(), stream)
-                        .await?,
-                ))
+                Ok(Box::new(tokio_rustls::TlsConnector::from(config.clone()).connect(name.clone(), stream).await?))
             }
             Dial::Ssh { arguments, .. } => {
                 let mut child = tokio::process::Command::new("ssh")
@@ -573,10 +400,7 @@ impl Dial {
                     .stdout(std::process::Stdio::piped())
                     .kill_on_drop(true)
                     .spawn()?;
-                let (input, output) = (
-                    child.stdin.take().expect("BUG: piped"),
-                    child.stdout.take().expect("BUG: piped"),
-                );
+                let (input, output) = (child.stdin.take().expect("BUG: piped"), child.stdout.take().expect("BUG: piped"));
                 // Lives as long as its stream: the far side ends when its input ends.
                 tokio::spawn(async move { child.wait().await });
                 Ok(Box::new(tokio::io::join(output, input)))
@@ -586,15 +410,10 @@ impl Dial {
 }
 
 /// TLS with one trusted authority and, if given, a client certificate. PEM in.
-pub fn tls_config(
-    authority: &[u8],
-    client: Option<(&[u8], &[u8])>,
-) -> Result<rustls::ClientConfig, String> {
+pub fn tls_config(authority: &[u8], client: Option<(&[u8], &[u8])>) -> Result<rustls::ClientConfig, String> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(authority) {
-        roots
-            .add(certificate.map_err(|e| e.to_string())?)
-            .map_err(|e| e.to_string())?;
+        roots.add(certificate.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
     }
     if roots.is_empty() {
         return Err("no certificate in it".to_owned());
@@ -607,23 +426,16 @@ pub fn tls_config(
     match client {
         None => Ok(builder.with_no_client_auth()),
         Some((certificates, key)) => {
-            let certificates = CertificateDer::pem_slice_iter(certificates)
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|e| e.to_string())?;
+            let certificates = CertificateDer::pem_slice_iter(certificates).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
             let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| e.to_string())?;
-            builder
-                .with_client_auth_cert(certificates, key)
-                .map_err(|e| e.to_string())
+            builder.with_client_auth_cert(certificates, key).map_err(|e| e.to_string())
         }
     }
 }
 
 fn private_folder() -> io::Result<tempfile::TempDir> {
     use std::os::unix::fs::PermissionsExt;
-    tempfile::Builder::new()
-        .prefix("jackin-")
-        .permissions(std::fs::Permissions::from_mode(0o700))
-        .tempdir()
+    tempfile::Builder::new().prefix("jackin-").permissions(std::fs::Permissions::from_mode(0o700)).tempdir()
 }
 
 /// Carries every connection to a private socket on to the engine.
@@ -666,7 +478,9 @@ fn unreachable(endpoint: &Endpoint, error: &io::Error) -> Diagnostic {
             "The Docker socket may not be used",
             format!("{url}: permission denied."),
         )
-        .help("Join the socket's group (`sudo usermod -aG docker $USER`, then log in again), or use a rootless engine through DOCKER_HOST."),
+        .help(
+            "Join the socket's group (`sudo usermod -aG docker $USER`, then log in again), or use a rootless engine through DOCKER_HOST.",
+        ),
         io::ErrorKind::InvalidData if tls => {
             Diagnostic::error("docker.tls", "The Docker engine and jackin do not trust each other", format!("{url}: {error}."))
                 .help("Check that DOCKER_CERT_PATH (or the context) holds the CA of this engine and a client certificate it knows.")
@@ -691,77 +505,36 @@ mod tests {
     use super::*;
 
     fn check(env: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Endpoint, String> {
-        let env = env
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
+        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let id = sha256_hex("far");
-        let files: BTreeMap<PathBuf, &str> = files
-            .iter()
-            .map(|(path, text)| (PathBuf::from(path.replace("{far}", &id)), *text))
-            .collect();
-        let read = |path: &Path| {
-            files
-                .get(path)
-                .map(|t| t.as_bytes().to_vec())
-                .ok_or_else(|| io::ErrorKind::NotFound.into())
-        };
+        let files: BTreeMap<PathBuf, &str> = files.iter().map(|(path, text)| (PathBuf::from(path.replace("{far}", &id)), *text)).collect();
+        let read = |path: &Path| files.get(path).map(|t| t.as_bytes().to_vec()).ok_or_else(|| io::ErrorKind::NotFound.into());
         resolve(&env, &read).map_err(|d| format!("{} {}", d.code, d.detail))
     }
 
     fn unix(path: &str) -> Result<Endpoint, String> {
-        Ok(Endpoint::Unix {
-            path: path.to_owned(),
-        })
+        Ok(Endpoint::Unix { path: path.to_owned() })
     }
 
     fn tcp(address: &str) -> Result<Endpoint, String> {
-        Ok(Endpoint::Tcp {
-            address: address.to_owned(),
-        })
+        Ok(Endpoint::Tcp { address: address.to_owned() })
     }
 
     fn ssh(destination: &str, port: Option<u16>, socket: Option<&str>) -> Result<Endpoint, String> {
-        Ok(Endpoint::Ssh {
-            destination: destination.to_owned(),
-            port,
-            socket: socket.map(str::to_owned),
-        })
+        Ok(Endpoint::Ssh { destination: destination.to_owned(), port, socket: socket.map(str::to_owned) })
     }
 
     #[test]
     fn docker_host_goes_first() {
         let config = [("/h/.docker/config.json", r#"{"currentContext":"far"}"#)];
-        assert_eq!(
-            check(
-                &[
-                    ("HOME", "/h"),
-                    ("DOCKER_HOST", "unix:///a.sock"),
-                    ("DOCKER_CONTEXT", "far")
-                ],
-                &config
-            ),
-            unix("/a.sock")
-        );
-        assert_eq!(
-            check(&[("DOCKER_HOST", "tcp://e:2375")], &[]),
-            tcp("e:2375")
-        );
+        assert_eq!(check(&[("HOME", "/h"), ("DOCKER_HOST", "unix:///a.sock"), ("DOCKER_CONTEXT", "far")], &config), unix("/a.sock"));
+        assert_eq!(check(&[("DOCKER_HOST", "tcp://e:2375")], &[]), tcp("e:2375"));
         assert_eq!(check(&[("DOCKER_HOST", "tcp://e")], &[]), tcp("e:2375"));
         assert_eq!(check(&[("DOCKER_HOST", "http://e:1/")], &[]), tcp("e:1"));
         assert_eq!(check(&[("DOCKER_HOST", "e:1")], &[]), tcp("e:1"));
-        assert_eq!(
-            check(&[("DOCKER_HOST", "tcp://[::1]:5")], &[]),
-            tcp("[::1]:5")
-        );
-        assert_eq!(
-            check(&[("DOCKER_HOST", "ssh://me@e")], &[]),
-            ssh("me@e", None, None)
-        );
-        assert_eq!(
-            check(&[("DOCKER_HOST", "ssh://e:22/run/d.sock")], &[]),
-            ssh("e", Some(22), Some("/run/d.sock"))
-        );
+        assert_eq!(check(&[("DOCKER_HOST", "tcp://[::1]:5")], &[]), tcp("[::1]:5"));
+        assert_eq!(check(&[("DOCKER_HOST", "ssh://me@e")], &[]), ssh("me@e", None, None));
+        assert_eq!(check(&[("DOCKER_HOST", "ssh://e:22/run/d.sock")], &[]), ssh("e", Some(22), Some("/run/d.sock")));
         for (host, why) in [
             ("ssh://-oProxyCommand=x", "no host"),
             ("ssh://me:pw@e", "port is not a number"),
@@ -780,120 +553,40 @@ mod tests {
     fn tls_variables() {
         let tls = |folder: &str| {
             let at = |name: &str| PathBuf::from(folder).join(name);
-            Ok(Endpoint::Tls {
-                address: "e:2376".to_owned(),
-                ca: at("ca.pem"),
-                client: Some((at("cert.pem"), at("key.pem"))),
-            })
+            Ok(Endpoint::Tls { address: "e:2376".to_owned(), ca: at("ca.pem"), client: Some((at("cert.pem"), at("key.pem"))) })
         };
-        let base = [
-            ("HOME", "/h"),
-            ("DOCKER_HOST", "tcp://e"),
-            ("DOCKER_TLS_VERIFY", "1"),
-        ];
+        let base = [("HOME", "/h"), ("DOCKER_HOST", "tcp://e"), ("DOCKER_TLS_VERIFY", "1")];
         assert_eq!(check(&base, &[]), tls("/h/.docker"));
-        assert_eq!(
-            check(&[&base[..], &[("DOCKER_CERT_PATH", "/c")]].concat(), &[]),
-            tls("/c")
-        );
-        assert_eq!(
-            check(
-                &[
-                    ("DOCKER_HOST", "tcp://e"),
-                    ("DOCKER_CERT_PATH", "/c"),
-                    ("DOCKER_TLS_VERIFY", "")
-                ],
-                &[]
-            ),
-            tcp("e:2375")
-        );
+        assert_eq!(check(&[&base[..], &[("DOCKER_CERT_PATH", "/c")]].concat(), &[]), tls("/c"));
+        assert_eq!(check(&[("DOCKER_HOST", "tcp://e"), ("DOCKER_CERT_PATH", "/c"), ("DOCKER_TLS_VERIFY", "")], &[]), tcp("e:2375"));
         assert!(check(&[("DOCKER_HOST", "tcp://e"), ("DOCKER_TLS", "1")], &[]).is_err());
     }
 
     #[test]
     fn contexts() {
-        let meta = |host: &str, skip: bool| {
-            format!(
-                r#"{{"Name":"far","Endpoints":{{"docker":{{"Host":"{host}","SkipTLSVerify":{skip}}}}}}}"#
-            )
-        };
+        let meta =
+            |host: &str, skip: bool| format!(r#"{{"Name":"far","Endpoints":{{"docker":{{"Host":"{host}","SkipTLSVerify":{skip}}}}}}}"#);
         let at = "/h/.docker/contexts/meta/{far}/meta.json";
         let home = ("HOME", "/h");
-        assert_eq!(
-            check(
-                &[home, ("DOCKER_CONTEXT", "far")],
-                &[(at, &meta("unix:///f.sock", false))]
-            ),
-            unix("/f.sock")
-        );
-        let config = (
-            "/h/.docker/config.json",
-            r#"{"auths":{},"currentContext":"far"}"#,
-        );
-        assert_eq!(
-            check(&[home], &[config, (at, &meta("ssh://e", false))]),
-            ssh("e", None, None)
-        );
-        assert_eq!(
-            check(&[home, ("DOCKER_CONTEXT", "default")], &[config]),
-            unix(DEFAULT_SOCKET)
-        );
-        assert_eq!(
-            check(&[home], &[config, (at, &meta("", false))]),
-            unix(DEFAULT_SOCKET)
-        );
-        assert!(
-            check(&[home], &[config])
-                .unwrap_err()
-                .starts_with("docker.context")
-        );
-        assert!(
-            check(&[home], &[config, (at, &meta("tcp://e:2376", true))])
-                .unwrap_err()
-                .contains("skips TLS")
-        );
+        assert_eq!(check(&[home, ("DOCKER_CONTEXT", "far")], &[(at, &meta("unix:///f.sock", false))]), unix("/f.sock"));
+        let config = ("/h/.docker/config.json", r#"{"auths":{},"currentContext":"far"}"#);
+        assert_eq!(check(&[home], &[config, (at, &meta("ssh://e", false))]), ssh("e", None, None));
+        assert_eq!(check(&[home, ("DOCKER_CONTEXT", "default")], &[config]), unix(DEFAULT_SOCKET));
+        assert_eq!(check(&[home], &[config, (at, &meta("", false))]), unix(DEFAULT_SOCKET));
+        assert!(check(&[home], &[config]).unwrap_err().starts_with("docker.context"));
+        assert!(check(&[home], &[config, (at, &meta("tcp://e:2376", true))]).unwrap_err().contains("skips TLS"));
         let tls = "/h/.docker/contexts/tls/{far}/docker";
         let (ca, cert) = (format!("{tls}/ca.pem"), format!("{tls}/cert.pem"));
-        let found = check(
-            &[home],
-            &[
-                config,
-                (at, &meta("tcp://e:2376", false)),
-                (&ca, ""),
-                (&cert, ""),
-            ],
-        )
-        .unwrap();
-        assert!(
-            matches!(
-                found,
-                Endpoint::Tls {
-                    client: Some(_),
-                    ..
-                }
-            ),
-            "{found:?}"
-        );
+        let found = check(&[home], &[config, (at, &meta("tcp://e:2376", false)), (&ca, ""), (&cert, "")]).unwrap();
+        assert!(matches!(found, Endpoint::Tls { client: Some(_), .. }), "{found:?}");
     }
 
     #[test]
     fn default_sockets() {
         let env = [("HOME", "/h"), ("XDG_RUNTIME_DIR", "/r")];
         assert_eq!(check(&env, &[]), unix(DEFAULT_SOCKET));
-        assert_eq!(
-            check(&env, &[("/r/podman/podman.sock", "")]),
-            unix("/r/podman/podman.sock")
-        );
-        assert_eq!(
-            check(
-                &env,
-                &[("/r/docker.sock", ""), ("/r/podman/podman.sock", "")]
-            ),
-            unix("/r/docker.sock")
-        );
-        assert_eq!(
-            check(&env, &[(DEFAULT_SOCKET, ""), ("/r/docker.sock", "")]),
-            unix(DEFAULT_SOCKET)
-        );
+        assert_eq!(check(&env, &[("/r/podman/podman.sock", "")]), unix("/r/podman/podman.sock"));
+        assert_eq!(check(&env, &[("/r/docker.sock", ""), ("/r/podman/podman.sock", "")]), unix("/r/docker.sock"));
+        assert_eq!(check(&env, &[(DEFAULT_SOCKET, ""), ("/r/docker.sock", "")]), unix(DEFAULT_SOCKET));
     }
 }

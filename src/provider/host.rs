@@ -13,9 +13,7 @@ use crate::facts::Facts;
 use crate::graph::Graph;
 use crate::observed::{Found, Loss, State};
 use crate::plan::Scope;
-use crate::resource::{
-    Address, AgentToml, Binary, Checkout, Fields, Home, Kind, Spec, fields, sha256_hex,
-};
+use crate::resource::{Address, AgentToml, Binary, Checkout, Fields, Home, Kind, Spec, fields, sha256_hex};
 use secrecy::{ExposeSecret, SecretSlice};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -54,39 +52,29 @@ impl Host {
             .resources
             .iter()
             .filter_map(|(address, resource)| match &resource.spec {
-                Spec::Home(home) => Some((
-                    PathBuf::from(self.facts.expand(&home.path)),
-                    address.clone(),
-                )),
+                Spec::Home(home) => Some((PathBuf::from(self.facts.expand(&home.path)), address.clone())),
                 _ => None,
             })
             .collect();
         let (facts, scope) = (self.facts.clone(), scope.clone());
-        let mut seen = blocking(move || look(&facts, &wanted, &scope, &*digest))
-            .await
-            .map_err(|error| {
-                Diagnostic::error(
-                    "host.unreadable",
-                    "The state folder cannot be read",
-                    format!("{}: {error}.", self.facts.shorten(&self.facts.jackin_home)),
-                )
-                .help("Give yourself access to it, or choose another with JACKIN_HOME_DIR.")
-            })?;
+        let mut seen = blocking(move || look(&facts, &wanted, &scope, &*digest)).await.map_err(|error| {
+            Diagnostic::error(
+                "host.unreadable",
+                "The state folder cannot be read",
+                format!("{}: {error}.", self.facts.shorten(&self.facts.jackin_home)),
+            )
+            .help("Give yourself access to it, or choose another with JACKIN_HOME_DIR.")
+        })?;
         for (address, resource) in &graph.resources {
             let found = match &resource.spec {
                 Spec::RoleRepo(repo) => self.role_repo(address, &repo.path),
-                Spec::AgentBinary(_) => Agent::from_slug(&address.name)
-                    .and_then(|agent| self.facts.agent_binaries.get(&agent))
-                    .map(|fact| self.program(fact)),
-                Spec::CapsuleBinary(_) => self
-                    .facts
-                    .capsule_binary
-                    .as_ref()
-                    .map(|fact| self.program(fact)),
+                Spec::AgentBinary(_) => {
+                    Agent::from_slug(&address.name).and_then(|agent| self.facts.agent_binaries.get(&agent)).map(|fact| self.program(fact))
+                }
+                Spec::CapsuleBinary(_) => self.facts.capsule_binary.as_ref().map(|fact| self.program(fact)),
                 _ => None,
             };
-            seen.resources
-                .extend(found.map(|found| (address.clone(), found)));
+            seen.resources.extend(found.map(|found| (address.clone(), found)));
         }
         Ok(seen)
     }
@@ -101,19 +89,12 @@ impl Host {
 
     fn program(&self, fact: &crate::facts::BinaryFact) -> Found {
         let path = self.facts.shorten(&fact.path);
-        let live = Fields::from([
-            ("digest".to_owned(), fact.digest.clone().into()),
-            ("executable".to_owned(), fact.executable.into()),
-        ]);
+        let live = Fields::from([("digest".to_owned(), fact.digest.clone().into()), ("executable".to_owned(), fact.executable.into())]);
         found(&path, &path, None, live)
     }
 
     pub async fn repair(&self, binary: &Binary) -> Result<(), StepError> {
-        let Some(path) = binary
-            .path
-            .as_deref()
-            .map(|path| PathBuf::from(self.facts.expand(path)))
-        else {
+        let Some(path) = binary.path.as_deref().map(|path| PathBuf::from(self.facts.expand(path))) else {
             return Ok(());
         };
         let shown = binary.path.clone().unwrap_or_default();
@@ -125,12 +106,7 @@ impl Host {
         .map_err(|error| unwritable(&shown, &error))
     }
 
-    pub async fn write_home(
-        &self,
-        home: &Home,
-        sources: &dyn Sources,
-        now: String,
-    ) -> Result<(), StepError> {
+    pub async fn write_home(&self, home: &Home, sources: &dyn Sources, now: String) -> Result<(), StepError> {
         let mut credentials: Vec<(String, SecretSlice<u8>)> = Vec::new();
         for (agent, handoff) in &home.auth {
             for file in handoff.files.keys() {
@@ -142,72 +118,49 @@ impl Host {
         }
         let (facts, home) = (self.facts.clone(), home.clone());
         let shown = home.path.clone();
-        blocking(move || write(&facts, &home, &credentials, &now))
-            .await
-            .map_err(|error| unwritable(&shown, &error))
+        blocking(move || write(&facts, &home, &credentials, &now)).await.map_err(|error| unwritable(&shown, &error))
     }
 
-    pub async fn record_checkout(
-        &self,
-        address: &Address,
-        checkout: &Checkout,
-    ) -> Result<(), StepError> {
+    pub async fn record_checkout(&self, address: &Address, checkout: &Checkout) -> Result<(), StepError> {
         let path = PathBuf::from(self.facts.expand(&checkout.path));
         let record = json!({ "format_version": 1, "address": address, "path": checkout.path, "spec": fields(checkout) });
         let shown = checkout.path.clone();
         let data = self.data();
         blocking(move || {
-            let base = below(&data, &path)
-                .ok_or_else(|| io::Error::other("it does not lie in an instance's folder"))?;
+            let base = below(&data, &path).ok_or_else(|| io::Error::other("it does not lie in an instance's folder"))?;
             fs::create_dir_all(base.join(CHECKOUTS))?;
-            write_whole(
-                &checkout_record(&base, &shown),
-                pretty(&record).as_bytes(),
-                0o600,
-            )
+            write_whole(&checkout_record(&base, &shown), pretty(&record).as_bytes(), 0o600)
         })
         .await
         .map_err(|error| unwritable(&checkout.path, &error))
     }
 
-    pub async fn remove_home(
-        &self,
-        path: &str,
-        address: &Address,
-        sources: &dyn Sources,
-        now: String,
-    ) -> Result<(), StepError> {
+    pub async fn remove_home(&self, path: &str, address: &Address, sources: &dyn Sources, now: String) -> Result<(), StepError> {
         let data = self.data();
         let full = PathBuf::from(self.facts.expand(path));
         let Some(base) = below(&data, &full) else {
-            return Err(Diagnostic::error(
-                "host.not_ours",
-                "A folder outside the state folder is not removed",
-                path.to_owned(),
-            )
-            .into());
+            return Err(Diagnostic::error("host.not_ours", "A folder outside the state folder is not removed", path.to_owned()).into());
         };
         if address.kind == Kind::Checkout {
             sources.remove_checkout(&full).await?;
             let record = checkout_record(&base, path);
-            return blocking(move || gone(fs::remove_file(record)))
-                .await
-                .map_err(|error| unwritable(path, &error));
+            return blocking(move || gone(fs::remove_file(record))).await.map_err(|error| unwritable(path, &error));
         }
         if base != full {
-            return Err(Diagnostic::error(
-                "host.not_ours",
-                "A part of an instance's folder is not removed by itself",
-                path.to_owned(),
-            )
-            .into());
+            return Err(
+                Diagnostic::error("host.not_ours", "A part of an instance's folder is not removed by itself", path.to_owned()).into()
+            );
         }
         let facts = self.facts.clone();
         blocking(move || remove(&facts, &base, &now)).await.map_err(|error| {
             if error.kind() == io::ErrorKind::PermissionDenied {
-                return Diagnostic::error("host.permission", "Files in an instance's home belong to someone else", format!("{path}: {error}."))
-                    .help(format!("A program in the container wrote them as another user. Remove them: `sudo rm -rf {path}`."))
-                    .into();
+                return Diagnostic::error(
+                    "host.permission",
+                    "Files in an instance's home belong to someone else",
+                    format!("{path}: {error}."),
+                )
+                .help(format!("A program in the container wrote them as another user. Remove them: `sudo rm -rf {path}`."))
+                .into();
             }
             unwritable(path, &error)
         })
@@ -218,35 +171,18 @@ impl Host {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 fn unwritable(path: &str, error: &io::Error) -> StepError {
-    let full = matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    );
+    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     let (code, summary, help) = if full {
-        (
-            "host.disk_full",
-            "This host's disk is full",
-            "Free space, then run the command again.",
-        )
+        ("host.disk_full", "This host's disk is full", "Free space, then run the command again.")
     } else {
-        (
-            "host.unwritable",
-            "A file of an instance cannot be written",
-            "Check who owns ~/.jackin, then run the command again.",
-        )
+        ("host.unwritable", "A file of an instance cannot be written", "Check who owns ~/.jackin, then run the command again.")
     };
-    Diagnostic::error(code, summary, format!("{path}: {error}."))
-        .help(help)
-        .into()
+    Diagnostic::error(code, summary, format!("{path}: {error}.")).help(help).into()
 }
 
 fn data(facts: &Facts) -> PathBuf {
@@ -265,8 +201,7 @@ fn below(data: &Path, path: &Path) -> Option<PathBuf> {
 }
 
 fn checkout_record(base: &Path, shown: &str) -> PathBuf {
-    base.join(CHECKOUTS)
-        .join(format!("{}.json", &sha256_hex(shown)[..16]))
+    base.join(CHECKOUTS).join(format!("{}.json", &sha256_hex(shown)[..16]))
 }
 
 fn found(id: &str, name: &str, recorded: Option<Fields>, live: Fields) -> Found {
@@ -284,66 +219,39 @@ fn found(id: &str, name: &str, recorded: Option<Fields>, live: Fields) -> Found 
 
 // ---- looking ----
 
-fn look(
-    facts: &Facts,
-    wanted: &BTreeMap<PathBuf, Address>,
-    scope: &Scope,
-    digest: &dyn Fn(&[u8]) -> String,
-) -> io::Result<Seen> {
+fn look(facts: &Facts, wanted: &BTreeMap<PathBuf, Address>, scope: &Scope, digest: &dyn Fn(&[u8]) -> String) -> io::Result<Seen> {
     let mut seen = Seen::default();
     let data = data(facts);
     let mut folders: Vec<PathBuf> = match fs::read_dir(&data) {
-        Ok(entries) => entries
-            .filter_map(|e| Some(e.ok()?.path()))
-            .filter(|p| p.is_dir())
-            .collect(),
+        Ok(entries) => entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_dir()).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };
     folders.sort();
     for folder in folders {
-        let recorded: Option<Fields> = fs::read(folder.join(RECORD))
-            .ok()
-            .and_then(|text| serde_json::from_slice(&text).ok());
+        let recorded: Option<Fields> = fs::read(folder.join(RECORD)).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let text = |field: &str| recorded.as_ref()?.get(field)?.as_str().map(str::to_owned);
         let named = text("record.instance").map(|instance| Address::new(Kind::Home, instance));
         let Some(address) = wanted.get(&folder).cloned().or(named) else {
             continue;
         };
         let instance = address.name.clone();
-        let parts = [
-            (Kind::Network, "network"),
-            (Kind::Certs, "certs_volume"),
-            (Kind::Sidecar, "dind_container"),
-        ];
-        let names = parts
-            .into_iter()
-            .filter_map(|(kind, field)| Some((kind, text(&format!("record.{field}"))?)))
-            .collect();
-        seen.records.push(HomeRecord {
-            instance: instance.clone(),
-            names,
-        });
+        let parts = [(Kind::Network, "network"), (Kind::Certs, "certs_volume"), (Kind::Sidecar, "dind_container")];
+        let names = parts.into_iter().filter_map(|(kind, field)| Some((kind, text(&format!("record.{field}"))?))).collect();
+        seen.records.push(HomeRecord { instance: instance.clone(), names });
         if !wanted.contains_key(&folder) && !scope.covers(&instance) {
             continue;
         }
-        let live = recorded
-            .as_ref()
-            .map(|recorded| living(facts, &folder, recorded, digest))
-            .unwrap_or_default();
+        let live = recorded.as_ref().map(|recorded| living(facts, &folder, recorded, digest)).unwrap_or_default();
         let shown = facts.shorten(&folder.to_string_lossy());
-        seen.resources
-            .push((address, found(&shown, &shown, recorded, live)));
+        seen.resources.push((address, found(&shown, &shown, recorded, live)));
         seen.resources.extend(checkouts(facts, &folder));
     }
     Ok(seen)
 }
 
 fn checkouts(facts: &Facts, folder: &Path) -> Vec<(Address, Found)> {
-    let entries = fs::read_dir(folder.join(CHECKOUTS))
-        .into_iter()
-        .flatten()
-        .flatten();
+    let entries = fs::read_dir(folder.join(CHECKOUTS)).into_iter().flatten().flatten();
     let mut out: Vec<(Address, Found)> = entries
         .filter_map(|entry| {
             let record: Value = serde_json::from_slice(&fs::read(entry.path()).ok()?).ok()?;
@@ -351,17 +259,7 @@ fn checkouts(facts: &Facts, folder: &Path) -> Vec<(Address, Found)> {
             let path = record.get("path")?.as_str()?;
             let recorded: Fields = serde_json::from_value(record.get("spec")?.clone()).ok()?;
             let there = Path::new(&facts.expand(path)).exists();
-            there.then(|| {
-                (
-                    address,
-                    found(
-                        path,
-                        path,
-                        Some(recorded),
-                        Fields::from([("path".to_owned(), path.into())]),
-                    ),
-                )
-            })
+            there.then(|| (address, found(path, path, Some(recorded), Fields::from([("path".to_owned(), path.into())]))))
         })
         .collect();
     out.sort_by(|a, b| a.0.cmp(&b.0));
@@ -369,49 +267,17 @@ fn checkouts(facts: &Facts, folder: &Path) -> Vec<(Address, Found)> {
 }
 
 /// The recorded fields as the disk has them now.
-fn living(
-    facts: &Facts,
-    folder: &Path,
-    recorded: &Fields,
-    digest: &dyn Fn(&[u8]) -> String,
-) -> Fields {
+fn living(facts: &Facts, folder: &Path, recorded: &Fields, digest: &dyn Fn(&[u8]) -> String) -> Fields {
     let mut live = Fields::new();
     let mut put = |field: &str, is: Value| live.insert(field.to_owned(), is);
-    let text = |field: &str| {
-        recorded
-            .get(field)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    };
+    let text = |field: &str| recorded.get(field).and_then(Value::as_str).unwrap_or_default();
     put("path", facts.shorten(&folder.to_string_lossy()).into());
     let sockets = PathBuf::from(facts.expand(text("sockets")));
-    put(
-        "sockets",
-        if sockets.is_dir() {
-            text("sockets").into()
-        } else {
-            Value::Null
-        },
-    );
-    let there = |name: &&Value| {
-        name.as_str()
-            .is_some_and(|name| folder.join("home").join(name).is_dir())
-    };
-    put(
-        "directories",
-        recorded
-            .get("directories")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter(there)
-            .cloned()
-            .collect(),
-    );
+    put("sockets", if sockets.is_dir() { text("sockets").into() } else { Value::Null });
+    let there = |name: &&Value| name.as_str().is_some_and(|name| folder.join("home").join(name).is_dir());
+    put("directories", recorded.get("directories").and_then(Value::as_array).into_iter().flatten().filter(there).cloned().collect());
 
-    let parsed = fs::read_to_string(sockets.join("agent.toml"))
-        .ok()
-        .and_then(|text| toml::from_str::<AgentToml>(&text).ok());
+    let parsed = fs::read_to_string(sockets.join("agent.toml")).ok().and_then(|text| toml::from_str::<AgentToml>(&text).ok());
     let is = parsed.map(|parsed| fields(&parsed)).unwrap_or_default();
     for field in recorded.keys().filter(|f| f.starts_with("agent_toml.")) {
         put(field, Value::Null);
@@ -421,36 +287,19 @@ fn living(
     }
 
     for field in recorded.keys() {
-        let Some((_, file)) = field
-            .strip_prefix("auth.")
-            .and_then(|rest| rest.split_once(".files."))
-        else {
+        let Some((_, file)) = field.strip_prefix("auth.").and_then(|rest| rest.split_once(".files.")) else {
             continue;
         };
-        put(
-            field,
-            fs::read(folder.join(file))
-                .ok()
-                .map(|content| digest(&content))
-                .into(),
-        );
+        put(field, fs::read(folder.join(file)).ok().map(|content| digest(&content)).into());
     }
 
-    let record: Option<Value> = fs::read(folder.join(INSTANCE))
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok());
+    let record: Option<Value> = fs::read(folder.join(INSTANCE)).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let id = record.and_then(|r| Some(r.get("instance_id")?.as_str()?.to_owned()));
     put("record.instance_id", id.into());
-    let number = |field: &str| {
-        recorded
-            .get(field)
-            .and_then(Value::as_u64)
-            .and_then(|n| u32::try_from(n).ok())
-    };
+    let number = |field: &str| recorded.get(field).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
     if let (Some(uid), Some(gid)) = (number("uid"), number("gid")) {
-        let mapped = users(uid, gid).iter().all(|(name, line)| {
-            fs::read(extrausers(facts).join(name)).is_ok_and(|is| is == line.as_bytes())
-        });
+        let mapped =
+            users(uid, gid).iter().all(|(name, line)| fs::read(extrausers(facts).join(name)).is_ok_and(|is| is == line.as_bytes()));
         put("uid", if mapped { uid.into() } else { Value::Null });
         put("gid", if mapped { gid.into() } else { Value::Null });
     }
@@ -459,20 +308,13 @@ fn living(
 
 // ---- writing ----
 
-fn write(
-    facts: &Facts,
-    home: &Home,
-    credentials: &[(String, SecretSlice<u8>)],
-    now: &str,
-) -> io::Result<()> {
+fn write(facts: &Facts, home: &Home, credentials: &[(String, SecretSlice<u8>)], now: &str) -> io::Result<()> {
     let data = data(facts);
     let base = PathBuf::from(facts.expand(&home.path));
     if below(&data, &base).as_deref() != Some(&base) {
         return Err(io::Error::other("it does not lie in the state folder"));
     }
-    let before: Option<Fields> = fs::read(base.join(RECORD))
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok());
+    let before: Option<Fields> = fs::read(base.join(RECORD)).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let sockets = PathBuf::from(facts.expand(&home.sockets));
     private(&base)?;
     private(&sockets)?;
@@ -482,30 +324,19 @@ fn write(
     for folder in &home.directories {
         make(&base.join("home"), folder)?;
     }
-    write_whole(
-        &sockets.join("agent.toml"),
-        agent_toml(&home.agent_toml)?.as_bytes(),
-        0o600,
-    )?;
+    write_whole(&sockets.join("agent.toml"), agent_toml(&home.agent_toml)?.as_bytes(), 0o600)?;
     let users_folder = extrausers(facts);
     fs::create_dir_all(&users_folder)?;
     for (name, line) in users(home.uid, home.gid) {
         let path = users_folder.join(name);
         // Bind-mounted as a file: replacing it needlessly would part running containers from it.
-        if fs::read(&path)
-            .map(|is| is != line.as_bytes())
-            .unwrap_or(true)
-        {
+        if fs::read(&path).map(|is| is != line.as_bytes()).unwrap_or(true) {
             write_whole(&path, line.as_bytes(), 0o644)?;
         }
     }
     for (file, content) in credentials {
         let path = Path::new(file);
-        if let Some(folder) = path
-            .parent()
-            .and_then(Path::to_str)
-            .filter(|f| !f.is_empty())
-        {
+        if let Some(folder) = path.parent().and_then(Path::to_str).filter(|f| !f.is_empty()) {
             make(&base, folder)?;
         }
         write_whole(&base.join(path), content.expose_secret(), 0o600)?;
@@ -513,30 +344,18 @@ fn write(
     withdraw(&base, home, before.as_ref())?;
     let row = instance_record(&base, home, now)?;
     index(&data, now, Some(row), home_name(&base))?;
-    write_whole(
-        &base.join(RECORD),
-        pretty(&json!(fields(home))).as_bytes(),
-        0o600,
-    )
+    write_whole(&base.join(RECORD), pretty(&json!(fields(home))).as_bytes(), 0o600)
 }
 
 fn home_name(base: &Path) -> &str {
-    base.file_name()
-        .and_then(|n| n.to_str())
-        .unwrap_or_default()
+    base.file_name().and_then(|n| n.to_str()).unwrap_or_default()
 }
 
 /// Removes hand-off files that were recorded and are wanted no more, and whatever lies there of an agent that gets none.
 fn withdraw(base: &Path, home: &Home, before: Option<&Fields>) -> io::Result<()> {
-    let wanted = |file: &str| {
-        home.auth
-            .values()
-            .any(|handoff| handoff.files.contains_key(file))
-    };
+    let wanted = |file: &str| home.auth.values().any(|handoff| handoff.files.contains_key(file));
     for field in before.into_iter().flat_map(|fields| fields.keys()) {
-        if let Some((_, file)) = field
-            .strip_prefix("auth.")
-            .and_then(|rest| rest.split_once(".files."))
+        if let Some((_, file)) = field.strip_prefix("auth.").and_then(|rest| rest.split_once(".files."))
             && !wanted(file)
             && !file.split('/').any(|part| part == "..")
         {
@@ -569,37 +388,17 @@ fn extrausers(facts: &Facts) -> PathBuf {
 }
 
 fn users(uid: u32, gid: u32) -> [(&'static str, String); 2] {
-    [
-        (
-            "passwd",
-            format!("agent:x:{uid}:{gid}:agent:/home/agent:/bin/zsh\n"),
-        ),
-        ("group", format!("agent-host:x:{gid}:agent\n")),
-    ]
+    [("passwd", format!("agent:x:{uid}:{gid}:agent:/home/agent:/bin/zsh\n")), ("group", format!("agent-host:x:{gid}:agent\n"))]
 }
 
 /// `instance.json`, version 2. What others keep in it stays; returns the row for the index.
 fn instance_record(base: &Path, home: &Home, now: &str) -> io::Result<Map<String, Value>> {
     let path = base.join(INSTANCE);
-    let mut file: Map<String, Value> = fs::read(&path)
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok())
-        .unwrap_or_default();
+    let mut file: Map<String, Value> = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
     let record = &home.record;
-    let status = file
-        .get("status")
-        .and_then(Value::as_str)
-        .filter(|s| *s != "purged")
-        .unwrap_or("active")
-        .to_owned();
-    let kept = |file: &Map<String, Value>, key: &str, otherwise: Value| {
-        file.get(key).cloned().unwrap_or(otherwise)
-    };
-    let mut docker = file
-        .get("docker")
-        .and_then(Value::as_object)
-        .cloned()
-        .unwrap_or_default();
+    let status = file.get("status").and_then(Value::as_str).filter(|s| *s != "purged").unwrap_or("active").to_owned();
+    let kept = |file: &Map<String, Value>, key: &str, otherwise: Value| file.get(key).cloned().unwrap_or(otherwise);
+    let mut docker = file.get("docker").and_then(Value::as_object).cloned().unwrap_or_default();
     for (key, value) in [
         ("role_container", Some(&record.role_container)),
         ("dind_container", record.dind_container.as_ref()),
@@ -617,10 +416,7 @@ fn instance_record(base: &Path, home: &Home, now: &str) -> io::Result<Map<String
         ("workspace_name", json!(record.workspace_name)),
         ("workspace_label", json!(record.workspace_label)),
         ("workdir", json!(home.agent_toml.workdir)),
-        (
-            "host_workdir_fingerprint",
-            kept(&file, "host_workdir_fingerprint", json!("")),
-        ),
+        ("host_workdir_fingerprint", kept(&file, "host_workdir_fingerprint", json!(""))),
         ("role_key", json!(record.role_key)),
         ("role_display_name", json!(record.role_display_name)),
         ("agent_runtime", json!(record.agent_runtime)),
@@ -628,10 +424,7 @@ fn instance_record(base: &Path, home: &Home, now: &str) -> io::Result<Map<String
         ("role_source_ref", json!(record.role_source_ref)),
         ("image_tag", json!(record.image_tag)),
         ("status", json!(status)),
-        (
-            "last_attach_outcome",
-            kept(&file, "last_attach_outcome", Value::Null),
-        ),
+        ("last_attach_outcome", kept(&file, "last_attach_outcome", Value::Null)),
         ("docker", Value::Object(docker)),
         ("sessions", kept(&file, "sessions", json!([]))),
         ("role_git_sha", json!(record.role_git_sha)),
@@ -642,11 +435,7 @@ fn instance_record(base: &Path, home: &Home, now: &str) -> io::Result<Map<String
     for (key, value) in values {
         file.insert(key.to_owned(), value);
     }
-    write_whole(
-        &path,
-        pretty(&Value::Object(file.clone())).as_bytes(),
-        0o600,
-    )?;
+    write_whole(&path, pretty(&Value::Object(file.clone())).as_bytes(), 0o600)?;
     Ok(index_row(&file))
 }
 
@@ -662,40 +451,25 @@ fn index_row(record: &Map<String, Value>) -> Map<String, Value> {
         "status",
         "updated_at",
     ];
-    keys.into_iter()
-        .map(|key| (key.to_owned(), record.get(key).cloned().unwrap_or_default()))
-        .collect()
+    keys.into_iter().map(|key| (key.to_owned(), record.get(key).cloned().unwrap_or_default())).collect()
 }
 
 /// Puts a row into `instances.json`, or turns the row of a purged instance into a tombstone. Under the index's lock.
 fn index(data: &Path, now: &str, row: Option<Map<String, Value>>, base: &str) -> io::Result<()> {
-    let lock = fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(data.join("instances.json.lock"))?;
+    let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(data.join("instances.json.lock"))?;
     lock.lock()?;
     let path = data.join("instances.json");
     let mut file: Map<String, Value> = match fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map_err(|error| io::Error::other(format!("instances.json: {error}")))?,
+        Ok(text) => serde_json::from_slice(&text).map_err(|error| io::Error::other(format!("instances.json: {error}")))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => rebuilt(data)?,
         Err(error) => return Err(error),
     };
     if file.get("version").and_then(Value::as_u64) != Some(INDEX_VERSION) {
-        return Err(io::Error::other(
-            "instances.json is of another version; this jackin knows version 1",
-        ));
+        return Err(io::Error::other("instances.json is of another version; this jackin knows version 1"));
     }
-    let rows = file
-        .entry("instances")
-        .or_insert_with(|| json!([]))
-        .as_array_mut()
-        .ok_or_else(|| io::Error::other("instances.json: no list"))?;
-    let at = rows
-        .iter()
-        .position(|r| r.get("container_base").and_then(Value::as_str) == Some(base));
+    let rows =
+        file.entry("instances").or_insert_with(|| json!([])).as_array_mut().ok_or_else(|| io::Error::other("instances.json: no list"))?;
+    let at = rows.iter().position(|r| r.get("container_base").and_then(Value::as_str) == Some(base));
     match (row, at) {
         (Some(row), Some(at)) => rows[at] = Value::Object(row),
         (Some(row), None) => rows.push(Value::Object(row)),
@@ -710,41 +484,27 @@ fn index(data: &Path, now: &str, row: Option<Map<String, Value>>, base: &str) ->
 
 fn rebuilt(data: &Path) -> io::Result<Map<String, Value>> {
     let mut rows = Vec::new();
-    let mut folders: Vec<PathBuf> = fs::read_dir(data)?
-        .filter_map(|e| Some(e.ok()?.path()))
-        .collect();
+    let mut folders: Vec<PathBuf> = fs::read_dir(data)?.filter_map(|e| Some(e.ok()?.path())).collect();
     folders.sort();
     for folder in folders {
-        if let Some(Value::Object(record)) = fs::read(folder.join(INSTANCE))
-            .ok()
-            .and_then(|text| serde_json::from_slice(&text).ok())
-        {
+        if let Some(Value::Object(record)) = fs::read(folder.join(INSTANCE)).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
             rows.push(Value::Object(index_row(&record)));
         }
     }
-    Ok(Map::from_iter([
-        ("version".to_owned(), json!(INDEX_VERSION)),
-        ("instances".to_owned(), Value::Array(rows)),
-    ]))
+    Ok(Map::from_iter([("version".to_owned(), json!(INDEX_VERSION)), ("instances".to_owned(), Value::Array(rows))]))
 }
 
 /// Everything of an instance; its record goes last, so that a killed removal is seen and repeated.
 fn remove(facts: &Facts, base: &Path, now: &str) -> io::Result<()> {
     let data = data(facts);
     let name = home_name(base);
-    gone(fs::remove_dir_all(
-        Path::new(&facts.jackin_home).join("sockets").join(name),
-    ))?;
+    gone(fs::remove_dir_all(Path::new(&facts.jackin_home).join("sockets").join(name)))?;
     match fs::read_dir(base) {
         Ok(entries) => {
             for entry in entries {
                 let path = entry?.path();
                 if path.file_name() != Some(".jackin".as_ref()) {
-                    gone(if path.is_dir() && !path.is_symlink() {
-                        fs::remove_dir_all(&path)
-                    } else {
-                        fs::remove_file(&path)
-                    })?;
+                    gone(if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) })?;
                 }
             }
         }
@@ -782,18 +542,13 @@ fn make(base: &Path, folder: &str) -> io::Result<()> {
     let mut path = base.to_owned();
     for part in Path::new(folder).components() {
         let std::path::Component::Normal(part) = part else {
-            return Err(io::Error::other(format!(
-                "`{folder}` is no folder below the home"
-            )));
+            return Err(io::Error::other(format!("`{folder}` is no folder below the home")));
         };
         path.push(part);
         match fs::symlink_metadata(&path) {
             Ok(is) if is.is_dir() => {}
             Ok(_) => {
-                return Err(io::Error::other(format!(
-                    "{} is not a folder",
-                    path.display()
-                )));
+                return Err(io::Error::other(format!("{} is not a folder", path.display())));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => private(&path)?,
             Err(error) => return Err(error),
@@ -805,12 +560,8 @@ fn make(base: &Path, folder: &str) -> io::Result<()> {
 /// Whole or not at all: beside it, to the disk, then in its place.
 fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".jackin-")
-        .permissions(fs::Permissions::from_mode(mode))
-        .tempfile_in(folder)?;
-    file.as_file()
-        .set_permissions(fs::Permissions::from_mode(mode))?;
+    let mut file = tempfile::Builder::new().prefix(".jackin-").permissions(fs::Permissions::from_mode(mode)).tempfile_in(folder)?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;

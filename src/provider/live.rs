@@ -27,8 +27,7 @@ pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// Finds the value behind a reference. Values go into containers and nowhere else.
 pub trait Vault {
-    fn value<'a>(&'a self, source: &'a SecretSource)
-    -> Later<'a, Result<SecretString, Diagnostic>>;
+    fn value<'a>(&'a self, source: &'a SecretSource) -> Later<'a, Result<SecretString, Diagnostic>>;
 }
 
 /// Talks to the capsule inside a running container.
@@ -51,29 +50,16 @@ pub trait Capsules {
 /// Git, downloads and credential files: what comes onto this host from elsewhere.
 pub trait Sources {
     /// Tar of a cached clone's files at a commit.
-    fn archive<'a>(
-        &'a self,
-        cache: &'a str,
-        commit: &'a str,
-    ) -> Later<'a, Result<Vec<u8>, Diagnostic>>;
+    fn archive<'a>(&'a self, cache: &'a str, commit: &'a str) -> Later<'a, Result<Vec<u8>, Diagnostic>>;
 
     /// Moves the cached clone's working tree to the pinned commit.
     fn check_out<'a>(&'a self, repo: &'a RoleRepo) -> Later<'a, Result<(), Diagnostic>>;
 
     /// Puts a program into the cache.
-    fn download<'a>(
-        &'a self,
-        address: &'a Address,
-        binary: &'a Binary,
-        report: &'a dyn Fn(String),
-    ) -> Later<'a, Result<(), Diagnostic>>;
+    fn download<'a>(&'a self, address: &'a Address, binary: &'a Binary, report: &'a dyn Fn(String)) -> Later<'a, Result<(), Diagnostic>>;
 
     /// Content of one hand-off file, `file` being its path below the instance's state folder; `None` = the host has none (any more).
-    fn credential<'a>(
-        &'a self,
-        agent: Agent,
-        file: &'a str,
-    ) -> Later<'a, Result<Option<SecretSlice<u8>>, Diagnostic>>;
+    fn credential<'a>(&'a self, agent: Agent, file: &'a str) -> Later<'a, Result<Option<SecretSlice<u8>>, Diagnostic>>;
 
     /// Makes the isolated checkout of a mount's source; one that is there is taken as it is.
     fn make_checkout<'a>(&'a self, checkout: &'a Checkout) -> Later<'a, Result<(), Diagnostic>>;
@@ -112,46 +98,17 @@ pub struct Live {
 
 impl Live {
     pub fn new(parts: LiveParts) -> Self {
-        let LiveParts {
-            facts,
-            connection,
-            contexts,
-            vault,
-            capsules,
-            sources,
-            digest,
-            now,
-        } = parts;
-        Self {
-            engine: Engine {
-                connection,
-                facts: facts.clone(),
-            },
-            host: Host { facts },
-            contexts,
-            vault,
-            capsules,
-            sources,
-            digest,
-            now,
-        }
+        let LiveParts { facts, connection, contexts, vault, capsules, sources, digest, now } = parts;
+        Self { engine: Engine { connection, facts: facts.clone() }, host: Host { facts }, contexts, vault, capsules, sources, digest, now }
     }
 
-    async fn build(
-        &self,
-        address: &Address,
-        spec: &Spec,
-        context: &BuildContext,
-        report: &dyn Fn(String),
-    ) -> Result<(), StepError> {
+    async fn build(&self, address: &Address, spec: &Spec, context: &BuildContext, report: &dyn Fn(String)) -> Result<(), StepError> {
         let _lock = self.sources.build_lock(spec.object_name()).await?;
         if !context.from_scratch && self.engine.image_is(spec).await {
             report("another run has built it meanwhile".to_owned());
             return Ok(());
         }
-        self.engine
-            .build(address, spec, context, &*self.sources, report)
-            .await
+        self.engine.build(address, spec, context, &*self.sources, report).await
     }
 
     pub fn connection(&self) -> &Connection {
@@ -162,15 +119,8 @@ impl Live {
 impl Provider for Live {
     async fn observe(&self, graph: &Graph, scope: &Scope) -> Result<Observed, Diagnostics> {
         let homes = self.host.observe(graph, scope, self.digest.clone());
-        let (homes, inventory) =
-            futures_util::future::try_join(homes, self.engine.inventory(graph)).await?;
-        let look = Look {
-            graph,
-            scope,
-            digest: &*self.digest,
-            sessions: &*self.capsules,
-            homes: &homes.records,
-        };
+        let (homes, inventory) = futures_util::future::try_join(homes, self.engine.inventory(graph)).await?;
+        let look = Look { graph, scope, digest: &*self.digest, sessions: &*self.capsules, homes: &homes.records };
         let mut observed = self.engine.observe(inventory, &look).await?;
         for (address, found) in homes.resources {
             observed.resources.entry(address).or_default().push(found);
@@ -181,29 +131,17 @@ impl Provider for Live {
     async fn execute(&self, task: &Task, report: &dyn Fn(String)) -> Result<(), StepError> {
         let address = &task.step.address;
         let result = match (&task.step.effect, &task.spec) {
-            (Effect::CheckOut, Some(Spec::RoleRepo(repo))) => {
-                self.sources.check_out(repo).await.map_err(StepError::from)
-            }
-            (
-                Effect::RepairBinary,
-                Some(Spec::AgentBinary(binary) | Spec::CapsuleBinary(binary)),
-            ) => self.host.repair(binary).await,
+            (Effect::CheckOut, Some(Spec::RoleRepo(repo))) => self.sources.check_out(repo).await.map_err(StepError::from),
+            (Effect::RepairBinary, Some(Spec::AgentBinary(binary) | Spec::CapsuleBinary(binary))) => self.host.repair(binary).await,
             (Effect::Download, Some(Spec::AgentBinary(binary) | Spec::CapsuleBinary(binary))) => {
-                self.sources
-                    .download(address, binary, report)
-                    .await
-                    .map_err(StepError::from)
+                self.sources.download(address, binary, report).await.map_err(StepError::from)
             }
             (Effect::Pull, Some(Spec::Image(image))) => self.engine.pull(image, report).await,
             (Effect::Build, Some(spec)) => match self.contexts.get(address) {
                 Some(context) => self.build(address, spec, context, report).await,
                 None => Err(mismatched(task)),
             },
-            (Effect::WriteHome, Some(Spec::Home(home))) => {
-                self.host
-                    .write_home(home, &*self.sources, (self.now)())
-                    .await
-            }
+            (Effect::WriteHome, Some(Spec::Home(home))) => self.host.write_home(home, &*self.sources, (self.now)()).await,
             (Effect::WriteHome, Some(Spec::Checkout(checkout))) => {
                 let made = self.sources.make_checkout(checkout).await;
                 match made {
@@ -211,39 +149,21 @@ impl Provider for Live {
                     Err(diagnostic) => Err(diagnostic.into()),
                 }
             }
-            (Effect::RemoveHome { path }, _) => {
-                self.host
-                    .remove_home(path, address, &*self.sources, (self.now)())
-                    .await
-            }
-            (Effect::CreateNetwork, Some(spec @ Spec::Network(network))) => {
-                self.engine.create_network(address, spec, network).await
-            }
+            (Effect::RemoveHome { path }, _) => self.host.remove_home(path, address, &*self.sources, (self.now)()).await,
+            (Effect::CreateNetwork, Some(spec @ Spec::Network(network))) => self.engine.create_network(address, spec, network).await,
             (Effect::RemoveNetwork { id }, _) => self.engine.remove_network(id).await,
-            (Effect::CreateVolume, Some(spec @ Spec::Certs(certs))) => {
-                self.engine.create_volume(address, spec, certs).await
-            }
+            (Effect::CreateVolume, Some(spec @ Spec::Certs(certs))) => self.engine.create_volume(address, spec, certs).await,
             (Effect::RemoveVolume { name }, _) => self.engine.remove_volume(name).await,
             (Effect::CreateContainer, Some(spec @ (Spec::Sidecar(_) | Spec::Capsule(_)))) => {
-                self.engine
-                    .create_container(address, spec, &*self.vault)
-                    .await
+                self.engine.create_container(address, spec, &*self.vault).await
             }
             (Effect::StartContainer { name }, _) => self.engine.start_container(name).await,
             (Effect::UnpauseContainer { id }, _) => self.engine.unpause_container(id).await,
-            (Effect::AwaitReady, Some(Spec::Sidecar(sidecar))) => {
-                self.engine.await_sidecar(sidecar).await
-            }
-            (Effect::AwaitReady, Some(Spec::Capsule(capsule))) => {
-                self.engine.await_capsule(capsule, &*self.capsules).await
-            }
+            (Effect::AwaitReady, Some(Spec::Sidecar(sidecar))) => self.engine.await_sidecar(sidecar).await,
+            (Effect::AwaitReady, Some(Spec::Capsule(capsule))) => self.engine.await_capsule(capsule, &*self.capsules).await,
             (Effect::RenameContainer { id, to }, _) => self.engine.rename_container(id, to).await,
-            (Effect::ConnectNetwork { id, network }, _) => {
-                self.engine.connect_network(id, network).await
-            }
-            (Effect::LimitContainer { id }, Some(Spec::Capsule(capsule))) => {
-                self.engine.limit_container(id, &capsule.limits).await
-            }
+            (Effect::ConnectNetwork { id, network }, _) => self.engine.connect_network(id, network).await,
+            (Effect::LimitContainer { id }, Some(Spec::Capsule(capsule))) => self.engine.limit_container(id, &capsule.limits).await,
             (Effect::RemoveContainer { id }, _) => self.engine.remove_container(id).await,
             (Effect::Claim { name }, _) => self.engine.claim(address.kind, name).await,
             (
@@ -261,20 +181,13 @@ impl Provider for Live {
                 _,
             ) => Err(mismatched(task)),
         };
-        result.map_err(|error| StepError {
-            diagnostic: error.diagnostic.on(address),
-            ..error
-        })
+        result.map_err(|error| StepError { diagnostic: error.diagnostic.on(address), ..error })
     }
 }
 
 /// A plan that this jackin's planner would not have made.
 fn mismatched(task: &Task) -> StepError {
-    Diagnostic::error(
-        "plan.bad_step",
-        "A step of the plan makes no sense",
-        format!("{} has nothing to work from.", task.step.id),
-    )
-    .help("Make the plan again with this version of jackin.")
-    .into()
+    Diagnostic::error("plan.bad_step", "A step of the plan makes no sense", format!("{} has nothing to work from.", task.step.id))
+        .help("Make the plan again with this version of jackin.")
+        .into()
 }

@@ -10,8 +10,8 @@ use crate::graph::Graph;
 use crate::observed::{Engine, Found, Loss, Observed, PoolMember, State, Stranger};
 use crate::plan::{Effect, Scope};
 use crate::resource::{
-    Address, Capsule, EnvEntry, Fields, Home, InstanceRecord, Kind, Limits, MountKind, MountSpec,
-    Sidecar, Spec, fields, label, labels, sha256_hex,
+    Address, Capsule, EnvEntry, Fields, Home, InstanceRecord, Kind, Limits, MountKind, MountSpec, Sidecar, Spec, fields, label, labels,
+    sha256_hex,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -44,14 +44,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 6] = [
-        Fault::Transient,
-        Fault::Before,
-        Fault::After,
-        Fault::KilledBefore,
-        Fault::KilledHalfway,
-        Fault::KilledAfter,
-    ];
+    pub const ALL: [Fault; 6] =
+        [Fault::Transient, Fault::Before, Fault::After, Fault::KilledBefore, Fault::KilledHalfway, Fault::KilledAfter];
 }
 
 pub struct World {
@@ -60,9 +54,7 @@ pub struct World {
 
 impl Clone for World {
     fn clone(&self) -> Self {
-        Self {
-            inner: Mutex::new(self.lock().clone()),
-        }
+        Self { inner: Mutex::new(self.lock().clone()) }
     }
 }
 
@@ -215,9 +207,7 @@ impl World {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     // ---- breaks ----
@@ -263,18 +253,11 @@ impl World {
             }
         }
         for (path, home) in &world.homes {
-            let instance = home
-                .manifest
-                .as_ref()
-                .map_or_else(|| format!("unknown/{path}"), |m| m.record.instance.clone());
-            out.entry(Address::new(Kind::Home, instance))
-                .or_default()
-                .push(path.clone());
+            let instance = home.manifest.as_ref().map_or_else(|| format!("unknown/{path}"), |m| m.record.instance.clone());
+            out.entry(Address::new(Kind::Home, instance)).or_default().push(path.clone());
         }
         for (path, checkout) in &world.checkouts {
-            out.entry(checkout.address.clone())
-                .or_default()
-                .push(path.clone());
+            out.entry(checkout.address.clone()).or_default().push(path.clone());
         }
         out
     }
@@ -283,21 +266,10 @@ impl World {
     pub fn strangers(&self) -> String {
         let world = self.lock();
         let mut out = String::new();
-        for c in world
-            .containers
-            .values()
-            .filter(|c| !world.is_ours(&c.labels))
-        {
-            out += &format!(
-                "container {} {} {:?} {:?}\n",
-                c.id, c.name, c.state, c.networks
-            );
+        for c in world.containers.values().filter(|c| !world.is_ours(&c.labels)) {
+            out += &format!("container {} {} {:?} {:?}\n", c.id, c.name, c.state, c.networks);
         }
-        for n in world
-            .networks
-            .values()
-            .filter(|n| !world.is_ours(&n.labels))
-        {
+        for n in world.networks.values().filter(|n| !world.is_ours(&n.labels)) {
             out += &format!("network {} {}\n", n.id, n.name);
         }
         for v in world.volumes.values().filter(|v| !world.is_ours(&v.labels)) {
@@ -309,16 +281,8 @@ impl World {
     /// What a person would complain about although every object exists.
     pub fn complaints(&self) -> Vec<String> {
         let world = self.lock();
-        let mut out: Vec<String> = world
-            .blind_starts
-            .iter()
-            .map(|name| format!("{name} was started before its Docker answered"))
-            .collect();
-        for container in world
-            .containers
-            .values()
-            .filter(|c| world.is_ours(&c.labels))
-        {
+        let mut out: Vec<String> = world.blind_starts.iter().map(|name| format!("{name} was started before its Docker answered")).collect();
+        for container in world.containers.values().filter(|c| world.is_ours(&c.labels)) {
             if container.state != State::Running {
                 out.push(format!("{} is {}", container.name, container.state.word()));
             } else if let Err(why) = world.docker_works_in(container) {
@@ -331,12 +295,7 @@ impl World {
     /// Time passes: whatever is coming up has come up.
     pub fn settle(&self) {
         let mut world = self.lock();
-        let running: Vec<String> = world
-            .containers
-            .values()
-            .filter(|c| c.state == State::Running)
-            .map(|c| c.id.clone())
-            .collect();
+        let running: Vec<String> = world.containers.values().filter(|c| c.state == State::Running).map(|c| c.id.clone()).collect();
         for id in running {
             world.come_up(&id);
         }
@@ -344,51 +303,30 @@ impl World {
 
     /// The record in a home, as the graph builder reads it.
     pub fn record(&self, home: &str) -> Option<InstanceRecord> {
-        Some(
-            self.lock()
-                .homes
-                .get(home)?
-                .manifest
-                .as_ref()?
-                .record
-                .clone(),
-        )
+        Some(self.lock().homes.get(home)?.manifest.as_ref()?.record.clone())
     }
 
     /// Networks that a container of this name is, or was last, attached to.
     pub fn networks_of(&self, container: &str) -> Vec<String> {
-        self.lock()
-            .by_name(container)
-            .networks
-            .keys()
-            .cloned()
-            .collect()
+        self.lock().by_name(container).networks.keys().cloned().collect()
     }
 
     /// Tags of images and paths of cached programs.
     pub fn artifacts(&self) -> (Vec<String>, Vec<String>) {
         let world = self.lock();
-        (
-            world.images.keys().cloned().collect(),
-            world.programs.keys().cloned().collect(),
-        )
+        (world.images.keys().cloned().collect(), world.programs.keys().cloned().collect())
     }
 
     // ---- edits behind jackin's back; a name that does not exist is a mistake of the test ----
 
     /// `docker stop`.
     pub fn stop(&self, container: &str) {
-        self.lock().by_name(container).end(State::Exited {
-            code: 143,
-            oom: false,
-        });
+        self.lock().by_name(container).end(State::Exited { code: 143, oom: false });
     }
 
     /// The process died by itself.
     pub fn kill(&self, container: &str, code: i64, oom: bool) {
-        self.lock()
-            .by_name(container)
-            .end(State::Exited { code, oom });
+        self.lock().by_name(container).end(State::Exited { code, oom });
     }
 
     /// A state that Docker got into by itself, such as dead or restarting.
@@ -417,45 +355,25 @@ impl World {
     }
 
     pub fn disconnect(&self, container: &str, network: &str) {
-        assert!(
-            self.lock()
-                .by_name(container)
-                .networks
-                .remove(network)
-                .is_some(),
-            "{container} is not attached to {network}"
-        );
+        assert!(self.lock().by_name(container).networks.remove(network).is_some(), "{container} is not attached to {network}");
     }
 
     /// Refused while something that runs is attached.
     pub fn remove_network(&self, network: &str) -> Result<(), String> {
         let mut world = self.lock();
-        let id = world
-            .networks
-            .values()
-            .find(|n| n.name == network)
-            .expect("such a network")
-            .id
-            .clone();
+        let id = world.networks.values().find(|n| n.name == network).expect("such a network").id.clone();
         world.remove_network(&id).map_err(|e| e.diagnostic.detail)
     }
 
     /// Refused while a container mounts it.
     pub fn remove_volume(&self, volume: &str) -> Result<(), String> {
-        self.lock()
-            .remove_volume(volume)
-            .map_err(|e| e.diagnostic.detail)
+        self.lock().remove_volume(volume).map_err(|e| e.diagnostic.detail)
     }
 
     /// A second network with the same name and labels, as an older engine allows.
     pub fn duplicate_network(&self, network: &str) {
         let mut world = self.lock();
-        let mut copy = world
-            .networks
-            .values()
-            .find(|n| n.name == network)
-            .expect("such a network")
-            .clone();
+        let mut copy = world.networks.values().find(|n| n.name == network).expect("such a network").clone();
         copy.id = world.next_id();
         world.networks.insert(copy.id.clone(), copy);
     }
@@ -486,25 +404,10 @@ impl World {
         let name = name.to_owned();
         match kind {
             Kind::Network => {
-                world.networks.insert(
-                    id.clone(),
-                    Network {
-                        id,
-                        name,
-                        internal: false,
-                        labels,
-                    },
-                );
+                world.networks.insert(id.clone(), Network { id, name, internal: false, labels });
             }
             Kind::Certs => {
-                world.volumes.insert(
-                    name.clone(),
-                    Volume {
-                        name,
-                        labels,
-                        certs_of: None,
-                    },
-                );
+                world.volumes.insert(name.clone(), Volume { name, labels, certs_of: None });
             }
             _ => {
                 world.containers.insert(
@@ -541,45 +444,24 @@ impl World {
     }
 
     pub fn remove_image(&self, reference: &str) {
-        assert!(
-            self.lock().images.remove(reference).is_some(),
-            "no image {reference}"
-        );
+        assert!(self.lock().images.remove(reference).is_some(), "no image {reference}");
     }
 
     pub fn drop_run_bit(&self, path: &str) {
-        self.lock()
-            .programs
-            .get_mut(path)
-            .expect("such a program")
-            .executable = false;
+        self.lock().programs.get_mut(path).expect("such a program").executable = false;
     }
 
     pub fn corrupt_program(&self, path: &str) {
-        self.lock()
-            .programs
-            .get_mut(path)
-            .expect("such a program")
-            .digest = Some("0".repeat(64));
+        self.lock().programs.get_mut(path).expect("such a program").digest = Some("0".repeat(64));
     }
 
     pub fn delete_program(&self, path: &str) {
-        assert!(
-            self.lock().programs.remove(path).is_some(),
-            "no program {path}"
-        );
+        assert!(self.lock().programs.remove(path).is_some(), "no program {path}");
     }
 
     /// Somebody checked another commit out in the role cache.
     pub fn move_repo(&self, path: &str, commit: &str) {
-        commit.clone_into(
-            &mut self
-                .lock()
-                .repos
-                .get_mut(path)
-                .expect("such a clone")
-                .commit,
-        );
+        commit.clone_into(&mut self.lock().repos.get_mut(path).expect("such a clone").commit);
     }
 
     /// The file that holds this field, such as `agent_toml` or `auth.claude.files`. False when it was gone before.
@@ -592,11 +474,7 @@ impl World {
     }
 
     pub fn delete_home_manifest(&self, home: &str) {
-        self.lock()
-            .homes
-            .get_mut(home)
-            .expect("such a home")
-            .manifest = None;
+        self.lock().homes.get_mut(home).expect("such a home").manifest = None;
     }
 
     /// The whole folder, sockets included.
@@ -605,46 +483,25 @@ impl World {
     }
 
     pub fn delete_checkout(&self, path: &str) {
-        assert!(
-            self.lock().checkouts.remove(path).is_some(),
-            "no checkout {path}"
-        );
+        assert!(self.lock().checkouts.remove(path).is_some(), "no checkout {path}");
     }
 
     pub fn dirty_checkout(&self, path: &str, files: u32) {
-        self.lock()
-            .checkouts
-            .get_mut(path)
-            .expect("such a checkout")
-            .uncommitted = files;
+        self.lock().checkouts.get_mut(path).expect("such a checkout").uncommitted = files;
     }
 
     /// What `prewarm` leaves behind: a running sidecar with its network and certificate volume, claimed by nobody.
     pub fn add_kept_sidecar(&self, sidecar: &Sidecar) {
         let mut world = self.lock();
         let instance = format!("prewarm/{}", sidecar.name);
-        let volume = volumes_of(&sidecar.mounts)
-            .next()
-            .expect("a sidecar has a certificate volume")
-            .to_owned();
+        let volume = volumes_of(&sidecar.mounts).next().expect("a sidecar has a certificate volume").to_owned();
         let parts = [
-            Spec::Network(crate::resource::Network {
-                name: sidecar.network.clone(),
-                internal: false,
-                owner: sidecar.owner.clone(),
-            }),
-            Spec::Certs(crate::resource::Certs {
-                name: volume,
-                owner: sidecar.owner.clone(),
-            }),
+            Spec::Network(crate::resource::Network { name: sidecar.network.clone(), internal: false, owner: sidecar.owner.clone() }),
+            Spec::Certs(crate::resource::Certs { name: volume, owner: sidecar.owner.clone() }),
             Spec::Sidecar(sidecar.clone()),
         ];
         for spec in parts {
-            let mut bears = labels(
-                &Address::new(spec.kind(), &instance),
-                &spec,
-                &world.installation,
-            );
+            let mut bears = labels(&Address::new(spec.kind(), &instance), &spec, &world.installation);
             bears.insert(label::KIND.to_owned(), PREWARM.to_owned());
             match &spec {
                 Spec::Network(spec) => world.create_network(spec, bears),
@@ -671,10 +528,7 @@ impl Container {
     }
 
     fn runs(&self) -> bool {
-        matches!(
-            self.state,
-            State::Running | State::Paused | State::Restarting
-        )
+        matches!(self.state, State::Running | State::Paused | State::Restarting)
     }
 }
 
@@ -683,10 +537,7 @@ fn address_of(labels: &Labels) -> Option<Address> {
 }
 
 fn volumes_of(mounts: &BTreeMap<String, MountSpec>) -> impl Iterator<Item = &str> {
-    mounts
-        .values()
-        .filter(|m| m.kind == MountKind::Volume)
-        .map(|m| m.source.as_str())
+    mounts.values().filter(|m| m.kind == MountKind::Volume).map(|m| m.source.as_str())
 }
 
 fn refuse(code: &str, detail: impl Into<String>) -> StepError {
@@ -702,32 +553,25 @@ impl Inner {
     }
 
     fn by_name(&mut self, name: &str) -> &mut Container {
-        self.containers
-            .values_mut()
-            .find(|c| c.name == name)
-            .unwrap_or_else(|| panic!("no container {name}"))
+        self.containers.values_mut().find(|c| c.name == name).unwrap_or_else(|| panic!("no container {name}"))
     }
 
     fn is_ours(&self, labels: &Labels) -> bool {
-        labels.get(label::MANAGED).is_some_and(|v| v == "true")
-            && labels.get(label::INSTALLATION) == Some(&self.installation)
+        labels.get(label::MANAGED).is_some_and(|v| v == "true") && labels.get(label::INSTALLATION) == Some(&self.installation)
     }
 
     /// The instance whose record names this kept object.
     fn claimed_by(&self, kind: Kind, name: &str) -> Option<&Home> {
-        self.homes
-            .values()
-            .filter_map(|h| h.manifest.as_ref())
-            .find(|home| {
-                let record = &home.record;
-                let named = match kind {
-                    Kind::Network => &record.network,
-                    Kind::Certs => &record.certs_volume,
-                    Kind::Sidecar => &record.dind_container,
-                    _ => &None,
-                };
-                named.as_deref() == Some(name)
-            })
+        self.homes.values().filter_map(|h| h.manifest.as_ref()).find(|home| {
+            let record = &home.record;
+            let named = match kind {
+                Kind::Network => &record.network,
+                Kind::Certs => &record.certs_volume,
+                Kind::Sidecar => &record.dind_container,
+                _ => &None,
+            };
+            named.as_deref() == Some(name)
+        })
     }
 
     /// The address an object of ours belongs to: of the instance that claimed it, else the one on its label.
@@ -747,48 +591,23 @@ impl Inner {
         let mut found = self.networks.values().filter(|n| n.name == name);
         match (found.next(), found.next()) {
             (Some(network), None) => Ok(network.id.clone()),
-            (None, _) => Err(refuse(
-                "docker.not_found",
-                format!("network {name} not found"),
-            )),
-            (Some(_), Some(_)) => Err(refuse(
-                "docker.ambiguous",
-                format!("network {name} is ambiguous"),
-            )),
+            (None, _) => Err(refuse("docker.not_found", format!("network {name} not found"))),
+            (Some(_), Some(_)) => Err(refuse("docker.ambiguous", format!("network {name} is ambiguous"))),
         }
     }
 
-    fn create_network(
-        &mut self,
-        spec: &crate::resource::Network,
-        labels: Labels,
-    ) -> Result<(), StepError> {
+    fn create_network(&mut self, spec: &crate::resource::Network, labels: Labels) -> Result<(), StepError> {
         if let Some(existing) = self.networks.values().find(|n| n.name == spec.name) {
             return already(&existing.labels, &labels, &format!("network {}", spec.name));
         }
         let id = self.next_id();
-        self.networks.insert(
-            id.clone(),
-            Network {
-                id,
-                name: spec.name.clone(),
-                internal: spec.internal,
-                labels,
-            },
-        );
+        self.networks.insert(id.clone(), Network { id, name: spec.name.clone(), internal: spec.internal, labels });
         Ok(())
     }
 
     fn remove_network(&mut self, id: &str) -> Result<(), StepError> {
-        if let Some(user) = self
-            .containers
-            .values()
-            .find(|c| c.runs() && c.networks.values().any(|n| n == id))
-        {
-            return Err(refuse(
-                "docker.in_use",
-                format!("network {id} has active endpoints: {}", user.name),
-            ));
+        if let Some(user) = self.containers.values().find(|c| c.runs() && c.networks.values().any(|n| n == id)) {
+            return Err(refuse("docker.in_use", format!("network {id} has active endpoints: {}", user.name)));
         }
         self.networks.remove(id);
         Ok(())
@@ -798,27 +617,13 @@ impl Inner {
         if let Some(existing) = self.volumes.get(name) {
             return already(&existing.labels, &labels, &format!("volume {name}"));
         }
-        self.volumes.insert(
-            name.to_owned(),
-            Volume {
-                name: name.to_owned(),
-                labels,
-                certs_of: None,
-            },
-        );
+        self.volumes.insert(name.to_owned(), Volume { name: name.to_owned(), labels, certs_of: None });
         Ok(())
     }
 
     fn remove_volume(&mut self, name: &str) -> Result<(), StepError> {
-        if let Some(user) = self
-            .containers
-            .values()
-            .find(|c| volumes_of(&c.setup.mounts).any(|v| v == name))
-        {
-            return Err(refuse(
-                "docker.in_use",
-                format!("volume {name} is in use by {}", user.name),
-            ));
+        if let Some(user) = self.containers.values().find(|c| volumes_of(&c.setup.mounts).any(|v| v == name)) {
+            return Err(refuse("docker.in_use", format!("volume {name} is in use by {}", user.name)));
         }
         self.volumes.remove(name);
         Ok(())
@@ -834,10 +639,7 @@ impl Inner {
             return already(&existing.labels, &labels, &format!("container {name}"));
         }
         let Some(image) = self.images.get(&setup.image) else {
-            return Err(refuse(
-                "docker.not_found",
-                format!("no such image: {}", setup.image),
-            ));
+            return Err(refuse("docker.not_found", format!("no such image: {}", setup.image)));
         };
         let image_id = image.id.clone();
         let networks = match network.as_str() {
@@ -846,10 +648,7 @@ impl Inner {
         };
         // The engine would make a missing volume, nameless and ours no more; a plan that relies on that is wrong.
         if let Some(missing) = volumes_of(&setup.mounts).find(|v| !self.volumes.contains_key(*v)) {
-            return Err(refuse(
-                "docker.not_found",
-                format!("volume {missing} not found"),
-            ));
+            return Err(refuse("docker.not_found", format!("volume {missing} not found")));
         }
         let id = self.next_id();
         let container = Container {
@@ -870,46 +669,25 @@ impl Inner {
 
     fn start(&mut self, name: &str) -> Result<(), StepError> {
         let Some(container) = self.containers.values().find(|c| c.name == name) else {
-            return Err(refuse(
-                "docker.not_found",
-                format!("no such container: {name}"),
-            ));
+            return Err(refuse("docker.not_found", format!("no such container: {name}")));
         };
         match container.state {
             State::Running => return Ok(()),
             State::Created | State::Exited { .. } => {}
             _ => {
-                return Err(refuse(
-                    "docker.conflict",
-                    format!("{name} is {}", container.state.word()),
-                ));
+                return Err(refuse("docker.conflict", format!("{name} is {}", container.state.word())));
             }
         }
-        if let Some((network, id)) = container
-            .networks
-            .iter()
-            .find(|(_, id)| !self.networks.contains_key(*id))
-        {
-            return Err(refuse(
-                "docker.not_found",
-                format!("network {network} ({id}) not found"),
-            ));
+        if let Some((network, id)) = container.networks.iter().find(|(_, id)| !self.networks.contains_key(*id)) {
+            return Err(refuse("docker.not_found", format!("network {network} ({id}) not found")));
         }
-        let binds = container
-            .setup
-            .mounts
-            .values()
-            .filter(|m| m.kind == MountKind::Bind);
+        let binds = container.setup.mounts.values().filter(|m| m.kind == MountKind::Bind);
         for source in binds.map(|m| &m.source) {
             if !self.path_exists(source) {
-                return Err(refuse(
-                    "docker.invalid",
-                    format!("bind source path does not exist: {source}"),
-                ));
+                return Err(refuse("docker.invalid", format!("bind source path does not exist: {source}")));
             }
         }
-        let blind = container.address().is_some_and(|a| a.kind == Kind::Capsule)
-            && self.docker_works_in(container).is_err();
+        let blind = container.address().is_some_and(|a| a.kind == Kind::Capsule) && self.docker_works_in(container).is_err();
         let (id, name) = (container.id.clone(), container.name.clone());
         if blind {
             self.blind_starts.push(name);
@@ -919,17 +697,9 @@ impl Inner {
     }
 
     fn path_exists(&self, path: &str) -> bool {
-        let inside = |root: &str| {
-            path == root
-                || path
-                    .strip_prefix(root)
-                    .is_some_and(|rest| rest.starts_with('/'))
-        };
+        let inside = |root: &str| path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
         self.operator.iter().any(|p| inside(p))
-            || self
-                .homes
-                .iter()
-                .any(|(p, home)| inside(p) || inside(&home.sockets))
+            || self.homes.iter().any(|(p, home)| inside(p) || inside(&home.sockets))
             || self.checkouts.keys().any(|p| inside(p))
     }
 
@@ -943,14 +713,9 @@ impl Inner {
         match container.address().map(|a| a.kind) {
             Some(Kind::Sidecar) => {
                 container.has_data = true;
-                let volumes: Vec<String> = volumes_of(&container.setup.mounts)
-                    .map(str::to_owned)
-                    .collect();
+                let volumes: Vec<String> = volumes_of(&container.setup.mounts).map(str::to_owned).collect();
                 for volume in volumes {
-                    self.volumes
-                        .get_mut(&volume)
-                        .expect("BUG: a mounted volume cannot be removed")
-                        .certs_of = Some(id.to_owned());
+                    self.volumes.get_mut(&volume).expect("BUG: a mounted volume cannot be removed").certs_of = Some(id.to_owned());
                 }
             }
             Some(Kind::Capsule) => container.sessions = 1,
@@ -963,31 +728,15 @@ impl Inner {
         let Some(EnvEntry::Plain(host)) = container.setup.env.get("DOCKER_HOST") else {
             return Ok(());
         };
-        let name = host
-            .trim_start_matches("tcp://")
-            .split(':')
-            .next()
-            .unwrap_or_default();
-        let sidecar = self
-            .containers
-            .values()
-            .find(|c| c.name == name)
-            .ok_or_else(|| format!("there is no {name}"))?;
+        let name = host.trim_start_matches("tcp://").split(':').next().unwrap_or_default();
+        let sidecar = self.containers.values().find(|c| c.name == name).ok_or_else(|| format!("there is no {name}"))?;
         if sidecar.state != State::Running || !sidecar.ready {
             return Err(format!("{name} does not answer"));
         }
-        if !container
-            .networks
-            .values()
-            .any(|id| sidecar.networks.values().any(|other| other == id))
-        {
+        if !container.networks.values().any(|id| sidecar.networks.values().any(|other| other == id)) {
             return Err(format!("{name} is on another network"));
         }
-        let fits = |volume: &str| {
-            self.volumes
-                .get(volume)
-                .is_some_and(|v| v.certs_of.as_deref() == Some(&sidecar.id))
-        };
+        let fits = |volume: &str| self.volumes.get(volume).is_some_and(|v| v.certs_of.as_deref() == Some(&sidecar.id));
         if !volumes_of(&container.setup.mounts).any(fits) {
             return Err(format!("the certificates of {name} are not mounted"));
         }
@@ -997,43 +746,21 @@ impl Inner {
     fn build(&mut self, address: &Address, spec: &Spec) -> Result<(), StepError> {
         let present = |reference: &str| match self.images.contains_key(reference) {
             true => Ok(()),
-            false => Err(refuse(
-                "docker.build",
-                format!("FROM {reference}: no such image"),
-            )),
+            false => Err(refuse("docker.build", format!("FROM {reference}: no such image"))),
         };
         let reference = match spec {
             Spec::RoleImage(spec) => {
                 present(&spec.construct_image)?;
-                if !self
-                    .repos
-                    .values()
-                    .any(|r| r.commit.starts_with(&spec.role_git_sha))
-                {
-                    return Err(refuse(
-                        "docker.build",
-                        format!("no clone of {} at {}", spec.role, spec.role_git_sha),
-                    ));
+                if !self.repos.values().any(|r| r.commit.starts_with(&spec.role_git_sha)) {
+                    return Err(refuse("docker.build", format!("no clone of {} at {}", spec.role, spec.role_git_sha)));
                 }
                 &spec.reference
             }
             Spec::DerivedImage(spec) => {
                 present(&spec.base)?;
-                for digest in spec
-                    .recipe
-                    .agent_binaries
-                    .values()
-                    .chain([&spec.recipe.capsule_digest])
-                {
-                    if !self
-                        .programs
-                        .values()
-                        .any(|p| p.digest.as_ref() == Some(digest) && p.executable)
-                    {
-                        return Err(refuse(
-                            "docker.build",
-                            format!("no program with digest {digest} that can run"),
-                        ));
+                for digest in spec.recipe.agent_binaries.values().chain([&spec.recipe.capsule_digest]) {
+                    if !self.programs.values().any(|p| p.digest.as_ref() == Some(digest) && p.executable) {
+                        return Err(refuse("docker.build", format!("no program with digest {digest} that can run")));
                     }
                 }
                 &spec.reference
@@ -1043,14 +770,7 @@ impl Inner {
         let reference = reference.clone();
         let labels = labels(address, spec, &self.installation);
         let id = format!("sha256:{}", self.next_id());
-        self.images.insert(
-            reference,
-            Image {
-                id,
-                labels,
-                platform: None,
-            },
-        );
+        self.images.insert(reference, Image { id, labels, platform: None });
         Ok(())
     }
 
@@ -1058,69 +778,33 @@ impl Inner {
         let mut content = fields(spec);
         // Names and origins lie in the manifest, not beside it.
         content.retain(|name, _| !name.starts_with("record."));
-        let manifest = if halfway {
-            self.homes.get(&spec.path).and_then(|h| h.manifest.clone())
-        } else {
-            Some(spec.clone())
-        };
+        let manifest = if halfway { self.homes.get(&spec.path).and_then(|h| h.manifest.clone()) } else { Some(spec.clone()) };
         if halfway {
             content.retain(|name, _| name == "directories" || name == "path" || name == "sockets");
         }
-        self.homes.insert(
-            spec.path.clone(),
-            HomeOnDisk {
-                sockets: spec.sockets.clone(),
-                manifest,
-                content,
-            },
-        );
+        self.homes.insert(spec.path.clone(), HomeOnDisk { sockets: spec.sockets.clone(), manifest, content });
     }
 
     fn carry_out(&mut self, task: &Task, halfway: bool) -> Result<(), StepError> {
         let address = &task.step.address;
-        let spec = || {
-            task.spec.as_ref().ok_or_else(|| {
-                refuse(
-                    "step.invalid",
-                    format!("{} comes without a spec", task.step.id),
-                )
-            })
-        };
+        let spec = || task.spec.as_ref().ok_or_else(|| refuse("step.invalid", format!("{} comes without a spec", task.step.id)));
         match &task.step.effect {
             Effect::CheckOut => {
                 let Spec::RoleRepo(spec) = spec()? else {
                     return Err(wrong(task));
                 };
-                self.repos.insert(
-                    spec.path.clone(),
-                    Repo {
-                        url: spec.url.clone(),
-                        commit: spec.commit.clone(),
-                    },
-                );
+                self.repos.insert(spec.path.clone(), Repo { url: spec.url.clone(), commit: spec.commit.clone() });
             }
             Effect::Download => {
                 let (Spec::AgentBinary(spec) | Spec::CapsuleBinary(spec)) = spec()? else {
                     return Err(wrong(task));
                 };
-                let path = spec
-                    .path
-                    .clone()
-                    .ok_or_else(|| refuse("step.invalid", "a download needs a path"))?;
-                self.programs.insert(
-                    path,
-                    Program {
-                        digest: spec.digest.clone(),
-                        executable: true,
-                    },
-                );
+                let path = spec.path.clone().ok_or_else(|| refuse("step.invalid", "a download needs a path"))?;
+                self.programs.insert(path, Program { digest: spec.digest.clone(), executable: true });
             }
             Effect::RepairBinary => {
                 let path = spec()?.object_name();
-                let program = self
-                    .programs
-                    .get_mut(path)
-                    .ok_or_else(|| refuse("host.not_found", format!("no file {path}")))?;
+                let program = self.programs.get_mut(path).ok_or_else(|| refuse("host.not_found", format!("no file {path}")))?;
                 program.executable = true;
             }
             Effect::Pull => {
@@ -1129,39 +813,19 @@ impl Inner {
                 };
                 let id = format!("sha256:{}", sha256_hex(&spec.reference));
                 let platform = Some(spec.platform.clone());
-                self.images.insert(
-                    spec.reference.clone(),
-                    Image {
-                        id,
-                        labels: Labels::new(),
-                        platform,
-                    },
-                );
+                self.images.insert(spec.reference.clone(), Image { id, labels: Labels::new(), platform });
             }
             Effect::Build => self.build(address, spec()?)?,
             Effect::WriteHome => match spec()? {
                 Spec::Home(spec) => self.write_home(spec, halfway),
                 Spec::Checkout(checkout) => {
                     if !self.path_exists(&checkout.repo) {
-                        return Err(refuse(
-                            "git.not_found",
-                            format!("no repository {}", checkout.repo),
-                        ));
+                        return Err(refuse("git.not_found", format!("no repository {}", checkout.repo)));
                     }
                     let recorded = fields(checkout);
                     // What an agent did in it is kept.
-                    let uncommitted = self
-                        .checkouts
-                        .get(&checkout.path)
-                        .map_or(0, |c| c.uncommitted);
-                    self.checkouts.insert(
-                        checkout.path.clone(),
-                        CheckoutOnDisk {
-                            address: address.clone(),
-                            recorded,
-                            uncommitted,
-                        },
-                    );
+                    let uncommitted = self.checkouts.get(&checkout.path).map_or(0, |c| c.uncommitted);
+                    self.checkouts.insert(checkout.path.clone(), CheckoutOnDisk { address: address.clone(), recorded, uncommitted });
                 }
                 _ => return Err(wrong(task)),
             },
@@ -1183,9 +847,7 @@ impl Inner {
                 self.create_volume(&certs.name, labels(address, spec()?, &self.installation))?;
             }
             Effect::RemoveVolume { name } => self.remove_volume(name)?,
-            Effect::CreateContainer => {
-                self.create_container(spec()?, labels(address, spec()?, &self.installation))?
-            }
+            Effect::CreateContainer => self.create_container(spec()?, labels(address, spec()?, &self.installation))?,
             Effect::StartContainer { name } => self.start(name)?,
             Effect::UnpauseContainer { id } => {
                 let container = self.container(id)?;
@@ -1193,10 +855,7 @@ impl Inner {
                     State::Paused => container.state = State::Running,
                     State::Running => {}
                     _ => {
-                        return Err(refuse(
-                            "docker.conflict",
-                            format!("{} is {}", container.name, container.state.word()),
-                        ));
+                        return Err(refuse("docker.conflict", format!("{} is {}", container.name, container.state.word())));
                     }
                 }
             }
@@ -1209,25 +868,15 @@ impl Inner {
                         self.come_up(&id);
                     }
                     Some((state, _)) => {
-                        return Err(refuse(
-                            "docker.not_ready",
-                            format!("{name} is {}", state.word()),
-                        ));
+                        return Err(refuse("docker.not_ready", format!("{name} is {}", state.word())));
                     }
                     None => {
-                        return Err(refuse(
-                            "docker.not_found",
-                            format!("no such container: {name}"),
-                        ));
+                        return Err(refuse("docker.not_found", format!("no such container: {name}")));
                     }
                 }
             }
             Effect::RenameContainer { id, to } => {
-                if self
-                    .containers
-                    .values()
-                    .any(|c| c.name == *to && c.id != *id)
-                {
+                if self.containers.values().any(|c| c.name == *to && c.id != *id) {
                     return Err(refuse("docker.conflict", format!("the name {to} is taken")));
                 }
                 to.clone_into(&mut self.container(id)?.name);
@@ -1235,10 +884,7 @@ impl Inner {
             Effect::ConnectNetwork { id, network } => {
                 let network_id = self.network_id(network)?;
                 // Attaching anew under a name that it already bears changes nothing, not even when that network is gone.
-                self.container(id)?
-                    .networks
-                    .entry(network.clone())
-                    .or_insert(network_id);
+                self.container(id)?.networks.entry(network.clone()).or_insert(network_id);
             }
             Effect::LimitContainer { id } => {
                 let Spec::Capsule(spec) = spec()? else {
@@ -1247,8 +893,7 @@ impl Inner {
                 let limits = &mut self.container(id)?.setup.limits;
                 // To the engine an absent limit means "as it is"; only the number of processes can be set free.
                 limits.memory = spec.limits.memory.or(limits.memory);
-                limits.memory_reservation =
-                    spec.limits.memory_reservation.or(limits.memory_reservation);
+                limits.memory_reservation = spec.limits.memory_reservation.or(limits.memory_reservation);
                 limits.cpus = spec.limits.cpus.or(limits.cpus);
                 limits.pids = spec.limits.pids;
             }
@@ -1259,22 +904,13 @@ impl Inner {
                 let there = match address.kind {
                     Kind::Network => self.networks.values().any(|n| n.name == *name),
                     Kind::Certs => self.volumes.contains_key(name),
-                    _ => self
-                        .containers
-                        .values()
-                        .any(|c| c.name == *name && c.state == State::Running),
+                    _ => self.containers.values().any(|c| c.name == *name && c.state == State::Running),
                 };
                 if !there {
-                    return Err(refuse(
-                        "docker.not_found",
-                        format!("the kept {name} is gone"),
-                    ));
+                    return Err(refuse("docker.not_found", format!("the kept {name} is gone")));
                 }
                 // The record is the claim; without it another instance could take the same thing.
-                if self
-                    .claimed_by(address.kind, name)
-                    .is_none_or(|home| Some(home.record.instance.as_str()) != address.instance())
-                {
+                if self.claimed_by(address.kind, name).is_none_or(|home| Some(home.record.instance.as_str()) != address.instance()) {
                     return Err(refuse("step.invalid", format!("no record names {name}")));
                 }
             }
@@ -1283,9 +919,7 @@ impl Inner {
     }
 
     fn container(&mut self, id: &str) -> Result<&mut Container, StepError> {
-        self.containers
-            .get_mut(id)
-            .ok_or_else(|| refuse("docker.not_found", format!("no such container: {id}")))
+        self.containers.get_mut(id).ok_or_else(|| refuse("docker.not_found", format!("no such container: {id}")))
     }
 }
 
@@ -1294,10 +928,7 @@ fn is_kept(labels: &Labels) -> bool {
 }
 
 fn wrong(task: &Task) -> StepError {
-    refuse(
-        "step.invalid",
-        format!("{} does not fit its spec", task.step.id),
-    )
+    refuse("step.invalid", format!("{} does not fit its spec", task.step.id))
 }
 
 /// A name that is taken: by what was to be made (a killed run came this far), or by something else.
@@ -1306,20 +937,11 @@ fn already(existing: &Labels, wanted: &Labels, what: &str) -> Result<(), StepErr
     if same(label::INSTALLATION) && same(label::ADDRESS) && same(label::FINGERPRINT) {
         return Ok(());
     }
-    Err(refuse(
-        "docker.conflict",
-        format!("the name of {what} is taken"),
-    ))
+    Err(refuse("docker.conflict", format!("the name of {what} is taken")))
 }
 
 fn sidecar_setup(spec: &Sidecar) -> Setup {
-    Setup {
-        image: spec.image.clone(),
-        privileged: spec.privileged,
-        env: spec.env.clone(),
-        mounts: spec.mounts.clone(),
-        ..Setup::default()
-    }
+    Setup { image: spec.image.clone(), privileged: spec.privileged, env: spec.env.clone(), mounts: spec.mounts.clone(), ..Setup::default() }
 }
 
 fn capsule_setup(spec: &Capsule) -> Setup {
@@ -1344,32 +966,18 @@ fn capsule_setup(spec: &Capsule) -> Setup {
 
 impl Inner {
     fn look(&self, graph: &Graph, scope: &Scope) -> Observed {
-        let mut observed = Observed {
-            engine: Some(Engine {
-                api_version: "1.41".to_owned(),
-            }),
-            ..Observed::empty()
-        };
-        let mut put = |address: Address, found: Found| {
-            observed.resources.entry(address).or_default().push(found)
-        };
+        let mut observed = Observed { engine: Some(Engine { api_version: "1.41".to_owned() }), ..Observed::empty() };
+        let mut put = |address: Address, found: Found| observed.resources.entry(address).or_default().push(found);
         for (address, resource) in &graph.resources {
             if let Some(found) = self.look_at_artifact(&resource.spec) {
                 put(address.clone(), found);
             }
         }
 
-        let wanted: BTreeMap<&str, &Address> = graph
-            .resources
-            .iter()
-            .filter(|(a, _)| a.kind == Kind::Home)
-            .map(|(a, r)| (r.spec.object_name(), a))
-            .collect();
+        let wanted: BTreeMap<&str, &Address> =
+            graph.resources.iter().filter(|(a, _)| a.kind == Kind::Home).map(|(a, r)| (r.spec.object_name(), a)).collect();
         for (path, home) in &self.homes {
-            let own = home
-                .manifest
-                .as_ref()
-                .map(|m| Address::new(Kind::Home, &m.record.instance));
+            let own = home.manifest.as_ref().map(|m| Address::new(Kind::Home, &m.record.instance));
             let Some(address) = wanted.get(path.as_str()).map(|a| (*a).clone()).or(own) else {
                 continue;
             };
@@ -1379,19 +987,10 @@ impl Inner {
         }
         for (path, checkout) in &self.checkouts {
             if in_scope(graph, scope, &checkout.address) {
-                let loss = Loss {
-                    uncommitted_files: Some(checkout.uncommitted),
-                    ..Loss::default()
-                };
+                let loss = Loss { uncommitted_files: Some(checkout.uncommitted), ..Loss::default() };
                 let live = Fields::from([("path".to_owned(), path.clone().into())]);
                 let recorded = Some(checkout.recorded.clone());
-                put(
-                    checkout.address.clone(),
-                    Found {
-                        loss,
-                        ..thing(path, path, recorded, live)
-                    },
-                );
+                put(checkout.address.clone(), Found { loss, ..thing(path, path, recorded, live) });
             }
         }
 
@@ -1400,19 +999,8 @@ impl Inner {
         let mut sort = |kinds: &'static [Kind], labels: &Labels, found: Found| {
             let name = found.name.clone();
             let Some(address) = self.owner(labels, &name) else {
-                let why = if labels.contains_key(label::MANAGED) {
-                    "made by another jackin home"
-                } else {
-                    "no jackin label"
-                };
-                foreign.push((
-                    kinds,
-                    Stranger {
-                        id: found.id,
-                        name,
-                        why: why.to_owned(),
-                    },
-                ));
+                let why = if labels.contains_key(label::MANAGED) { "made by another jackin home" } else { "no jackin label" };
+                foreign.push((kinds, Stranger { id: found.id, name, why: why.to_owned() }));
                 return;
             };
             let free = is_kept(labels) && address_of(labels).as_ref() == Some(&address);
@@ -1420,45 +1008,27 @@ impl Inner {
                 kept.push((address.clone(), found.clone()));
             }
             // A free kept object belongs to nobody, unless it is what the graph is about.
-            if (!free && in_scope(graph, scope, &address)) || graph.resources.contains_key(&address)
-            {
+            if (!free && in_scope(graph, scope, &address)) || graph.resources.contains_key(&address) {
                 put(address, found);
             }
         };
         for network in self.networks.values() {
-            sort(
-                &[Kind::Network],
-                &network.labels,
-                self.found_network(network),
-            );
+            sort(&[Kind::Network], &network.labels, self.found_network(network));
         }
         for volume in self.volumes.values() {
             sort(&[Kind::Certs], &volume.labels, self.found_volume(volume));
         }
         for container in self.containers.values() {
-            sort(
-                &[Kind::Sidecar, Kind::Capsule],
-                &container.labels,
-                self.found_container(container),
-            );
+            sort(&[Kind::Sidecar, Kind::Capsule], &container.labels, self.found_container(container));
         }
 
         let mut names: BTreeMap<(Kind, &str), &Address> = BTreeMap::new();
-        for (address, resource) in graph
-            .resources
-            .iter()
-            .filter(|(a, _)| a.kind.per_instance())
-        {
+        for (address, resource) in graph.resources.iter().filter(|(a, _)| a.kind.per_instance()) {
             names.insert((address.kind, resource.spec.object_name()), address);
         }
         for (kinds, stranger) in foreign {
-            for address in kinds
-                .iter()
-                .filter_map(|kind| names.get(&(*kind, stranger.name.as_str())))
-            {
-                observed
-                    .strangers
-                    .insert((*address).clone(), stranger.clone());
+            for address in kinds.iter().filter_map(|kind| names.get(&(*kind, stranger.name.as_str()))) {
+                observed.strangers.insert((*address).clone(), stranger.clone());
             }
         }
         observed.pool = pool(kept);
@@ -1469,18 +1039,14 @@ impl Inner {
         match spec {
             Spec::RoleRepo(spec) => {
                 let repo = self.repos.get(&spec.path)?;
-                let live = [("url", &repo.url), ("commit", &repo.commit)]
-                    .map(|(name, value)| (name.to_owned(), value.clone().into()));
+                let live = [("url", &repo.url), ("commit", &repo.commit)].map(|(name, value)| (name.to_owned(), value.clone().into()));
                 Some(thing(&spec.path, &spec.path, None, Fields::from(live)))
             }
             Spec::AgentBinary(spec) | Spec::CapsuleBinary(spec) => {
                 let path = spec.path.as_ref()?;
                 let program = self.programs.get(path)?;
                 let digest = program.digest.clone().map_or(Value::Null, Value::String);
-                let live = Fields::from([
-                    ("digest".to_owned(), digest),
-                    ("executable".to_owned(), program.executable.into()),
-                ]);
+                let live = Fields::from([("digest".to_owned(), digest), ("executable".to_owned(), program.executable.into())]);
                 Some(thing(path, path, None, live))
             }
             Spec::Image(_) | Spec::RoleImage(_) | Spec::DerivedImage(_) => {
@@ -1492,12 +1058,7 @@ impl Inner {
                 }
                 Some(thing(&image.id, reference, recorded(&image.labels), live))
             }
-            Spec::Checkout(_)
-            | Spec::Home(_)
-            | Spec::Network(_)
-            | Spec::Certs(_)
-            | Spec::Sidecar(_)
-            | Spec::Capsule(_) => None,
+            Spec::Checkout(_) | Spec::Home(_) | Spec::Network(_) | Spec::Certs(_) | Spec::Sidecar(_) | Spec::Capsule(_) => None,
         }
     }
 
@@ -1508,49 +1069,21 @@ impl Inner {
             && is_kept(labels)
             && let Some(home) = self.claimed_by(own.kind, name)
         {
-            recorded.insert(
-                "owner".to_owned(),
-                home.record.role_container.clone().into(),
-            );
+            recorded.insert("owner".to_owned(), home.record.role_container.clone().into());
         }
         Some(recorded)
     }
 
     fn found_network(&self, network: &Network) -> Found {
-        let live = Fields::from([
-            ("name".to_owned(), network.name.clone().into()),
-            ("internal".to_owned(), network.internal.into()),
-        ]);
-        let in_use = self
-            .containers
-            .values()
-            .any(|c| c.networks.values().any(|id| *id == network.id));
-        Found {
-            in_use,
-            ..thing(
-                &network.id,
-                &network.name,
-                self.recorded_of(&network.labels, &network.name),
-                live,
-            )
-        }
+        let live = Fields::from([("name".to_owned(), network.name.clone().into()), ("internal".to_owned(), network.internal.into())]);
+        let in_use = self.containers.values().any(|c| c.networks.values().any(|id| *id == network.id));
+        Found { in_use, ..thing(&network.id, &network.name, self.recorded_of(&network.labels, &network.name), live) }
     }
 
     fn found_volume(&self, volume: &Volume) -> Found {
         let live = Fields::from([("name".to_owned(), volume.name.clone().into())]);
-        let in_use = self
-            .containers
-            .values()
-            .any(|c| volumes_of(&c.setup.mounts).any(|v| v == volume.name));
-        Found {
-            in_use,
-            ..thing(
-                &volume.name,
-                &volume.name,
-                self.recorded_of(&volume.labels, &volume.name),
-                live,
-            )
-        }
+        let in_use = self.containers.values().any(|c| volumes_of(&c.setup.mounts).any(|v| v == volume.name));
+        Found { in_use, ..thing(&volume.name, &volume.name, self.recorded_of(&volume.labels, &volume.name), live) }
     }
 
     fn found_container(&self, container: &Container) -> Found {
@@ -1567,12 +1100,7 @@ impl Inner {
             state: container.state.clone(),
             loss,
             image_id: Some(container.image_id.clone()),
-            ..thing(
-                &container.id,
-                &container.name,
-                recorded.clone(),
-                self.live_of(container, recorded.as_ref()),
-            )
+            ..thing(&container.id, &container.name, recorded.clone(), self.live_of(container, recorded.as_ref()))
         }
     }
 
@@ -1581,15 +1109,8 @@ impl Inner {
         // Where a value came from cannot be seen on the value.
         live.retain(|name, _| !(name.starts_with("env.") && name.ends_with(".from")));
         live.insert("name".to_owned(), container.name.clone().into());
-        let declared = recorded
-            .and_then(|r| r.get("network"))
-            .and_then(Value::as_str);
-        let attached = |name: &str| {
-            container
-                .networks
-                .get(name)
-                .is_some_and(|id| self.networks.contains_key(id))
-        };
+        let declared = recorded.and_then(|r| r.get("network")).and_then(Value::as_str);
+        let attached = |name: &str| container.networks.get(name).is_some_and(|id| self.networks.contains_key(id));
         let network = match declared {
             Some(name) if attached(name) => Value::from(name),
             _ => match container.networks.keys().find(|name| attached(name)) {
@@ -1633,11 +1154,7 @@ fn thing(id: &str, name: &str, recorded: Option<Fields>, live: Fields) -> Found 
 fn found_home(path: &str, home: &HomeOnDisk) -> Found {
     let recorded = home.manifest.as_ref().map(fields);
     let mut live = home.content.clone();
-    for name in recorded
-        .iter()
-        .flat_map(Fields::keys)
-        .filter(|n| !n.starts_with("record."))
-    {
+    for name in recorded.iter().flat_map(Fields::keys).filter(|n| !n.starts_with("record.")) {
         live.entry(name.clone()).or_insert(Value::Null);
     }
     thing(path, path, recorded, live)
@@ -1648,19 +1165,12 @@ fn recorded(labels: &Labels) -> Option<Fields> {
 }
 
 fn in_scope(graph: &Graph, scope: &Scope, address: &Address) -> bool {
-    graph.resources.contains_key(address)
-        || address
-            .instance()
-            .is_some_and(|instance| scope.covers(instance))
+    graph.resources.contains_key(address) || address.instance().is_some_and(|instance| scope.covers(instance))
 }
 
 /// Whole sets only: a sidecar whose network or volume is gone cannot be adopted.
 fn pool(kept: Vec<(Address, Found)>) -> Vec<PoolMember> {
-    let part = |kind: Kind, instance: &str| {
-        kept.iter()
-            .find(|(a, _)| a.kind == kind && a.name == instance)
-            .map(|(_, f)| f.clone())
-    };
+    let part = |kind: Kind, instance: &str| kept.iter().find(|(a, _)| a.kind == kind && a.name == instance).map(|(_, f)| f.clone());
     kept.iter()
         .filter(|(address, _)| address.kind == Kind::Sidecar)
         .filter_map(|(address, sidecar)| {
@@ -1687,17 +1197,10 @@ impl Provider for World {
         world.effects += 1;
         let now = world.effects;
         let strikes = |at: &At| *at == At::Effect(now) || *at == At::Step(task.step.id.clone());
-        let fault = world
-            .faults
-            .iter()
-            .position(|(at, _)| strikes(at))
-            .map(|i| world.faults.remove(i).1);
+        let fault = world.faults.iter().position(|(at, _)| strikes(at)).map(|i| world.faults.remove(i).1);
         match fault {
             Some(Fault::Transient) => {
-                return Err(StepError {
-                    transient: true,
-                    ..refuse("docker.unreachable", "connection reset by peer")
-                });
+                return Err(StepError { transient: true, ..refuse("docker.unreachable", "connection reset by peer") });
             }
             Some(Fault::Before) => return Err(refuse("docker.failed", "injected fault")),
             Some(Fault::KilledBefore) => {
@@ -1711,10 +1214,7 @@ impl Provider for World {
         }
         world.carry_out(task, fault == Some(Fault::KilledHalfway))?;
         match fault {
-            Some(Fault::After) => Err(refuse(
-                "docker.failed",
-                "injected fault: done, but the answer was lost",
-            )),
+            Some(Fault::After) => Err(refuse("docker.failed", "injected fault: done, but the answer was lost")),
             Some(Fault::KilledHalfway | Fault::KilledAfter) => {
                 world.killed = true;
                 Err(dead())

@@ -32,26 +32,15 @@ pub struct StepError {
 
 impl From<Diagnostic> for StepError {
     fn from(diagnostic: Diagnostic) -> Self {
-        Self {
-            diagnostic,
-            transient: false,
-        }
+        Self { diagnostic, transient: false }
     }
 }
 
 pub trait Provider {
     /// Looks once at everything the graph names and everything of ours in scope. Reads only.
-    fn observe(
-        &self,
-        graph: &Graph,
-        scope: &Scope,
-    ) -> impl Future<Output = Result<Observed, Diagnostics>>;
+    fn observe(&self, graph: &Graph, scope: &Scope) -> impl Future<Output = Result<Observed, Diagnostics>>;
 
     /// Carries out one effect. Repeating an effect that was already carried out, or half carried out by a killed run, must end
     /// well. `report` takes lines for the person watching.
-    fn execute(
-        &self,
-        task: &Task,
-        report: &dyn Fn(String),
-    ) -> impl Future<Output = Result<(), StepError>>;
+    fn execute(&self, task: &Task, report: &dyn Fn(String)) -> impl Future<Output = Result<(), StepError>>;
 }

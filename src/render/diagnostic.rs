@@ -32,24 +32,11 @@ pub(super) fn severity_word(severity: Severity) -> (Ink, &'static str) {
 
 fn one(page: &mut Page, d: &Diagnostic, style: &Style) {
     let (ink, word) = severity_word(d.severity);
-    page.line(
-        0,
-        2,
-        &[
-            (ink, word),
-            (ink, ": "),
-            (Ink::Strong, &d.summary),
-            (Ink::Faint, &format!(" [{}]", d.code)),
-        ],
-    );
+    page.line(0, 2, &[(ink, word), (ink, ": "), (Ink::Strong, &d.summary), (Ink::Faint, &format!(" [{}]", d.code))]);
     if let Some(span) = &d.span {
         snippet(page, span, ink, style);
     }
-    if let Some(address) = d
-        .address
-        .as_ref()
-        .filter(|a| !d.detail.contains(a.as_str()))
-    {
+    if let Some(address) = d.address.as_ref().filter(|a| !d.detail.contains(a.as_str())) {
         page.line(2, 4, &[(Ink::Faint, "on "), (Ink::Plain, address)]);
     }
     // A detail may quote several lines of a log.
@@ -58,11 +45,7 @@ fn one(page: &mut Page, d: &Diagnostic, style: &Style) {
     }
     for (number, line) in d.help.iter().flat_map(|h| h.lines()).enumerate() {
         let lead = if number == 0 { "help: " } else { "" };
-        page.line(
-            if number == 0 { 2 } else { 8 },
-            8,
-            &[(Ink::Info, lead), (Ink::Plain, line)],
-        );
+        page.line(if number == 0 { 2 } else { 8 }, 8, &[(Ink::Info, lead), (Ink::Plain, line)]);
     }
 }
 
@@ -70,28 +53,16 @@ fn one(page: &mut Page, d: &Diagnostic, style: &Style) {
 fn snippet(page: &mut Page, span: &Span, ink: Ink, style: &Style) {
     let number = span.line.to_string();
     let gutter = width(&number);
-    page.line(
-        gutter,
-        gutter + 4,
-        &[(Ink::Info, "--> "), (Ink::Plain, &span.to_string())],
-    );
+    page.line(gutter, gutter + 4, &[(Ink::Info, "--> "), (Ink::Plain, &span.to_string())]);
     if span.source_line.is_empty() {
         return;
     }
     let (line, start, length) = window(span, style.width.saturating_sub(gutter + 3).max(20), style);
     let mark = |text: &str| {
-        if style.colour {
-            Ink::Info.paint(text)
-        } else {
-            text.to_owned()
-        }
+        if style.colour { Ink::Info.paint(text) } else { text.to_owned() }
     };
     let bad = |text: &str| {
-        if style.colour {
-            ink.paint(text)
-        } else {
-            text.to_owned()
-        }
+        if style.colour { ink.paint(text) } else { text.to_owned() }
     };
     let bar = mark(&format!("{} |", " ".repeat(gutter)));
     let source = format!("{} {}", mark(&format!("{number} |")), line);
@@ -101,17 +72,8 @@ fn snippet(page: &mut Page, span: &Span, ink: Ink, style: &Style) {
 
 /// The part of the source line that fits, and where in it the marks go, in columns.
 fn window(span: &Span, room: usize, style: &Style) -> (String, usize, usize) {
-    let shown: Vec<String> = span
-        .source_line
-        .chars()
-        .map(|c| {
-            if c == '\t' {
-                "    ".to_owned()
-            } else {
-                clean(c.encode_utf8(&mut [0; 4]))
-            }
-        })
-        .collect();
+    let shown: Vec<String> =
+        span.source_line.chars().map(|c| if c == '\t' { "    ".to_owned() } else { clean(c.encode_utf8(&mut [0; 4])) }).collect();
     let first = (span.column.max(1) as usize - 1).min(shown.len());
     let last = (first + span.length as usize).min(shown.len());
     let columns = |cells: &[String]| cells.iter().map(|c| width(c)).sum::<usize>();

@@ -5,10 +5,7 @@
 use super::Style;
 use super::page::{Ink, Page, width};
 use super::table::table;
-use super::words::{
-    Depth, action_words, field_words, id_words, is_hash, loss_words, source_of, value_words,
-    why_nots, whys,
-};
+use super::words::{Depth, action_words, field_words, id_words, is_hash, loss_words, source_of, value_words, why_nots, whys};
 use crate::graph::Graph;
 use crate::observed::{Found, Observed};
 use crate::plan::{Action, Change, Plan};
@@ -24,26 +21,17 @@ struct Known<'a> {
     found: Option<&'a Found>,
 }
 
-fn known<'a>(
-    graph: &'a Graph,
-    plan: &'a Plan,
-    observed: &'a Observed,
-    address: &Address,
-) -> Option<Known<'a>> {
+fn known<'a>(graph: &'a Graph, plan: &'a Plan, observed: &'a Observed, address: &Address) -> Option<Known<'a>> {
     let change = plan.change(address);
     let resource = graph.resources.get(address);
     let all = observed.found(address);
     // The plan names the keeper among duplicates.
-    let kept = change
-        .and_then(|c| c.found.as_ref())
-        .and_then(|kept| all.iter().find(|f| f.id == kept.id));
+    let kept = change.and_then(|c| c.found.as_ref()).and_then(|kept| all.iter().find(|f| f.id == kept.id));
     if change.is_none() && resource.is_none() && all.is_empty() {
         return None;
     }
     // What the plan wants differs from the graph when kept parts are adopted.
-    let desired = change
-        .and_then(|c| c.desired.as_ref())
-        .or(resource.map(|r| &r.spec));
+    let desired = change.and_then(|c| c.desired.as_ref()).or(resource.map(|r| &r.spec));
     Some(Known {
         change,
         desired: desired.map(crate::resource::Spec::fields),
@@ -52,39 +40,16 @@ fn known<'a>(
     })
 }
 
-pub fn explain_text(
-    graph: &Graph,
-    plan: &Plan,
-    observed: &Observed,
-    address: &Address,
-    style: &Style,
-) -> String {
+pub fn explain_text(graph: &Graph, plan: &Plan, observed: &Observed, address: &Address, style: &Style) -> String {
     let mut page = Page::new(style);
     let Some(known) = known(graph, plan, observed, address) else {
-        page.line(
-            0,
-            2,
-            &[(
-                Ink::Plain,
-                &format!(
-                    "{address} is neither declared nor there. `jackin graph` lists every address."
-                ),
-            )],
-        );
+        page.line(0, 2, &[(Ink::Plain, &format!("{address} is neither declared nor there. `jackin graph` lists every address."))]);
         return page.finish();
     };
-    let depth = Depth {
-        style,
-        verbose: true,
-    };
+    let depth = Depth { style, verbose: true };
     page.line(0, 2, &[(Ink::Strong, &address.to_string())]);
     if let Some(found) = known.found {
-        let text = format!(
-            "{}, {} ({})",
-            found.name,
-            found.state.word(),
-            id_words(&found.id)
-        );
+        let text = format!("{}, {} ({})", found.name, found.state.word(), id_words(&found.id));
         page.line(2, 4, &[(Ink::Faint, "found "), (Ink::Plain, &text)]);
     } else {
         page.line(2, 4, &[(Ink::Faint, "found "), (Ink::Plain, "nothing")]);
@@ -92,14 +57,7 @@ pub fn explain_text(
     if let Some(change) = known.change {
         decision(&mut page, change, depth);
     } else {
-        page.line(
-            2,
-            4,
-            &[
-                (Ink::Faint, "action "),
-                (Ink::Plain, "none; this plan does not cover it"),
-            ],
-        );
+        page.line(2, 4, &[(Ink::Faint, "action "), (Ink::Plain, "none; this plan does not cover it")]);
     }
 
     page.blank();
@@ -107,52 +65,22 @@ pub fn explain_text(
 
     page.blank();
     let fingerprint = |fields: &Fields| crate::resource::fingerprint(fields)[..12].to_owned();
-    let desired = known
-        .desired
-        .as_ref()
-        .map_or("none".to_owned(), fingerprint);
-    let recorded = known
-        .found
-        .and_then(|f| f.recorded.as_ref())
-        .map_or("none".to_owned(), fingerprint);
-    page.line(
-        0,
-        2,
-        &[
-            (Ink::Strong, "Fingerprint"),
-            (
-                Ink::Plain,
-                &format!("  desired {desired}, recorded {recorded}"),
-            ),
-        ],
-    );
+    let desired = known.desired.as_ref().map_or("none".to_owned(), fingerprint);
+    let recorded = known.found.and_then(|f| f.recorded.as_ref()).map_or("none".to_owned(), fingerprint);
+    page.line(0, 2, &[(Ink::Strong, "Fingerprint"), (Ink::Plain, &format!("  desired {desired}, recorded {recorded}"))]);
 
     let dependents = graph.dependents();
-    let needs = |a: &Address| {
-        graph
-            .resources
-            .get(a)
-            .map(|r| r.depends_on.iter().collect())
-            .unwrap_or_default()
-    };
+    let needs = |a: &Address| graph.resources.get(a).map(|r| r.depends_on.iter().collect()).unwrap_or_default();
     let needed = |a: &Address| dependents.get(a).cloned().unwrap_or_default();
     tree(&mut page, "Depends on", plan, address, &needs, style);
     tree(&mut page, "Needed by", plan, address, &needed, style);
 
-    let steps: Vec<_> = plan
-        .steps
-        .iter()
-        .filter(|s| s.address == *address)
-        .collect();
+    let steps: Vec<_> = plan.steps.iter().filter(|s| s.address == *address).collect();
     if !steps.is_empty() {
         page.blank();
         page.line(0, 2, &[(Ink::Strong, "Steps")]);
         for step in steps {
-            let after = if step.needs.is_empty() {
-                String::new()
-            } else {
-                format!("  after {}", step.needs.join(", "))
-            };
+            let after = if step.needs.is_empty() { String::new() } else { format!("  after {}", step.needs.join(", ")) };
             page.line(2, 4, &[(Ink::Plain, &step.id), (Ink::Faint, &after)]);
         }
     }
@@ -160,14 +88,7 @@ pub fn explain_text(
 }
 
 fn decision(page: &mut Page, change: &Change, depth: Depth) {
-    page.line(
-        2,
-        4,
-        &[
-            (Ink::Faint, "action "),
-            (Ink::Strong, action_words(change.action)),
-        ],
-    );
+    page.line(2, 4, &[(Ink::Faint, "action "), (Ink::Strong, action_words(change.action))]);
     let whys = whys(change, depth);
     if whys.is_empty() && change.action == Action::Reuse {
         page.line(4, 6, &[(Ink::Plain, "it is as declared")]);
@@ -180,11 +101,7 @@ fn decision(page: &mut Page, change: &Change, depth: Depth) {
         page.line(4, 6, &[(Ink::Faint, &text)]);
     }
     if let Some(loss) = &change.loss {
-        page.line(
-            4,
-            6,
-            &[(Ink::Bad, "destroys: "), (Ink::Bad, &loss_words(loss))],
-        );
+        page.line(4, 6, &[(Ink::Bad, "destroys: "), (Ink::Bad, &loss_words(loss))]);
     }
 }
 
@@ -192,20 +109,10 @@ fn decision(page: &mut Page, change: &Change, depth: Depth) {
 fn field_table(known: &Known, style: &Style) -> String {
     let empty = Fields::new();
     let desired = known.desired.as_ref().unwrap_or(&empty);
-    let recorded = known
-        .found
-        .and_then(|f| f.recorded.as_ref())
-        .unwrap_or(&empty);
+    let recorded = known.found.and_then(|f| f.recorded.as_ref()).unwrap_or(&empty);
     let live = known.found.map_or(&empty, |f| &f.live);
-    let names: BTreeSet<&String> = desired
-        .keys()
-        .chain(recorded.keys())
-        .chain(live.keys())
-        .collect();
-    let depth = Depth {
-        style,
-        verbose: false,
-    };
+    let names: BTreeSet<&String> = desired.keys().chain(recorded.keys()).chain(live.keys()).collect();
+    let depth = Depth { style, verbose: false };
     let side = |field: &str, fields: &Fields, against: Option<&Value>| match fields.get(field) {
         None => "-".to_owned(),
         value if value == against => "same".to_owned(),
@@ -223,13 +130,11 @@ fn field_table(known: &Known, style: &Style) -> String {
     // Parts of a variable or a mount that nobody asks about unless they are wrong.
     let minor = |field: &str| {
         field.starts_with("env.") && field.ends_with(".digest")
-            || field.starts_with("mounts.")
-                && (field.ends_with(".kind") || field.ends_with(".readonly"))
+            || field.starts_with("mounts.") && (field.ends_with(".kind") || field.ends_with(".readonly"))
     };
     let agrees = |field: &str| {
         let want = desired.get(field);
-        (recorded.is_empty() || recorded.get(field) == want)
-            && live.get(field).is_none_or(|is| Some(is) == want)
+        (recorded.is_empty() || recorded.get(field) == want) && live.get(field).is_none_or(|is| Some(is) == want)
     };
     let rows: Vec<Vec<String>> = names
         .into_iter()
@@ -254,14 +159,7 @@ fn field_table(known: &Known, style: &Style) -> String {
 }
 
 /// What lies in one direction, to the end. What was shown already is not followed again.
-fn tree<'a>(
-    page: &mut Page,
-    title: &str,
-    plan: &Plan,
-    root: &'a Address,
-    next: &dyn Fn(&Address) -> Vec<&'a Address>,
-    style: &Style,
-) {
+fn tree<'a>(page: &mut Page, title: &str, plan: &Plan, root: &'a Address, next: &dyn Fn(&Address) -> Vec<&'a Address>, style: &Style) {
     let mut seen = BTreeSet::new();
     let mut lines: Vec<(String, &Address, bool)> = Vec::new();
     branch(&mut lines, &mut seen, root, "", next, style);
@@ -271,19 +169,12 @@ fn tree<'a>(
     page.blank();
     page.line(0, 2, &[(Ink::Strong, title)]);
     for (lead, address, again) in lines {
-        let action = plan
-            .change(address)
-            .map_or(String::new(), |c| format!("  {}", action_words(c.action)));
+        let action = plan.change(address).map_or(String::new(), |c| format!("  {}", action_words(c.action)));
         let again = if again { "  (shown above)" } else { "" };
         page.line(
             2,
             4 + width(&lead),
-            &[
-                (Ink::Faint, &lead),
-                (Ink::Plain, &address.to_string()),
-                (Ink::Faint, &action),
-                (Ink::Faint, again),
-            ],
+            &[(Ink::Faint, &lead), (Ink::Plain, &address.to_string()), (Ink::Faint, &action), (Ink::Faint, again)],
         );
     }
 }
@@ -314,32 +205,18 @@ fn branch<'a>(
 }
 
 /// The same as data; `None` when the address is neither declared nor there.
-pub fn explain_json(
-    graph: &Graph,
-    plan: &Plan,
-    observed: &Observed,
-    address: &Address,
-) -> Option<Value> {
+pub fn explain_json(graph: &Graph, plan: &Plan, observed: &Observed, address: &Address) -> Option<Value> {
     let known = known(graph, plan, observed, address)?;
     let empty = Fields::new();
     let desired = known.desired.as_ref().unwrap_or(&empty);
     let recorded = known.found.and_then(|f| f.recorded.as_ref());
     let live = known.found.map_or(&empty, |f| &f.live);
-    let names: BTreeSet<&String> = desired
-        .keys()
-        .chain(recorded.into_iter().flat_map(Fields::keys))
-        .chain(live.keys())
-        .collect();
+    let names: BTreeSet<&String> = desired.keys().chain(recorded.into_iter().flat_map(Fields::keys)).chain(live.keys()).collect();
     let fields: Vec<Value> = names
         .into_iter()
         .map(|field| {
-            let mut row =
-                serde_json::Map::from_iter([("field".to_owned(), Value::from(field.as_str()))]);
-            let sides = [
-                ("value", desired.get(field)),
-                ("recorded", recorded.and_then(|r| r.get(field))),
-                ("live", live.get(field)),
-            ];
+            let mut row = serde_json::Map::from_iter([("field".to_owned(), Value::from(field.as_str()))]);
+            let sides = [("value", desired.get(field)), ("recorded", recorded.and_then(|r| r.get(field))), ("live", live.get(field))];
             for (name, value) in sides {
                 if let Some(value) = value {
                     row.insert(name.to_owned(), value.clone());

@@ -24,21 +24,11 @@ fn edges(graph: &Graph) -> impl Iterator<Item = (&Address, &Address)> {
 }
 
 pub fn dot(graph: &Graph) -> String {
-    let quote = |text: &str| {
-        format!(
-            "\"{}\"",
-            clean(text).replace('\\', "\\\\").replace('"', "\\\"")
-        )
-    };
-    let mut out =
-        String::from("digraph jackin {\n  rankdir = \"LR\";\n  node [shape = \"box\"];\n");
+    let quote = |text: &str| format!("\"{}\"", clean(text).replace('\\', "\\\\").replace('"', "\\\""));
+    let mut out = String::from("digraph jackin {\n  rankdir = \"LR\";\n  node [shape = \"box\"];\n");
     for (number, (instance, addresses)) in clusters(graph).into_iter().enumerate() {
         let inner = if let Some(instance) = instance {
-            let _ = writeln!(
-                out,
-                "  subgraph cluster_{number} {{\n    label = {};",
-                quote(instance)
-            );
+            let _ = writeln!(out, "  subgraph cluster_{number} {{\n    label = {};", quote(instance));
             "    "
         } else {
             "  "
@@ -51,12 +41,7 @@ pub fn dot(graph: &Graph) -> String {
         }
     }
     for (from, to) in edges(graph) {
-        let _ = writeln!(
-            out,
-            "  {} -> {};",
-            quote(&from.to_string()),
-            quote(&to.to_string())
-        );
+        let _ = writeln!(out, "  {} -> {};", quote(&from.to_string()), quote(&to.to_string()));
     }
     out.push_str("}\n");
     out
@@ -64,12 +49,7 @@ pub fn dot(graph: &Graph) -> String {
 
 pub fn mermaid(graph: &Graph) -> String {
     // Mermaid takes almost nothing in an id, so nodes are numbered and named by their labels.
-    let ids: BTreeMap<&Address, usize> = graph
-        .resources
-        .keys()
-        .enumerate()
-        .map(|(number, address)| (address, number))
-        .collect();
+    let ids: BTreeMap<&Address, usize> = graph.resources.keys().enumerate().map(|(number, address)| (address, number)).collect();
     let quote = |text: &str| {
         let escaped: String = clean(text)
             .chars()
@@ -91,12 +71,7 @@ pub fn mermaid(graph: &Graph) -> String {
         }
         for address in addresses {
             let indent = if instance.is_some() { "    " } else { "  " };
-            let _ = writeln!(
-                out,
-                "{indent}n{}{}",
-                ids[address],
-                quote(&address.to_string())
-            );
+            let _ = writeln!(out, "{indent}n{}{}", ids[address], quote(&address.to_string()));
         }
         if instance.is_some() {
             out.push_str("  end\n");

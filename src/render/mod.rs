@@ -28,11 +28,7 @@ pub struct Style {
 
 impl Style {
     /// For files, pipes and tests.
-    pub const PLAIN: Style = Style {
-        colour: false,
-        width: 80,
-        unicode: false,
-    };
+    pub const PLAIN: Style = Style { colour: false, width: 80, unicode: false };
 
     pub(crate) fn ellipsis(&self) -> &'static str {
         if self.unicode { "…" } else { "..." }

@@ -46,9 +46,7 @@ pub(super) fn clean(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                out.extend(c.escape_unicode())
-            }
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
     }
@@ -74,13 +72,8 @@ pub(super) fn middle(text: &str, room: usize, style: &Style) -> String {
         }
         out
     };
-    let head: String = take(&mut text.chars(), keep.div_ceil(2))
-        .into_iter()
-        .collect();
-    let tail: String = take(&mut text.chars().rev(), keep / 2)
-        .into_iter()
-        .rev()
-        .collect();
+    let head: String = take(&mut text.chars(), keep.div_ceil(2)).into_iter().collect();
+    let tail: String = take(&mut text.chars().rev(), keep / 2).into_iter().rev().collect();
     format!("{head}{dots}{tail}")
 }
 
@@ -99,11 +92,7 @@ pub(super) fn cut(text: &str, room: usize, style: &Style) -> String {
         }
         out.push(c);
     }
-    if width(dots) <= room {
-        out + dots
-    } else {
-        String::new()
-    }
+    if width(dots) <= room { out + dots } else { String::new() }
 }
 
 pub(super) fn pad(text: &str, columns: usize) -> String {
@@ -117,10 +106,7 @@ pub(super) struct Page<'a> {
 
 impl<'a> Page<'a> {
     pub fn new(style: &'a Style) -> Self {
-        Self {
-            style,
-            out: String::new(),
-        }
+        Self { style, out: String::new() }
     }
 
     /// An empty line, but never two in a row and none at the top.
@@ -138,20 +124,8 @@ impl<'a> Page<'a> {
     /// One logical line: starts at column `indent`, goes on at column `hang` where it has to be wrapped.
     pub fn line(&mut self, indent: usize, hang: usize, pieces: &[(Ink, &str)]) {
         // In a narrow window a deep indent would leave one word per line.
-        let hang = if hang * 2 > self.style.width {
-            (indent + 2).min(hang)
-        } else {
-            hang
-        };
-        let mut words = Words {
-            style: self.style,
-            line: Vec::new(),
-            first: indent,
-            indent,
-            used: indent,
-            hang,
-            done: Vec::new(),
-        };
+        let hang = if hang * 2 > self.style.width { (indent + 2).min(hang) } else { hang };
+        let mut words = Words { style: self.style, line: Vec::new(), first: indent, indent, used: indent, hang, done: Vec::new() };
         let mut word: Vec<(char, Ink)> = Vec::new();
         let mut spaces = 0;
         for (ink, text) in pieces {
@@ -210,15 +184,11 @@ impl Words<'_> {
     fn push(&mut self, word: Vec<(char, Ink)>, spaces: usize) {
         let columns: usize = word.iter().map(|(c, _)| get_char_width(*c)).sum();
         if !self.line.is_empty() && self.used + spaces + columns > self.style.width {
-            self.done
-                .push((self.indent, std::mem::take(&mut self.line)));
+            self.done.push((self.indent, std::mem::take(&mut self.line)));
             // A long word moves left rather than out of the window.
             let fits = |indent: &usize| indent + columns <= self.style.width;
             let shallow = (self.first + 2).min(self.hang);
-            self.indent = [self.hang, shallow]
-                .into_iter()
-                .find(fits)
-                .unwrap_or(self.style.width.saturating_sub(columns).min(shallow));
+            self.indent = [self.hang, shallow].into_iter().find(fits).unwrap_or(self.style.width.saturating_sub(columns).min(shallow));
             self.used = self.indent;
         } else {
             // Spaces between two words belong to the ink before them, so that runs stay whole.
@@ -237,16 +207,9 @@ mod tests {
 
     #[test]
     fn wraps_with_a_hanging_indent() {
-        let style = Style {
-            width: 12,
-            ..Style::PLAIN
-        };
+        let style = Style { width: 12, ..Style::PLAIN };
         let mut page = Page::new(&style);
-        page.line(
-            2,
-            4,
-            &[(Ink::Strong, "one two"), (Ink::Plain, " three four")],
-        );
+        page.line(2, 4, &[(Ink::Strong, "one two"), (Ink::Plain, " three four")]);
         assert_eq!(page.finish(), "  one two\n    three\n    four\n");
     }
 
@@ -257,10 +220,7 @@ mod tests {
 
     #[test]
     fn cuts_the_middle_to_the_column() {
-        let style = Style {
-            unicode: true,
-            ..Style::PLAIN
-        };
+        let style = Style { unicode: true, ..Style::PLAIN };
         assert_eq!(middle("abcdefghij", 7, &style), "abc…hij");
         assert_eq!(middle("abc", 3, &style), "abc");
         assert_eq!(cut("abcdefghij", 4, &style), "abc…");

@@ -6,9 +6,8 @@ use super::Style;
 use super::diagnostic::{diagnostics_text, escape_markdown, severity_word};
 use super::page::{Ink, Page, clean, pad, width};
 use super::words::{
-    Depth, about_words, action_words, bytes_words, commit_words, count_words, field_words,
-    id_words, is_hash, is_idle, loss_words, plural, reused, secret_words, source_of, value_words,
-    why_nots, whys,
+    Depth, about_words, action_words, bytes_words, commit_words, count_words, field_words, id_words, is_hash, is_idle, loss_words, plural,
+    reused, secret_words, source_of, value_words, why_nots, whys,
 };
 use crate::plan::{Action, Change, Mode, Plan, Scope};
 use crate::resource::{EnvEntry, Limits, MountKind, MountSpec, Origin, Spec};
@@ -58,25 +57,16 @@ fn title(plan: &Plan) -> String {
 /// The symbols that occur, each with the actions it stands for.
 fn legend(page: &mut Page, plan: &Plan, verbose: bool) {
     let mut symbols: Vec<(&str, Vec<&str>)> = Vec::new();
-    for action in Action::ALL
-        .into_iter()
-        .filter(|a| plan.counts.contains_key(a))
-    {
+    for action in Action::ALL.into_iter().filter(|a| plan.counts.contains_key(a)) {
         if action == Action::Reuse && !verbose {
             continue;
         }
-        match symbols
-            .iter_mut()
-            .find(|(symbol, _)| *symbol == action.symbol())
-        {
+        match symbols.iter_mut().find(|(symbol, _)| *symbol == action.symbol()) {
             Some((_, words)) => words.push(action_words(action)),
             None => symbols.push((action.symbol(), vec![action_words(action)])),
         }
     }
-    let texts: Vec<String> = symbols
-        .iter()
-        .map(|(symbol, words)| format!("{symbol} {}", words.join(", ")))
-        .collect();
+    let texts: Vec<String> = symbols.iter().map(|(symbol, words)| format!("{symbol} {}", words.join(", "))).collect();
     if !texts.is_empty() {
         page.line(0, 2, &[(Ink::Faint, &texts.join("   "))]);
     }
@@ -87,23 +77,14 @@ fn groups(plan: &Plan) -> Vec<(Option<&str>, Vec<&Change>)> {
     let mut out: Vec<(Option<&str>, Vec<&Change>)> = Vec::new();
     for change in &plan.changes {
         match out.last_mut() {
-            Some((instance, changes)) if *instance == change.address.instance() => {
-                changes.push(change)
-            }
+            Some((instance, changes)) if *instance == change.address.instance() => changes.push(change),
             _ => out.push((change.address.instance(), vec![change])),
         }
     }
     out
 }
 
-fn group(
-    page: &mut Page,
-    plan: &Plan,
-    instance: Option<&str>,
-    changes: &[&Change],
-    style: &Style,
-    verbose: bool,
-) {
+fn group(page: &mut Page, plan: &Plan, instance: Option<&str>, changes: &[&Change], style: &Style, verbose: bool) {
     if !verbose && changes.iter().all(|c| c.is_reuse()) {
         return;
     }
@@ -111,22 +92,9 @@ fn group(
     let heading = instance.unwrap_or("Shared");
     let about = instance
         .and_then(|key| plan.instances.get(key))
-        .map_or(String::new(), |info| {
-            format!(
-                "role {}, agent {}, container {}",
-                info.role, info.agent, info.container
-            )
-        });
+        .map_or(String::new(), |info| format!("role {}, agent {}, container {}", info.role, info.agent, info.container));
     if width(heading) + 2 + width(&about) <= style.width {
-        page.line(
-            0,
-            2,
-            &[
-                (Ink::Strong, heading),
-                (Ink::Faint, "  "),
-                (Ink::Faint, &about),
-            ],
-        );
+        page.line(0, 2, &[(Ink::Strong, heading), (Ink::Faint, "  "), (Ink::Faint, &about)]);
     } else {
         page.line(0, 2, &[(Ink::Strong, heading)]);
         page.line(2, 4, &[(Ink::Faint, &about)]);
@@ -136,37 +104,17 @@ fn group(
             one(page, change, style, verbose);
         }
     }
-    let kept = changes
-        .iter()
-        .filter(|c| c.is_reuse() && !is_idle(c))
-        .count();
+    let kept = changes.iter().filter(|c| c.is_reuse() && !is_idle(c)).count();
     if kept > 0 && !verbose {
-        page.line(
-            SYMBOL + 1,
-            DETAIL,
-            &[(
-                Ink::Faint,
-                &format!(
-                    "{kept} more reused as {}",
-                    if kept == 1 { "it is" } else { "they are" }
-                ),
-            )],
-        );
+        page.line(SYMBOL + 1, DETAIL, &[(Ink::Faint, &format!("{kept} more reused as {}", if kept == 1 { "it is" } else { "they are" }))]);
     }
 }
 
 fn ink_of(action: Action) -> Ink {
     match action {
         Action::Reuse | Action::Forget => Ink::Faint,
-        Action::Create | Action::Pull | Action::Build | Action::Download | Action::Adopt => {
-            Ink::Good
-        }
-        Action::Update
-        | Action::Fetch
-        | Action::Repair
-        | Action::Start
-        | Action::Restart
-        | Action::Rebuild => Ink::Change,
+        Action::Create | Action::Pull | Action::Build | Action::Download | Action::Adopt => Ink::Good,
+        Action::Update | Action::Fetch | Action::Repair | Action::Start | Action::Restart | Action::Rebuild => Ink::Change,
         Action::Replace | Action::Remove => Ink::Bad,
     }
 }
@@ -184,38 +132,15 @@ fn one(page: &mut Page, change: &Change, style: &Style, verbose: bool) {
     };
     // A single short reason stands on the line of its change.
     let alone = match whys.as_slice() {
-        [why]
-            if width(&symbol) + width(&address) + width(&verb) + 2 + width(&reason(why))
-                <= style.width =>
-        {
-            Some(reason(why))
-        }
+        [why] if width(&symbol) + width(&address) + width(&verb) + 2 + width(&reason(why)) <= style.width => Some(reason(why)),
         _ => None,
     };
-    let tail = alone
-        .as_ref()
-        .map_or(String::new(), |why| format!(": {why}"));
-    page.line(
-        0,
-        DETAIL,
-        &[
-            (ink, &symbol),
-            (Ink::Strong, &address),
-            (ink, &verb),
-            (Ink::Plain, &tail),
-        ],
-    );
+    let tail = alone.as_ref().map_or(String::new(), |why| format!(": {why}"));
+    page.line(0, DETAIL, &[(ink, &symbol), (Ink::Strong, &address), (ink, &verb), (Ink::Plain, &tail)]);
     if alone.is_none() {
         for why in &whys {
-            let source = why
-                .source
-                .as_ref()
-                .map_or(String::new(), |s| format!(" ({s})"));
-            page.line(
-                DETAIL,
-                DETAIL + 2,
-                &[(Ink::Plain, &why.text), (Ink::Faint, &source)],
-            );
+            let source = why.source.as_ref().map_or(String::new(), |s| format!(" ({s})"));
+            page.line(DETAIL, DETAIL + 2, &[(Ink::Plain, &why.text), (Ink::Faint, &source)]);
         }
     }
     for text in why_nots(change, verbose, depth) {
@@ -223,26 +148,11 @@ fn one(page: &mut Page, change: &Change, style: &Style, verbose: bool) {
     }
     for duplicate in &change.duplicates {
         let id = id_words(&duplicate.id);
-        let id = if id == duplicate.name {
-            String::new()
-        } else {
-            format!(" ({id})")
-        };
-        page.line(
-            DETAIL,
-            DETAIL + 2,
-            &[
-                (Ink::Bad, "removes duplicate"),
-                (Ink::Plain, &format!(" {}{id}", duplicate.name)),
-            ],
-        );
+        let id = if id == duplicate.name { String::new() } else { format!(" ({id})") };
+        page.line(DETAIL, DETAIL + 2, &[(Ink::Bad, "removes duplicate"), (Ink::Plain, &format!(" {}{id}", duplicate.name))]);
     }
     if let Some(loss) = &change.loss {
-        page.line(
-            DETAIL,
-            DETAIL + 2,
-            &[(Ink::Bad, "destroys: "), (Ink::Bad, &loss_words(loss))],
-        );
+        page.line(DETAIL, DETAIL + 2, &[(Ink::Bad, "destroys: "), (Ink::Bad, &loss_words(loss))]);
     }
     match &change.desired {
         Some(spec) if verbose => rows(page, &every_field(change, spec, depth)),
@@ -253,10 +163,7 @@ fn one(page: &mut Page, change: &Change, style: &Style, verbose: bool) {
 
 /// Things that come into being list what they will be; a mended thing lists only what is mended.
 fn shows_fields(action: Action) -> bool {
-    matches!(
-        action,
-        Action::Create | Action::Build | Action::Pull | Action::Download
-    )
+    matches!(action, Action::Create | Action::Build | Action::Pull | Action::Download)
 }
 
 struct Row {
@@ -267,76 +174,35 @@ struct Row {
 
 /// Labels in one column, values and where they were written behind them.
 fn rows(page: &mut Page, rows: &[Row]) {
-    let column = rows
-        .iter()
-        .map(|r| width(&clean(&r.label)))
-        .max()
-        .unwrap_or(0)
-        .min(24);
+    let column = rows.iter().map(|r| width(&clean(&r.label))).max().unwrap_or(0).min(24);
     let mut previous = "";
     for row in rows {
-        let label = if row.label == previous {
-            String::new()
-        } else {
-            row.label.clone()
-        };
+        let label = if row.label == previous { String::new() } else { row.label.clone() };
         previous = &row.label;
-        let source = row
-            .source
-            .as_ref()
-            .map_or(String::new(), |s| format!("  ({s})"));
+        let source = row.source.as_ref().map_or(String::new(), |s| format!("  ({s})"));
         // A line may not begin with blanks: an empty label is a non-empty indent.
         let label = pad(&clean(&label), column);
-        let indent = if label.trim().is_empty() {
-            DETAIL + column + 2
-        } else {
-            DETAIL
-        };
-        let label = if label.trim().is_empty() {
-            String::new()
-        } else {
-            format!("{label}  ")
-        };
-        page.line(
-            indent,
-            DETAIL + column + 2,
-            &[
-                (Ink::Faint, &label),
-                (Ink::Plain, &row.value),
-                (Ink::Faint, &source),
-            ],
-        );
+        let indent = if label.trim().is_empty() { DETAIL + column + 2 } else { DETAIL };
+        let label = if label.trim().is_empty() { String::new() } else { format!("{label}  ") };
+        page.line(indent, DETAIL + column + 2, &[(Ink::Faint, &label), (Ink::Plain, &row.value), (Ink::Faint, &source)]);
     }
 }
 
 /// Where a value was written, when somebody wrote it.
 fn written(change: &Change, field: &str) -> Option<String> {
-    source_of(&change.sources, field)
-        .filter(|s| *s != "default")
-        .map(str::to_owned)
+    source_of(&change.sources, field).filter(|s| *s != "default").map(str::to_owned)
 }
 
 fn key_fields(change: &Change, spec: &Spec) -> Vec<Row> {
     let mut out: Vec<Row> = Vec::new();
     let mut row = |label: &str, value: String, field: &str| {
-        out.push(Row {
-            label: label.to_owned(),
-            value,
-            source: written(change, field),
-        });
+        out.push(Row { label: label.to_owned(), value, source: written(change, field) });
     };
     match spec {
         Spec::RoleRepo(spec) => {
             row("repository", spec.url.clone(), "url");
-            let branch = spec
-                .branch
-                .as_ref()
-                .map_or(String::new(), |b| format!(" on {b}"));
-            row(
-                "commit",
-                format!("{}{branch}", commit_words(&spec.commit)),
-                "branch",
-            );
+            let branch = spec.branch.as_ref().map_or(String::new(), |b| format!(" on {b}"));
+            row("commit", format!("{}{branch}", commit_words(&spec.commit)), "branch");
         }
         Spec::AgentBinary(spec) | Spec::CapsuleBinary(spec) => {
             let origin = match spec.origin {
@@ -345,23 +211,12 @@ fn key_fields(change: &Change, spec: &Spec) -> Vec<Row> {
                 Origin::Cache => "from the cache",
                 Origin::VendorInstaller => "the vendor's installer",
             };
-            let version = spec
-                .version
-                .as_ref()
-                .map_or(String::new(), |v| format!("{v}, "));
+            let version = spec.version.as_ref().map_or(String::new(), |v| format!("{v}, "));
             row("version", format!("{version}{origin}"), "version");
         }
         Spec::Image(spec) => row("platform", spec.platform.clone(), "platform"),
         Spec::RoleImage(spec) => {
-            row(
-                "role",
-                format!(
-                    "{} at commit {}",
-                    spec.role,
-                    commit_words(&spec.role_git_sha)
-                ),
-                "role",
-            );
+            row("role", format!("{} at commit {}", spec.role, commit_words(&spec.role_git_sha)), "role");
             row("Dockerfile", spec.dockerfile.clone(), "dockerfile");
             row("construct", spec.construct_image.clone(), "construct_image");
         }
@@ -371,34 +226,12 @@ fn key_fields(change: &Change, spec: &Spec) -> Vec<Row> {
                 .recipe
                 .supported_agents
                 .iter()
-                .map(|a| {
-                    format!(
-                        "{a}{}",
-                        if spec.recipe.agent_binaries.contains_key(a) {
-                            ""
-                        } else {
-                            " (vendor's installer)"
-                        }
-                    )
-                })
+                .map(|a| format!("{a}{}", if spec.recipe.agent_binaries.contains_key(a) { "" } else { " (vendor's installer)" }))
                 .collect();
             row("agents", agents.join(", "), "recipe.supported_agents");
-            row(
-                "capsule",
-                spec.recipe.capsule_version.clone(),
-                "recipe.capsule_version",
-            );
+            row("capsule", spec.recipe.capsule_version.clone(), "recipe.capsule_version");
             if !spec.recipe.hooks.is_empty() {
-                row(
-                    "hooks",
-                    spec.recipe
-                        .hooks
-                        .keys()
-                        .cloned()
-                        .collect::<Vec<_>>()
-                        .join(", "),
-                    "recipe.hooks",
-                );
+                row("hooks", spec.recipe.hooks.keys().cloned().collect::<Vec<_>>().join(", "), "recipe.hooks");
             }
             if !spec.recipe.plugins.is_empty() {
                 row("plugins", spec.recipe.plugins.join(", "), "recipe.plugins");
@@ -413,66 +246,30 @@ fn key_fields(change: &Change, spec: &Spec) -> Vec<Row> {
             row("path", spec.path.clone(), "path");
             for (agent, handoff) in &spec.auth {
                 if let Some(from) = &handoff.from {
-                    row(
-                        "credentials",
-                        format!("{agent} from {from}"),
-                        &format!("auth.{agent}"),
-                    );
+                    row("credentials", format!("{agent} from {from}"), &format!("auth.{agent}"));
                 }
             }
         }
         Spec::Network(spec) => {
-            row(
-                "name",
-                format!(
-                    "{}{}",
-                    spec.name,
-                    if spec.internal { ", internal" } else { "" }
-                ),
-                "name",
-            );
+            row("name", format!("{}{}", spec.name, if spec.internal { ", internal" } else { "" }), "name");
         }
         Spec::Certs(spec) => row("name", spec.name.clone(), "name"),
         Spec::Sidecar(spec) => {
             row("container", spec.name.clone(), "name");
             row("image", spec.image.clone(), "image");
-            let tier = serde_json::to_value(spec.tier)
-                .ok()
-                .and_then(|v| v.as_str().map(str::to_owned))
-                .unwrap_or_default();
+            let tier = serde_json::to_value(spec.tier).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
             row("tier", tier, "tier");
         }
         Spec::Capsule(spec) => {
             row("container", spec.name.clone(), "name");
             row("image", spec.image.clone(), "image");
-            let word = |value: serde_json::Result<serde_json::Value>| {
-                value
-                    .ok()
-                    .and_then(|v| v.as_str().map(str::to_owned))
-                    .unwrap_or_default()
-            };
-            row(
-                "profile",
-                word(serde_json::to_value(spec.profile)),
-                "profile",
-            );
-            row(
-                "network",
-                format!(
-                    "{} ({})",
-                    spec.network,
-                    word(serde_json::to_value(spec.network_mode))
-                ),
-                "network_mode",
-            );
-            let (own, operators): (Vec<_>, Vec<_>) =
-                spec.mounts.iter().partition(|(_, mount)| is_own(mount));
+            let word =
+                |value: serde_json::Result<serde_json::Value>| value.ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+            row("profile", word(serde_json::to_value(spec.profile)), "profile");
+            row("network", format!("{} ({})", spec.network, word(serde_json::to_value(spec.network_mode))), "network_mode");
+            let (own, operators): (Vec<_>, Vec<_>) = spec.mounts.iter().partition(|(_, mount)| is_own(mount));
             for (path, mount) in &operators {
-                row(
-                    "mounts",
-                    mount_words(path, mount),
-                    &format!("mounts.{path}"),
-                );
+                row("mounts", mount_words(path, mount), &format!("mounts.{path}"));
             }
             if !own.is_empty() {
                 let more = if operators.is_empty() { "" } else { "and " };
@@ -496,11 +293,7 @@ fn is_own(mount: &MountSpec) -> bool {
 
 fn mount_words(path: &str, mount: &MountSpec) -> String {
     let readonly = if mount.readonly { " (read-only)" } else { "" };
-    if mount.source == path {
-        format!("{path}{readonly}")
-    } else {
-        format!("{} at {path}{readonly}", mount.source)
-    }
+    if mount.source == path { format!("{path}{readonly}") } else { format!("{} at {path}{readonly}", mount.source) }
 }
 
 /// Names only; of a credential also where it comes from.
@@ -519,9 +312,7 @@ fn limit_words(limits: &Limits) -> Option<String> {
     let mut out = Vec::new();
     let mut add = |words: Option<String>| out.extend(words);
     add(limits.memory.map(|b| format!("memory {}", bytes_words(b))));
-    add(limits
-        .memory_reservation
-        .map(|b| format!("memory reservation {}", bytes_words(b))));
+    add(limits.memory_reservation.map(|b| format!("memory reservation {}", bytes_words(b))));
     add(limits.cpus.map(|n| format!("CPUs {n}")));
     add(limits.pids.map(|n| format!("processes {n}")));
     add(limits.nofile.map(|n| format!("open files {n}")));
@@ -532,14 +323,10 @@ fn limit_words(limits: &Limits) -> Option<String> {
 fn every_field(change: &Change, spec: &Spec, depth: Depth) -> Vec<Row> {
     spec.fields()
         .iter()
-        .filter(|(field, _)| {
-            !is_hash(field) && (!field.starts_with("mounts.") || field.ends_with(".source"))
-        })
+        .filter(|(field, _)| !is_hash(field) && (!field.starts_with("mounts.") || field.ends_with(".source")))
         .map(|(field, value)| Row {
             label: field_words(field),
-            value: match mounts(spec)
-                .and_then(|m| m.get(field.strip_prefix("mounts.")?.strip_suffix(".source")?))
-            {
+            value: match mounts(spec).and_then(|m| m.get(field.strip_prefix("mounts.")?.strip_suffix(".source")?)) {
                 Some(mount) if mount.readonly => {
                     format!("{} (read-only)", value_words(field, Some(value), depth))
                 }
@@ -560,24 +347,11 @@ fn mounts(spec: &Spec) -> Option<&BTreeMap<String, MountSpec>> {
 
 fn summary(page: &mut Page, plan: &Plan) {
     if plan.is_blocked() {
-        let text = format!(
-            "Blocked by {}; nothing can be applied.",
-            plural(plan.blockers.len(), "problem")
-        );
+        let text = format!("Blocked by {}; nothing can be applied.", plural(plan.blockers.len(), "problem"));
         page.line(0, 2, &[(Ink::Bad, &text)]);
         for blocker in &plan.blockers {
-            let on = blocker
-                .address
-                .as_ref()
-                .map_or(String::new(), |a| format!(" ({a})"));
-            page.line(
-                2,
-                4,
-                &[
-                    (Ink::Bad, "error: "),
-                    (Ink::Plain, &format!("{}{on}", blocker.summary)),
-                ],
-            );
+            let on = blocker.address.as_ref().map_or(String::new(), |a| format!(" ({a})"));
+            page.line(2, 4, &[(Ink::Bad, "error: "), (Ink::Plain, &format!("{}{on}", blocker.summary))]);
             if let Some(help) = &blocker.help {
                 page.line(4, 6, &[(Ink::Info, "help: "), (Ink::Plain, help)]);
             }
@@ -585,25 +359,14 @@ fn summary(page: &mut Page, plan: &Plan) {
         return;
     }
     if is_unchanged(plan) {
-        page.line(
-            0,
-            2,
-            &[
-                (Ink::Good, "No changes."),
-                (Ink::Plain, &format!(" {}", unchanged_words(plan))),
-            ],
-        );
+        page.line(0, 2, &[(Ink::Good, "No changes."), (Ink::Plain, &format!(" {}", unchanged_words(plan)))]);
         return;
     }
     let lossy = plan.losses().len();
     if lossy > 0 {
         let text = format!(
             "{} what cannot be brought back; see `destroys` above.",
-            if lossy == 1 {
-                "1 change destroys"
-            } else {
-                "Some changes destroy"
-            }
+            if lossy == 1 { "1 change destroys" } else { "Some changes destroy" }
         );
         page.line(0, 2, &[(Ink::Bad, &text)]);
     }
@@ -612,12 +375,7 @@ fn summary(page: &mut Page, plan: &Plan) {
     page.line(
         0,
         2,
-        &[
-            (Ink::Strong, "Plan: "),
-            (Ink::Plain, &count_words(plan)),
-            (Ink::Plain, "."),
-            (Ink::Faint, &format!(" Digest {digest}.")),
-        ],
+        &[(Ink::Strong, "Plan: "), (Ink::Plain, &count_words(plan)), (Ink::Plain, "."), (Ink::Faint, &format!(" Digest {digest}."))],
     );
 }
 
@@ -648,68 +406,39 @@ fn estimate(page: &mut Page, plan: &Plan) {
             _ => path.push((address, vec![verb])),
         }
     }
-    let path: Vec<String> = path
-        .iter()
-        .map(|(address, verbs)| format!("{address} {}", verbs.join(", ")))
-        .collect();
+    let path: Vec<String> = path.iter().map(|(address, verbs)| format!("{address} {}", verbs.join(", "))).collect();
     let unknown = match estimate.unknown_steps {
         0 => String::new(),
         1 => "; 1 step was never timed here".to_owned(),
         n => format!("; {n} steps were never timed here"),
     };
-    let text = format!(
-        "Takes about {} (critical path: {}){unknown}.",
-        about_words(estimate.milliseconds),
-        path.join(" -> ")
-    );
+    let text = format!("Takes about {} (critical path: {}){unknown}.", about_words(estimate.milliseconds), path.join(" -> "));
     page.line(0, 2, &[(Ink::Plain, &text)]);
 }
 
 /// For a comment on a pull request: the outcome in one line, a table of changes, the reasons folded away.
 pub fn plan_markdown(plan: &Plan) -> String {
-    let wide = Style {
-        colour: false,
-        width: 10_000,
-        unicode: true,
-    };
-    let depth = Depth {
-        style: &wide,
-        verbose: false,
-    };
+    let wide = Style { colour: false, width: 10_000, unicode: true };
+    let depth = Depth { style: &wide, verbose: false };
     let mut out = String::new();
     let digest: String = plan.digest.chars().take(12).collect();
     let headline = if plan.is_blocked() {
-        format!(
-            "**Blocked** by {}; nothing can be applied.",
-            plural(plan.blockers.len(), "problem")
-        )
+        format!("**Blocked** by {}; nothing can be applied.", plural(plan.blockers.len(), "problem"))
     } else if is_unchanged(plan) {
         format!("**No changes.** {}", unchanged_words(plan))
     } else {
         format!("**Plan:** {}. Digest `{digest}`.", count_words(plan))
     };
     let _ = writeln!(out, "### {}\n\n{headline}", escape_markdown(&title(plan)));
-    for (title, diagnostics) in [
-        ("Problems", &plan.blockers),
-        ("Warnings and notices", &plan.warnings),
-    ] {
+    for (title, diagnostics) in [("Problems", &plan.blockers), ("Warnings and notices", &plan.warnings)] {
         if diagnostics.is_empty() {
             continue;
         }
         let _ = writeln!(out, "\n**{title}**\n");
         for d in diagnostics {
             let (_, word) = severity_word(d.severity);
-            let help = d
-                .help
-                .as_ref()
-                .map_or(String::new(), |h| format!(" {}", escape_markdown(h)));
-            let _ = writeln!(
-                out,
-                "- {word} `{}`: {}. {}{help}",
-                d.code,
-                escape_markdown(&d.summary),
-                escape_markdown(&d.detail)
-            );
+            let help = d.help.as_ref().map_or(String::new(), |h| format!(" {}", escape_markdown(h)));
+            let _ = writeln!(out, "- {word} `{}`: {}. {}{help}", d.code, escape_markdown(&d.summary), escape_markdown(&d.detail));
         }
     }
     let changes: Vec<&Change> = plan.changes.iter().filter(|c| !c.is_reuse()).collect();
@@ -737,27 +466,16 @@ pub fn plan_markdown(plan: &Plan) -> String {
     }
     out.push_str("\n<details><summary>Reasons</summary>\n");
     for change in &changes {
-        let _ = writeln!(
-            out,
-            "\n**{}**: {}\n",
-            escape_markdown(&change.address.to_string()),
-            action_words(change.action)
-        );
+        let _ = writeln!(out, "\n**{}**: {}\n", escape_markdown(&change.address.to_string()), action_words(change.action));
         for why in whys(change, depth) {
-            let source = why
-                .source
-                .map_or(String::new(), |s| format!(" ({})", escape_markdown(&s)));
+            let source = why.source.map_or(String::new(), |s| format!(" ({})", escape_markdown(&s)));
             let _ = writeln!(out, "- {}{source}", escape_markdown(&why.text));
         }
         for text in why_nots(change, true, depth) {
             let _ = writeln!(out, "- {}", escape_markdown(&text));
         }
         for duplicate in &change.duplicates {
-            let _ = writeln!(
-                out,
-                "- removes duplicate {}",
-                escape_markdown(&duplicate.name)
-            );
+            let _ = writeln!(out, "- removes duplicate {}", escape_markdown(&duplicate.name));
         }
     }
     out.push_str("\n</details>\n");

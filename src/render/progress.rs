@@ -95,36 +95,18 @@ impl Progress {
             stopping: false,
             finished: None,
         };
-        let actions: BTreeMap<&Address, Action> = plan
-            .changes
-            .iter()
-            .map(|c| (&c.address, c.action))
-            .collect();
+        let actions: BTreeMap<&Address, Action> = plan.changes.iter().map(|c| (&c.address, c.action)).collect();
         for step in &plan.steps {
-            progress.register(
-                step,
-                actions.get(&step.address).map_or("done", |a| done_word(*a)),
-            );
+            progress.register(step, actions.get(&step.address).map_or("done", |a| done_word(*a)));
         }
         let stage = |row: &Row| STAGES.iter().position(|s| *s == row.address.kind.stage());
-        progress
-            .rows
-            .sort_by(|a, b| (stage(a), &a.address).cmp(&(stage(b), &b.address)));
-        progress.at = progress
-            .rows
-            .iter()
-            .enumerate()
-            .map(|(index, row)| (row.address.clone(), index))
-            .collect();
+        progress.rows.sort_by(|a, b| (stage(a), &a.address).cmp(&(stage(b), &b.address)));
+        progress.at = progress.rows.iter().enumerate().map(|(index, row)| (row.address.clone(), index)).collect();
         progress
     }
 
     fn register(&mut self, step: &Step, outcome: &'static str) {
-        if self
-            .by_step
-            .insert(step.id.clone(), step.address.clone())
-            .is_some()
-        {
+        if self.by_step.insert(step.id.clone(), step.address.clone()).is_some() {
             return;
         }
         if let Some(index) = self.at.get(&step.address) {
@@ -174,10 +156,7 @@ impl Progress {
                     row.began.get_or_insert(now_ms);
                     row.retry = None;
                     if !matches!(row.state, State::Failed(_)) {
-                        row.state = State::Running {
-                            doing: doing_word(&step.effect),
-                            since: now_ms,
-                        };
+                        row.state = State::Running { doing: doing_word(&step.effect), since: now_ms };
                     }
                 }
             }
@@ -198,11 +177,7 @@ impl Progress {
                     return Vec::new();
                 };
                 row.retry = Some(clean(error));
-                return vec![format!(
-                    "{}  tried again (attempt {attempt}): {}",
-                    headed(&row.address),
-                    clean(error)
-                )];
+                return vec![format!("{}  tried again (attempt {attempt}): {}", headed(&row.address), clean(error))];
             }
             Event::StepFinished { id, .. } => return self.end(id, now_ms, None),
             Event::StepFailed { id, error, .. } => {
@@ -215,9 +190,7 @@ impl Progress {
             Event::StepCancelled { id } => return self.end(id, now_ms, Some(State::Cancelled)),
             Event::Stopping => {
                 self.stopping = true;
-                return vec![
-                    "stopping: nothing new is begun, what has begun is finished".to_owned(),
-                ];
+                return vec!["stopping: nothing new is begun, what has begun is finished".to_owned()];
             }
             Event::ApplyFinished { milliseconds, .. } => self.finished = Some(*milliseconds),
         }
@@ -292,34 +265,18 @@ impl Progress {
         let mut lines = Vec::new();
         let mut stage = "";
         for (index, row) in self.rows.iter().enumerate().filter(|(i, _)| shown[*i]) {
-            let heading = if row.address.kind.stage() == stage {
-                ""
-            } else {
-                row.address.kind.stage()
-            };
+            let heading = if row.address.kind.stage() == stage { "" } else { row.address.kind.stage() };
             stage = row.address.kind.stage();
             lines.push(row.line(heading, now_ms, style));
             if outputs[index]
                 && let Some(output) = row.below()
             {
-                lines.push(inked(
-                    &[(
-                        Ink::Faint,
-                        format!("{}{output}", " ".repeat(STAGE_COLUMN + 6)),
-                    )],
-                    style,
-                ));
+                lines.push(inked(&[(Ink::Faint, format!("{}{output}", " ".repeat(STAGE_COLUMN + 6)))], style));
             }
         }
         let hidden = shown.iter().filter(|s| !**s).count();
         if hidden > 0 && max_height > 1 {
-            lines.push(inked(
-                &[(
-                    Ink::Faint,
-                    format!("{}{hidden} more", " ".repeat(STAGE_COLUMN + 2)),
-                )],
-                style,
-            ));
+            lines.push(inked(&[(Ink::Faint, format!("{}{hidden} more", " ".repeat(STAGE_COLUMN + 2)))], style));
         }
         lines.push(total);
         lines.truncate(max_height.max(1));
@@ -333,10 +290,7 @@ impl Progress {
         if failed > 0 {
             pieces.push((Ink::Bad, format!(", {failed} failed")));
         }
-        pieces.push((
-            Ink::Plain,
-            format!(", {}", duration_words(self.finished.unwrap_or(now_ms))),
-        ));
+        pieces.push((Ink::Plain, format!(", {}", duration_words(self.finished.unwrap_or(now_ms)))));
         if let Some(what) = &self.waiting {
             pieces.push((Ink::Change, format!(", waiting for {}", clean(what))));
         }
@@ -353,9 +307,7 @@ impl Progress {
             .rows
             .iter()
             .filter_map(|row| match &row.state {
-                State::Failed(error) if error.address.is_none() => {
-                    Some((**error).clone().on(&row.address))
-                }
+                State::Failed(error) if error.address.is_none() => Some((**error).clone().on(&row.address)),
                 State::Failed(error) => Some((**error).clone()),
                 _ => None,
             })
@@ -366,71 +318,31 @@ impl Progress {
         }
         for row in &self.rows {
             if let State::Skipped(because) = &row.state {
-                let why = because
-                    .as_ref()
-                    .map_or(String::new(), |a| format!(" because {a} failed"));
-                page.line(
-                    0,
-                    2,
-                    &[
-                        (Ink::Change, "skipped"),
-                        (Ink::Plain, &format!(" {}{why}", row.address)),
-                    ],
-                );
+                let why = because.as_ref().map_or(String::new(), |a| format!(" because {a} failed"));
+                page.line(0, 2, &[(Ink::Change, "skipped"), (Ink::Plain, &format!(" {}{why}", row.address))]);
             }
         }
         let done = self.count(|s| *s == State::Done);
         let skipped = self.count(|s| matches!(s, State::Skipped(_)));
         // What was never begun is as good as cancelled.
-        let cancelled =
-            self.count(|s| matches!(s, State::Cancelled | State::Waiting | State::Running { .. }));
-        let time = self
-            .finished
-            .map_or(String::new(), |ms| format!(" in {}", duration_words(ms)));
+        let cancelled = self.count(|s| matches!(s, State::Cancelled | State::Waiting | State::Running { .. }));
+        let time = self.finished.map_or(String::new(), |ms| format!(" in {}", duration_words(ms)));
         let mut counts = vec![format!("{done} done")];
-        for (count, word) in [
-            (failures.len(), "failed"),
-            (skipped, "skipped"),
-            (cancelled, "cancelled"),
-        ] {
+        for (count, word) in [(failures.len(), "failed"), (skipped, "skipped"), (cancelled, "cancelled")] {
             if count > 0 {
                 counts.push(format!("{count} {word}"));
             }
         }
         if counts.len() == 1 {
-            page.line(
-                0,
-                2,
-                &[
-                    (Ink::Good, "Done."),
-                    (Ink::Plain, &format!(" {}{time}.", plural(done, "change"))),
-                ],
-            );
+            page.line(0, 2, &[(Ink::Good, "Done."), (Ink::Plain, &format!(" {}{time}.", plural(done, "change")))]);
             return page.finish();
         }
-        let (ink, word) = if failures.is_empty() {
-            (Ink::Change, "Stopped.")
-        } else {
-            (Ink::Bad, "Failed.")
-        };
-        page.line(
-            0,
-            2,
-            &[
-                (ink, word),
-                (Ink::Plain, &format!(" {}{time}.", counts.join(", "))),
-            ],
-        );
+        let (ink, word) = if failures.is_empty() { (Ink::Change, "Stopped.") } else { (Ink::Bad, "Failed.") };
+        page.line(0, 2, &[(ink, word), (Ink::Plain, &format!(" {}{time}.", counts.join(", ")))]);
         page.line(
             2,
             4,
-            &[
-                (Ink::Info, "help: "),
-                (
-                    Ink::Plain,
-                    "What was done stays. Plan again to see what is left, apply again to go on.",
-                ),
-            ],
+            &[(Ink::Info, "help: "), (Ink::Plain, "What was done stays. Plan again to see what is left, apply again to go on.")],
         );
         page.finish()
     }
@@ -438,9 +350,7 @@ impl Progress {
 
 impl Row {
     fn duration(&self, now_ms: u64) -> u64 {
-        self.ended
-            .unwrap_or(now_ms)
-            .saturating_sub(self.began.unwrap_or(now_ms))
+        self.ended.unwrap_or(now_ms).saturating_sub(self.began.unwrap_or(now_ms))
     }
 
     fn ending(&self) -> String {
@@ -460,10 +370,7 @@ impl Row {
         if !matches!(self.state, State::Running { .. }) {
             return None;
         }
-        self.retry
-            .as_ref()
-            .map(|error| format!("tried again: {error}"))
-            .or(self.output.back().cloned())
+        self.retry.as_ref().map(|error| format!("tried again: {error}")).or(self.output.back().cloned())
     }
 
     fn height(&self) -> usize {
@@ -473,20 +380,12 @@ impl Row {
     fn line(&self, heading: &str, now_ms: u64, style: &Style) -> String {
         let spinner = |since: u64| {
             let turn = usize::try_from(now_ms.saturating_sub(since) / SPINNER_MS).unwrap_or(0);
-            if style.unicode {
-                SPINNER[turn % SPINNER.len()]
-            } else {
-                SPINNER_ASCII[turn % SPINNER_ASCII.len()]
-            }
+            if style.unicode { SPINNER[turn % SPINNER.len()] } else { SPINNER_ASCII[turn % SPINNER_ASCII.len()] }
         };
         let pick = |unicode, ascii| if style.unicode { unicode } else { ascii };
         let (ink, mark, rest) = match &self.state {
             State::Waiting => (Ink::Faint, pick("·", "."), "waiting".to_owned()),
-            State::Running { doing, since } => (
-                Ink::Info,
-                spinner(*since),
-                format!("{doing}  {}", duration_words(self.duration(now_ms))),
-            ),
+            State::Running { doing, since } => (Ink::Info, spinner(*since), format!("{doing}  {}", duration_words(self.duration(now_ms)))),
             State::Done => (Ink::Good, pick("✓", "+"), self.ending()),
             State::Failed(_) => (Ink::Bad, pick("✗", "x"), self.ending()),
             State::Skipped(_) | State::Cancelled => (Ink::Change, "-", self.ending()),
@@ -505,20 +404,12 @@ impl Row {
 
 /// `network         app/default`: where the stage is the kind, its name says enough.
 fn headed(address: &Address) -> String {
-    format!(
-        "{}  {}",
-        pad(address.kind.stage(), STAGE_COLUMN),
-        named(address)
-    )
+    format!("{}  {}", pad(address.kind.stage(), STAGE_COLUMN), named(address))
 }
 
 fn named(address: &Address) -> String {
     let kind = address.kind.as_str().replace('-', " ");
-    clean(&if kind == address.kind.stage() {
-        address.name.clone()
-    } else {
-        address.to_string()
-    })
+    clean(&if kind == address.kind.stage() { address.name.clone() } else { address.to_string() })
 }
 
 /// One line that is never wrapped, cut at the width.
@@ -545,10 +436,9 @@ fn doing_word(effect: &Effect) -> &'static str {
         Effect::Pull => "pulling",
         Effect::Build => "building",
         Effect::WriteHome => "writing",
-        Effect::RemoveHome { .. }
-        | Effect::RemoveNetwork { .. }
-        | Effect::RemoveVolume { .. }
-        | Effect::RemoveContainer { .. } => "removing",
+        Effect::RemoveHome { .. } | Effect::RemoveNetwork { .. } | Effect::RemoveVolume { .. } | Effect::RemoveContainer { .. } => {
+            "removing"
+        }
         Effect::CreateNetwork | Effect::CreateVolume | Effect::CreateContainer => "creating",
         Effect::StartContainer { .. } => "starting",
         Effect::UnpauseContainer { .. } => "resuming",

@@ -65,26 +65,13 @@ pub fn status_text(rows: &[StatusRow], style: &Style) -> String {
                 row.role.clone(),
                 row.agent.clone(),
                 row.state.as_str().to_owned(),
-                row.sessions
-                    .map_or_else(|| "-".to_owned(), |n| n.to_string()),
+                row.sessions.map_or_else(|| "-".to_owned(), |n| n.to_string()),
                 row.age_seconds.map_or_else(|| "-".to_owned(), age_words),
                 row.container.clone(),
             ]
         })
         .collect();
-    table(
-        &cells,
-        &[
-            "instance",
-            "role",
-            "agent",
-            "state",
-            "sessions",
-            "age",
-            "container",
-        ],
-        style,
-    )
+    table(&cells, &["instance", "role", "agent", "state", "sessions", "age", "container"], style)
 }
 
 pub fn status_json(rows: &[StatusRow]) -> String {

@@ -12,22 +12,10 @@ const NARROWEST: usize = 6;
 
 pub fn table(rows: &[Vec<String>], headers: &[&str], style: &Style) -> String {
     let mut cells: Vec<Vec<String>> = vec![headers.iter().map(|h| h.to_uppercase()).collect()];
-    cells.extend(
-        rows.iter()
-            .map(|row| row.iter().map(|cell| clean(cell)).collect()),
-    );
-    let mut columns: Vec<usize> = (0..headers.len())
-        .map(|c| {
-            cells
-                .iter()
-                .map(|row| row.get(c).map_or(0, |cell| width(cell)))
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    let room = style
-        .width
-        .saturating_sub(GAP * headers.len().saturating_sub(1));
+    cells.extend(rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()));
+    let mut columns: Vec<usize> =
+        (0..headers.len()).map(|c| cells.iter().map(|row| row.get(c).map_or(0, |cell| width(cell))).max().unwrap_or(0)).collect();
+    let room = style.width.saturating_sub(GAP * headers.len().saturating_sub(1));
     while columns.iter().sum::<usize>() > room {
         let Some(widest) = columns.iter_mut().max().filter(|w| **w > NARROWEST) else {
             break;
@@ -36,22 +24,14 @@ pub fn table(rows: &[Vec<String>], headers: &[&str], style: &Style) -> String {
     }
     let mut builder = Builder::default();
     for row in &cells {
-        builder.push_record(
-            row.iter()
-                .zip(&columns)
-                .map(|(cell, room)| middle(cell, *room, style)),
-        );
+        builder.push_record(row.iter().zip(&columns).map(|(cell, room)| middle(cell, *room, style)));
     }
     let mut table = builder.build();
     table.with(Border::empty()).with(Padding::new(0, GAP, 0, 0));
     let mut out = String::new();
     for (number, line) in table.to_string().lines().enumerate() {
         let line = line.trim_end();
-        out.push_str(&if number == 0 && style.colour {
-            Ink::Strong.paint(line)
-        } else {
-            line.to_owned()
-        });
+        out.push_str(&if number == 0 && style.colour { Ink::Strong.paint(line) } else { line.to_owned() });
         out.push('\n');
     }
     out

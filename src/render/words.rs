@@ -24,11 +24,7 @@ impl Depth<'_> {
         if self.verbose || text.contains(' ') && text.len() < 400 {
             return text;
         }
-        middle(
-            &text,
-            self.style.width.saturating_sub(10).clamp(12, 60),
-            self.style,
-        )
+        middle(&text, self.style.width.saturating_sub(10).clamp(12, 60), self.style)
     }
 }
 
@@ -51,11 +47,7 @@ pub(super) fn counted(action: Action, count: usize) -> String {
 }
 
 pub(super) fn plural(count: usize, one: &str) -> String {
-    if count == 1 {
-        format!("1 {one}")
-    } else {
-        format!("{count} {one}s")
-    }
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
 }
 
 /// `a, b and c`.
@@ -105,10 +97,7 @@ impl<'a> Field<'a> {
             let (path, part) = parts(rest, &[".source", ".kind", ".readonly"]);
             return Field::Mount { path, part };
         }
-        if let Some((agent, part)) = field
-            .strip_prefix("auth.")
-            .and_then(|rest| rest.split_once('.'))
-        {
+        if let Some((agent, part)) = field.strip_prefix("auth.").and_then(|rest| rest.split_once('.')) {
             return Field::Auth { agent, part };
         }
         Field::Other
@@ -129,23 +118,11 @@ impl<'a> Field<'a> {
 pub(super) fn field_words(field: &str) -> String {
     match Field::of(field) {
         Field::Env { name, .. } => return format!("env {name}"),
-        Field::Mount {
-            path,
-            part: "" | "source",
-        } => return format!("mount {path}"),
-        Field::Mount {
-            path,
-            part: "readonly",
-        } => return format!("mount {path} read-only"),
+        Field::Mount { path, part: "" | "source" } => return format!("mount {path}"),
+        Field::Mount { path, part: "readonly" } => return format!("mount {path} read-only"),
         Field::Mount { path, part } => return format!("mount {path} {part}"),
-        Field::Auth {
-            agent,
-            part: "mode",
-        } => return format!("{agent} credentials mode"),
-        Field::Auth {
-            agent,
-            part: "from",
-        } => return format!("{agent} credentials folder"),
+        Field::Auth { agent, part: "mode" } => return format!("{agent} credentials mode"),
+        Field::Auth { agent, part: "from" } => return format!("{agent} credentials folder"),
         Field::Auth { agent, .. } => return format!("{agent} credentials"),
         Field::Other => {}
     }
@@ -189,9 +166,7 @@ pub(super) fn field_words(field: &str) -> String {
         "commit" => "commit",
         "url" => "repository",
         "role_git_sha" | "recipe.role_git_sha" | "record.role_git_sha" => "role commit",
-        "role_source_ref" | "recipe.role_source_ref" | "record.role_source_ref" => {
-            "role branch or tag"
-        }
+        "role_source_ref" | "recipe.role_source_ref" | "record.role_source_ref" => "role branch or tag",
         "record.role_source_git" => "role repository",
         "construct_image" | "recipe.construct_image" => "construct image",
         "construct_override" => "construct image override",
@@ -214,10 +189,7 @@ pub(super) fn field_words(field: &str) -> String {
         "record.certs_volume" => "certificate volume",
         "record.workspace_name" => "workspace",
         other => {
-            return other
-                .strip_prefix("record.")
-                .unwrap_or(other)
-                .replace(['_', '.'], " ");
+            return other.strip_prefix("record.").unwrap_or(other).replace(['_', '.'], " ");
         }
     };
     known.to_owned()
@@ -227,13 +199,8 @@ pub(super) fn field_words(field: &str) -> String {
 pub(super) fn is_hash(field: &str) -> bool {
     matches!(Field::of(field), Field::Env { part: "digest", .. })
         || matches!(Field::of(field), Field::Auth { part, .. } if part.starts_with("files."))
-        || matches!(
-            field,
-            "digest" | "recipe.generated_runtime_hash" | "recipe.capsule_digest"
-        )
-        || ["recipe.agent_binaries.", "recipe.hooks."]
-            .iter()
-            .any(|p| field.starts_with(p))
+        || matches!(field, "digest" | "recipe.generated_runtime_hash" | "recipe.capsule_digest")
+        || ["recipe.agent_binaries.", "recipe.hooks."].iter().any(|p| field.starts_with(p))
 }
 
 /// One side of a difference.
@@ -289,14 +256,8 @@ pub(super) fn secret_words(source: &SecretSource) -> String {
     match source {
         SecretSource::File { place } => format!("from {place}"),
         SecretSource::Host(name) => format!("from ${name}"),
-        SecretSource::Op {
-            reference,
-            account: None,
-        } => format!("from {reference}"),
-        SecretSource::Op {
-            reference,
-            account: Some(account),
-        } => format!("from {reference} of account {account}"),
+        SecretSource::Op { reference, account: None } => format!("from {reference}"),
+        SecretSource::Op { reference, account: Some(account) } => format!("from {reference} of account {account}"),
         SecretSource::Role(name) => format!("from the role's {name}"),
         SecretSource::Github => "from the host's GitHub token".to_owned(),
     }
@@ -311,11 +272,7 @@ pub(super) fn bytes_words(bytes: i64) -> String {
         unit += 1;
     }
     let number = format!("{size:.1}");
-    format!(
-        "{} {}",
-        number.strip_suffix(".0").unwrap_or(&number),
-        UNITS[unit]
-    )
+    format!("{} {}", number.strip_suffix(".0").unwrap_or(&number), UNITS[unit])
 }
 
 pub(super) fn commit_words(commit: &str) -> String {
@@ -325,22 +282,14 @@ pub(super) fn commit_words(commit: &str) -> String {
 pub(super) fn id_words(id: &str) -> String {
     let bare = id.strip_prefix("sha256:").unwrap_or(id);
     // Paths and volume names are ids as well, and nothing without their end.
-    if bare.len() > 12 && bare.chars().all(|c| c.is_ascii_hexdigit()) {
-        bare[..12].to_owned()
-    } else {
-        clean(bare)
-    }
+    if bare.len() > 12 && bare.chars().all(|c| c.is_ascii_hexdigit()) { bare[..12].to_owned() } else { clean(bare) }
 }
 
 pub(super) fn duration_words(milliseconds: u64) -> String {
     match milliseconds {
         0..10_000 => format!("{:.2} s", milliseconds as f64 / 1000.0),
         10_000..60_000 => format!("{:.1} s", milliseconds as f64 / 1000.0),
-        _ => format!(
-            "{} min {:02} s",
-            milliseconds / 60_000,
-            milliseconds / 1000 % 60
-        ),
+        _ => format!("{} min {:02} s", milliseconds / 60_000, milliseconds / 1000 % 60),
     }
 }
 
@@ -348,11 +297,7 @@ pub(super) fn about_words(milliseconds: u64) -> String {
     match milliseconds {
         0..100 => format!("{milliseconds} ms"),
         100..60_000 => format!("{:.1} s", milliseconds as f64 / 1000.0),
-        _ => format!(
-            "{} min {:02} s",
-            milliseconds / 60_000,
-            milliseconds / 1000 % 60
-        ),
+        _ => format!("{} min {:02} s", milliseconds / 60_000, milliseconds / 1000 % 60),
     }
 }
 
@@ -376,10 +321,7 @@ pub fn loss_words(loss: &Loss) -> String {
         words.push(plural(commits, "unpushed commit"));
     }
     if let Some(bytes) = loss.bytes.filter(|b| *b > 0) {
-        words.push(format!(
-            "{} of data",
-            bytes_words(i64::try_from(bytes).unwrap_or(i64::MAX))
-        ));
+        words.push(format!("{} of data", bytes_words(i64::try_from(bytes).unwrap_or(i64::MAX))));
     }
     words.join(", ")
 }
@@ -392,22 +334,13 @@ fn reason_words(address: &Address, reason: &Reason, depth: Depth) -> String {
             Kind::AgentBinary | Kind::CapsuleBinary => "not in the cache",
             Kind::Image => "not on this engine",
             Kind::RoleImage | Kind::DerivedImage => "not built yet",
-            Kind::Checkout
-            | Kind::Home
-            | Kind::Network
-            | Kind::Certs
-            | Kind::Sidecar
-            | Kind::Capsule => "does not exist",
+            Kind::Checkout | Kind::Home | Kind::Network | Kind::Certs | Kind::Sidecar | Kind::Capsule => "does not exist",
         }
         .to_owned(),
         Reason::FieldChanged { field, .. } if is_hash(field) => {
             format!("{} changed", field_words(field))
         }
-        Reason::FieldChanged {
-            field,
-            recorded,
-            desired,
-        } => format!(
+        Reason::FieldChanged { field, recorded, desired } => format!(
             "{}: recorded {} -> desired {}",
             field_words(field),
             value_words(field, recorded.as_ref(), depth),
@@ -416,11 +349,7 @@ fn reason_words(address: &Address, reason: &Reason, depth: Depth) -> String {
         Reason::Drifted { field, .. } if is_hash(field) => {
             format!("drifted {}", field_words(field))
         }
-        Reason::Drifted {
-            field,
-            recorded,
-            live,
-        } => format!(
+        Reason::Drifted { field, recorded, live } => format!(
             "drifted {}: recorded {}, live: {}",
             field_words(field),
             value_words(field, recorded.as_ref(), depth),
@@ -445,17 +374,10 @@ fn reason_words(address: &Address, reason: &Reason, depth: Depth) -> String {
         }
         Reason::OwnerRemoved { address } => format!("its owner {address} is removed"),
         Reason::NotExecutable => "lost its run bit".to_owned(),
-        Reason::NotCached => {
-            "not cached; the vendor's installer runs inside the image build".to_owned()
-        }
+        Reason::NotCached => "not cached; the vendor's installer runs inside the image build".to_owned(),
         Reason::NotNeeded => "nothing that is made now needs it".to_owned(),
         Reason::Absent => "there is nothing to do it to".to_owned(),
-        Reason::Mismatch {
-            candidate,
-            field,
-            desired,
-            found,
-        } => format!(
+        Reason::Mismatch { candidate, field, desired, found } => format!(
             "kept {candidate} differs in {}: desired {}, found {}",
             field_words(field),
             value_words(field, desired.as_ref(), depth),
@@ -484,22 +406,15 @@ pub(super) struct Why {
 pub(super) fn whys(change: &Change, depth: Depth) -> Vec<Why> {
     let source = |reason: &Reason| {
         let (field, cause) = field_of(reason)?;
-        let found: Option<&FieldChange> = change
-            .fields
-            .iter()
-            .find(|f| f.field == field && f.cause == cause);
+        let found: Option<&FieldChange> = change.fields.iter().find(|f| f.field == field && f.cause == cause);
         found.and_then(|f| f.source.clone())
     };
     let mut out: Vec<Why> = Vec::new();
     let mut told: Vec<(String, Cause)> = Vec::new();
     for reason in &change.reasons {
-        let group =
-            field_of(reason).and_then(|(field, cause)| Some((Field::of(field).group()?, cause)));
+        let group = field_of(reason).and_then(|(field, cause)| Some((Field::of(field).group()?, cause)));
         let Some(group) = group else {
-            out.push(Why {
-                text: reason_words(&change.address, reason, depth),
-                source: source(reason),
-            });
+            out.push(Why { text: reason_words(&change.address, reason, depth), source: source(reason) });
             continue;
         };
         if told.contains(&group) {
@@ -508,20 +423,9 @@ pub(super) fn whys(change: &Change, depth: Depth) -> Vec<Why> {
         let together: Vec<&Reason> = change
             .reasons
             .iter()
-            .filter(|r| {
-                field_of(r).is_some_and(|(field, cause)| {
-                    cause == group.1 && Field::of(field).group().as_ref() == Some(&group.0)
-                })
-            })
+            .filter(|r| field_of(r).is_some_and(|(field, cause)| cause == group.1 && Field::of(field).group().as_ref() == Some(&group.0)))
             .collect();
-        out.extend(
-            group_words(&change.address, &together, depth)
-                .into_iter()
-                .map(|text| Why {
-                    text,
-                    source: source(reason),
-                }),
-        );
+        out.extend(group_words(&change.address, &together, depth).into_iter().map(|text| Why { text, source: source(reason) }));
         told.push(group);
     }
     out
@@ -538,9 +442,7 @@ fn field_of(reason: &Reason) -> Option<(&str, Cause)> {
 /// The parts of one variable, mount or credential: as a whole when it came or went, else part by part.
 fn group_words(address: &Address, together: &[&Reason], depth: Depth) -> Vec<String> {
     let sides = |reason: &Reason| match reason {
-        Reason::FieldChanged {
-            recorded, desired, ..
-        } => (recorded.clone(), desired.clone()),
+        Reason::FieldChanged { recorded, desired, .. } => (recorded.clone(), desired.clone()),
         Reason::Drifted { recorded, live, .. } => (recorded.clone(), live.clone()),
         _ => (None, None),
     };
@@ -548,27 +450,15 @@ fn group_words(address: &Address, together: &[&Reason], depth: Depth) -> Vec<Str
         together.iter().find_map(|r| {
             let (field, _) = field_of(r)?;
             let matches = match Field::of(field) {
-                Field::Env { part, .. } | Field::Mount { part, .. } | Field::Auth { part, .. } => {
-                    part == wanted
-                }
+                Field::Env { part, .. } | Field::Mount { part, .. } | Field::Auth { part, .. } => part == wanted,
                 Field::Other => false,
             };
             let (left, right) = sides(r);
-            matches.then(|| {
-                value_words(
-                    field,
-                    if after { right.as_ref() } else { left.as_ref() },
-                    depth,
-                )
-            })
+            matches.then(|| value_words(field, if after { right.as_ref() } else { left.as_ref() }, depth))
         })
     };
     let (first, cause) = field_of(together[0]).expect("BUG: groups are made of fields");
-    let drifted = if cause == Cause::Drifted {
-        "drifted "
-    } else {
-        ""
-    };
+    let drifted = if cause == Cause::Drifted { "drifted " } else { "" };
     let (added, removed) = match cause {
         Cause::Edited => ("added", "no longer wanted"),
         Cause::Drifted => ("appeared", "disappeared"),
@@ -584,44 +474,27 @@ fn group_words(address: &Address, together: &[&Reason], depth: Depth) -> Vec<Str
     let whole = |after: bool| match Field::of(first) {
         Field::Mount { .. } => {
             let readonly = part("readonly", after).is_some_and(|w| w == "yes");
-            part("source", after)
-                .map(|s| format!(" ({s}{})", if readonly { ", read-only" } else { "" }))
+            part("source", after).map(|s| format!(" ({s}{})", if readonly { ", read-only" } else { "" }))
         }
-        Field::Env { .. } => part("from", after)
-            .or_else(|| part("", after))
-            .map(|s| format!(" ({s})")),
+        Field::Env { .. } => part("from", after).or_else(|| part("", after)).map(|s| format!(" ({s})")),
         _ => None,
     };
     // A credential without its mode among the differences has only changed inside.
     let entire = !matches!(Field::of(first), Field::Auth { .. }) || part("mode", true).is_some();
     if came && entire {
-        return vec![format!(
-            "{drifted}{name} {added}{}",
-            whole(true).unwrap_or_default()
-        )];
+        return vec![format!("{drifted}{name} {added}{}", whole(true).unwrap_or_default())];
     }
     if went && entire {
-        return vec![format!(
-            "{drifted}{name} {removed}{}",
-            whole(false).unwrap_or_default()
-        )];
+        return vec![format!("{drifted}{name} {removed}{}", whole(false).unwrap_or_default())];
     }
     // A value that turned into a reference, or the other way round: the two forms are different fields.
     if let (Some(before), Some(after)) = (
-        part("from", false)
-            .filter(|w| w != "none")
-            .or_else(|| part("", false).filter(|w| w != "none")),
-        part("from", true)
-            .filter(|w| w != "none")
-            .or_else(|| part("", true).filter(|w| w != "none")),
+        part("from", false).filter(|w| w != "none").or_else(|| part("", false).filter(|w| w != "none")),
+        part("from", true).filter(|w| w != "none").or_else(|| part("", true).filter(|w| w != "none")),
     ) && matches!(Field::of(first), Field::Env { .. })
         && before != after
     {
-        let (left, right) = if cause == Cause::Edited {
-            ("recorded", "-> desired")
-        } else {
-            ("recorded", "live:")
-        };
+        let (left, right) = if cause == Cause::Edited { ("recorded", "-> desired") } else { ("recorded", "live:") };
         return vec![format!("{drifted}{name}: {left} {before} {right} {after}")];
     }
     let mut out: Vec<String> = Vec::new();
@@ -648,21 +521,13 @@ pub(super) fn why_nots(change: &Change, verbose: bool, depth: Depth) -> Vec<Stri
         }
         let why = ruled_out_words(&change.address, &considered.ruled_out_by, depth);
         // To one who reads why it is not kept running, starting it again is a restart.
-        let action = if considered.action == Action::Start {
-            "restart"
-        } else {
-            considered.action.as_str()
-        }
-        .to_owned();
+        let action = if considered.action == Action::Start { "restart" } else { considered.action.as_str() }.to_owned();
         match groups.iter_mut().find(|(_, w)| *w == why) {
             Some((actions, _)) => actions.push(action),
             None => groups.push((vec![action], why)),
         }
     }
-    groups
-        .into_iter()
-        .map(|(actions, why)| format!("why not {}: {why}", listed(&actions, "or")))
-        .collect()
+    groups.into_iter().map(|(actions, why)| format!("why not {}: {why}", listed(&actions, "or"))).collect()
 }
 
 /// The most specific source known for a field of a change.
@@ -679,9 +544,7 @@ pub(super) fn source_of<'a>(sources: &'a BTreeMap<String, String>, field: &str) 
 /// `2 to create, 1 to replace, 5 reused`.
 pub(super) fn count_words(plan: &Plan) -> String {
     let changing = Action::ALL.into_iter().filter(|a| *a != Action::Reuse);
-    let mut words: Vec<String> = changing
-        .filter_map(|a| plan.counts.get(&a).map(|n| counted(a, *n)))
-        .collect();
+    let mut words: Vec<String> = changing.filter_map(|a| plan.counts.get(&a).map(|n| counted(a, *n))).collect();
     let reused = reused(plan);
     if reused > 0 {
         words.push(counted(Action::Reuse, reused));
@@ -691,18 +554,10 @@ pub(super) fn count_words(plan: &Plan) -> String {
 
 /// Things that are there and stay. What is neither there nor needed counts as nothing.
 pub(super) fn reused(plan: &Plan) -> usize {
-    plan.changes
-        .iter()
-        .filter(|c| c.is_reuse() && !is_idle(c))
-        .count()
+    plan.changes.iter().filter(|c| c.is_reuse() && !is_idle(c)).count()
 }
 
 /// Not there, and not made now either.
 pub(super) fn is_idle(change: &Change) -> bool {
-    change.is_reuse()
-        && change.found.is_none()
-        && change
-            .reasons
-            .iter()
-            .any(|r| matches!(r, Reason::NotNeeded | Reason::NotCached))
+    change.is_reuse() && change.found.is_none() && change.reasons.iter().any(|r| matches!(r, Reason::NotNeeded | Reason::NotCached))
 }

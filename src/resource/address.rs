@@ -56,15 +56,7 @@ impl Kind {
 
     /// Kinds of which every instance has its own; their address name is the instance key `workspace/name`.
     pub fn per_instance(self) -> bool {
-        matches!(
-            self,
-            Kind::Checkout
-                | Kind::Home
-                | Kind::Network
-                | Kind::Certs
-                | Kind::Sidecar
-                | Kind::Capsule
-        )
+        matches!(self, Kind::Checkout | Kind::Home | Kind::Network | Kind::Certs | Kind::Sidecar | Kind::Capsule)
     }
 
     pub fn is_container(self) -> bool {
@@ -101,10 +93,7 @@ pub struct Address {
 
 impl Address {
     pub fn new(kind: Kind, name: impl Into<String>) -> Self {
-        Self {
-            kind,
-            name: name.into(),
-        }
+        Self { kind, name: name.into() }
     }
 
     /// The instance this belongs to, `workspace/name`.
@@ -137,10 +126,7 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || ParseAddressError(text.to_owned());
         let (kind, name) = text.split_once('/').ok_or_else(error)?;
-        let kind = Kind::ALL
-            .into_iter()
-            .find(|k| k.as_str() == kind)
-            .ok_or_else(error)?;
+        let kind = Kind::ALL.into_iter().find(|k| k.as_str() == kind).ok_or_else(error)?;
         if name.trim().is_empty() || name.trim() != name || name.chars().any(char::is_control) {
             return Err(error());
         }

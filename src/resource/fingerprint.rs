@@ -21,15 +21,7 @@ fn walk(out: &mut Fields, path: String, value: Value) {
         Value::Null => {}
         Value::Object(map) => {
             for (key, value) in map {
-                walk(
-                    out,
-                    if path.is_empty() {
-                        key
-                    } else {
-                        format!("{path}.{key}")
-                    },
-                    value,
-                );
+                walk(out, if path.is_empty() { key } else { format!("{path}.{key}") }, value);
             }
         }
         leaf => {
@@ -57,10 +49,8 @@ pub fn sha256_hex(bytes: impl AsRef<[u8]>) -> String {
 
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-            let _ = write!(out, "{byte:02x}");
-            out
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
 }

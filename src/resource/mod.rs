@@ -14,19 +14,7 @@ pub use spec::*;
 use serde::{Deserialize, Serialize};
 
 /// How much has to happen to change a field; a lower rung is cheaper and loses less.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Rung {
     Reuse,
@@ -51,12 +39,7 @@ pub fn rung_of(kind: Kind, field: &str) -> Rung {
         Kind::Network | Kind::Certs => Rung::Replace,
         Kind::Sidecar | Kind::Capsule => match field {
             // Docker renames, reconnects and re-limits a living container.
-            "name"
-            | "network"
-            | "limits.memory"
-            | "limits.memory_reservation"
-            | "limits.cpus"
-            | "limits.pids" => Rung::Update,
+            "name" | "network" | "limits.memory" | "limits.memory_reservation" | "limits.cpus" | "limits.pids" => Rung::Update,
             _ => Rung::Replace,
         },
     }

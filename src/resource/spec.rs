@@ -258,10 +258,7 @@ pub enum SecretSource {
     /// A variable of the host.
     Host(String),
     /// A 1Password reference, with its account.
-    Op {
-        reference: String,
-        account: Option<String>,
-    },
+    Op { reference: String, account: Option<String> },
     /// An answer to a prompt of the role, or its default.
     Role(String),
     /// The GitHub token found on the host.
@@ -273,14 +270,8 @@ impl From<SecretSource> for String {
         match source {
             SecretSource::File { place } => format!("file {place}"),
             SecretSource::Host(name) => format!("${name}"),
-            SecretSource::Op {
-                reference,
-                account: None,
-            } => reference,
-            SecretSource::Op {
-                reference,
-                account: Some(account),
-            } => format!("{reference} account {account}"),
+            SecretSource::Op { reference, account: None } => reference,
+            SecretSource::Op { reference, account: Some(account) } => format!("{reference} account {account}"),
             SecretSource::Role(name) => format!("role {name}"),
             SecretSource::Github => "github token".to_owned(),
         }
@@ -295,9 +286,7 @@ impl TryFrom<String> for SecretSource {
             return Ok(SecretSource::Github);
         }
         if let Some(place) = text.strip_prefix("file ") {
-            return Ok(SecretSource::File {
-                place: place.to_owned(),
-            });
+            return Ok(SecretSource::File { place: place.to_owned() });
         }
         if let Some(name) = text.strip_prefix('$') {
             return Ok(SecretSource::Host(name.to_owned()));
@@ -307,23 +296,15 @@ impl TryFrom<String> for SecretSource {
         }
         if text.starts_with("op://") {
             return Ok(match text.split_once(" account ") {
-                Some((reference, account)) => SecretSource::Op {
-                    reference: reference.to_owned(),
-                    account: Some(account.to_owned()),
-                },
-                None => SecretSource::Op {
-                    reference: text,
-                    account: None,
-                },
+                Some((reference, account)) => SecretSource::Op { reference: reference.to_owned(), account: Some(account.to_owned()) },
+                None => SecretSource::Op { reference: text, account: None },
             });
         }
         Err(format!("`{text}` is not a source of a value"))
     }
 }
 
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MountKind {
     Bind,
@@ -430,9 +411,7 @@ impl Spec {
     pub fn object_name(&self) -> &str {
         match self {
             Spec::RoleRepo(spec) => &spec.path,
-            Spec::AgentBinary(spec) | Spec::CapsuleBinary(spec) => {
-                spec.path.as_deref().unwrap_or("vendor installer")
-            }
+            Spec::AgentBinary(spec) | Spec::CapsuleBinary(spec) => spec.path.as_deref().unwrap_or("vendor installer"),
             Spec::Image(spec) => &spec.reference,
             Spec::RoleImage(spec) => &spec.reference,
             Spec::DerivedImage(spec) => &spec.reference,
@@ -492,10 +471,7 @@ pub fn labels(address: &Address, spec: &Spec, installation: &str) -> BTreeMap<St
         (label::ADDRESS.to_owned(), address.to_string()),
         (label::INSTALLATION.to_owned(), installation.to_owned()),
         (label::FINGERPRINT.to_owned(), fingerprint(&spec_fields)),
-        (
-            label::SPEC.to_owned(),
-            serde_json::to_string(&spec_fields).expect("BUG: fields always serialise"),
-        ),
+        (label::SPEC.to_owned(), serde_json::to_string(&spec_fields).expect("BUG: fields always serialise")),
     ]);
     let mut put = |name: &str, value: &str| labels.insert(name.to_owned(), value.to_owned());
     match spec {
@@ -518,10 +494,7 @@ pub fn labels(address: &Address, spec: &Spec, installation: &str) -> BTreeMap<St
         }
         Spec::DerivedImage(spec) => {
             put("jackin.image.recipe.version", &spec.recipe.version);
-            put(
-                "jackin.image.recipe.hash",
-                &super::fingerprint(&fields(&spec.recipe)),
-            );
+            put("jackin.image.recipe.hash", &super::fingerprint(&fields(&spec.recipe)));
             put("jackin.role.git.sha", &spec.recipe.role_git_sha);
             put("jackin.manifest.version", &spec.recipe.manifest_version);
             put("jackin.construct.image", &spec.recipe.construct_image);
@@ -534,12 +507,7 @@ pub fn labels(address: &Address, spec: &Spec, installation: &str) -> BTreeMap<St
             put(label::KIND, "dind");
             put(label::ROLE, &spec.owner);
         }
-        Spec::RoleRepo(_)
-        | Spec::AgentBinary(_)
-        | Spec::CapsuleBinary(_)
-        | Spec::Image(_)
-        | Spec::Checkout(_)
-        | Spec::Home(_) => {}
+        Spec::RoleRepo(_) | Spec::AgentBinary(_) | Spec::CapsuleBinary(_) | Spec::Image(_) | Spec::Checkout(_) | Spec::Home(_) => {}
     }
     labels
 }

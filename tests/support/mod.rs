@@ -62,12 +62,7 @@ impl Want {
     }
 
     pub fn container(&self) -> String {
-        format!(
-            "jk-{}-{}-{}",
-            &sha256_hex(self.key())[..8],
-            self.workspace,
-            self.role
-        )
+        format!("jk-{}-{}-{}", &sha256_hex(self.key())[..8], self.workspace, self.role)
     }
 
     pub fn at(&self, kind: Kind) -> Address {
@@ -105,21 +100,9 @@ pub fn graph(world: &World, wants: &[Want]) -> Graph {
     graph
 }
 
-fn put(
-    graph: &mut Graph,
-    address: Address,
-    spec: Spec,
-    depends_on: impl IntoIterator<Item = Address>,
-) {
+fn put(graph: &mut Graph, address: Address, spec: Spec, depends_on: impl IntoIterator<Item = Address>) {
     let depends_on: BTreeSet<Address> = depends_on.into_iter().collect();
-    graph.resources.insert(
-        address,
-        Resource {
-            spec,
-            depends_on,
-            sources: BTreeMap::new(),
-        },
-    );
+    graph.resources.insert(address, Resource { spec, depends_on, sources: BTreeMap::new() });
 }
 
 fn recipe(want: &Want) -> Recipe {
@@ -146,15 +129,7 @@ fn recipe(want: &Want) -> Recipe {
 fn add_role(graph: &mut Graph, want: &Want) -> (Address, String) {
     let platform = || "linux/amd64".to_owned();
     let construct = Address::new(Kind::Image, CONSTRUCT);
-    put(
-        graph,
-        construct.clone(),
-        Spec::Image(Image {
-            reference: CONSTRUCT.to_owned(),
-            platform: platform(),
-        }),
-        [],
-    );
+    put(graph, construct.clone(), Spec::Image(Image { reference: CONSTRUCT.to_owned(), platform: platform() }), []);
     let binary = |name: &str, path: &str| Binary {
         origin: Origin::Cache,
         version: None,
@@ -163,19 +138,9 @@ fn add_role(graph: &mut Graph, want: &Want) -> (Address, String) {
         executable: true,
     };
     let claude = Address::new(Kind::AgentBinary, "claude");
-    put(
-        graph,
-        claude.clone(),
-        Spec::AgentBinary(binary("claude", CLAUDE)),
-        [],
-    );
+    put(graph, claude.clone(), Spec::AgentBinary(binary("claude", CLAUDE)), []);
     let capsule = Address::new(Kind::CapsuleBinary, "jackin-capsule");
-    put(
-        graph,
-        capsule.clone(),
-        Spec::CapsuleBinary(binary("capsule", CAPSULE)),
-        [],
-    );
+    put(graph, capsule.clone(), Spec::CapsuleBinary(binary("capsule", CAPSULE)), []);
     let repo = Address::new(Kind::RoleRepo, &want.role);
     let spec = RoleRepo {
         url: format!("https://git.example/{}.git", want.role),
@@ -194,35 +159,16 @@ fn add_role(graph: &mut Graph, want: &Want) -> (Address, String) {
         construct_image: CONSTRUCT.to_owned(),
         construct_override: None,
     };
-    put(
-        graph,
-        role_image.clone(),
-        Spec::RoleImage(spec),
-        [construct, repo.clone()],
-    );
+    put(graph, role_image.clone(), Spec::RoleImage(spec), [construct, repo.clone()]);
     let derived = Address::new(Kind::DerivedImage, &want.role);
     let reference = format!("jk_{}:{}", want.role, &want.commit[..7]);
-    let spec = DerivedImage {
-        reference: reference.clone(),
-        role: want.role.clone(),
-        base,
-        recipe: recipe(want),
-    };
-    put(
-        graph,
-        derived.clone(),
-        Spec::DerivedImage(Box::new(spec)),
-        [role_image, repo, claude, capsule],
-    );
+    let spec = DerivedImage { reference: reference.clone(), role: want.role.clone(), base, recipe: recipe(want) };
+    put(graph, derived.clone(), Spec::DerivedImage(Box::new(spec)), [role_image, repo, claude, capsule]);
     (derived, reference)
 }
 
 fn mount(kind: MountKind, source: impl Into<String>) -> MountSpec {
-    MountSpec {
-        kind,
-        source: source.into(),
-        readonly: false,
-    }
+    MountSpec { kind, source: source.into(), readonly: false }
 }
 
 fn plain(text: impl Into<String>) -> EnvEntry {
@@ -232,19 +178,11 @@ fn plain(text: impl Into<String>) -> EnvEntry {
 fn add_instance(graph: &mut Graph, record: Option<InstanceRecord>, want: &Want) {
     let (derived, image) = add_role(graph, want);
     let container = want.container();
-    let kept = |of: fn(InstanceRecord) -> Option<String>, own: &str| {
-        record
-            .clone()
-            .and_then(of)
-            .unwrap_or_else(|| format!("{container}{own}"))
-    };
-    let sidecar = want
-        .has_sidecar()
-        .then(|| kept(|r| r.dind_container, "-dind"));
+    let kept =
+        |of: fn(InstanceRecord) -> Option<String>, own: &str| record.clone().and_then(of).unwrap_or_else(|| format!("{container}{own}"));
+    let sidecar = want.has_sidecar().then(|| kept(|r| r.dind_container, "-dind"));
     let network = want.has_network().then(|| kept(|r| r.network, "-net"));
-    let certs = want
-        .has_sidecar()
-        .then(|| kept(|r| r.certs_volume, "-dind-certs"));
+    let certs = want.has_sidecar().then(|| kept(|r| r.certs_volume, "-dind-certs"));
     let owner = || container.clone();
     let mut needs = vec![derived];
 
@@ -295,10 +233,7 @@ fn add_instance(graph: &mut Graph, record: Option<InstanceRecord>, want: &Want) 
     put(graph, want.at(Kind::Home), Spec::Home(Box::new(home)), []);
 
     let mut mounts = BTreeMap::from([
-        (
-            "/jackin/state".to_owned(),
-            mount(MountKind::Bind, format!("{}/state", want.home())),
-        ),
+        ("/jackin/state".to_owned(), mount(MountKind::Bind, format!("{}/state", want.home()))),
         ("/jackin/run".to_owned(), mount(MountKind::Bind, sockets)),
     ]);
     if want.isolated {
@@ -310,72 +245,31 @@ fn add_instance(graph: &mut Graph, record: Option<InstanceRecord>, want: &Want) 
             path: want.checkout(),
         };
         put(graph, at.clone(), Spec::Checkout(spec), []);
-        mounts.insert(
-            "/workspace".to_owned(),
-            mount(MountKind::Bind, want.checkout()),
-        );
+        mounts.insert("/workspace".to_owned(), mount(MountKind::Bind, want.checkout()));
         needs.push(at);
     } else {
         mounts.insert("/workspace".to_owned(), mount(MountKind::Bind, SOURCE));
     }
-    let mut env: BTreeMap<String, EnvEntry> = want
-        .env
-        .iter()
-        .map(|(name, value)| (name.clone(), plain(value)))
-        .collect();
+    let mut env: BTreeMap<String, EnvEntry> = want.env.iter().map(|(name, value)| (name.clone(), plain(value))).collect();
     env.insert("JACKIN".to_owned(), plain("1"));
     if let Some(token) = &want.token {
-        let secret = SecretEntry {
-            from: SecretSource::Host("GH_TOKEN".to_owned()),
-            digest: Some(format!("keyed:{token}")),
-        };
+        let secret = SecretEntry { from: SecretSource::Host("GH_TOKEN".to_owned()), digest: Some(format!("keyed:{token}")) };
         env.insert("GH_TOKEN".to_owned(), EnvEntry::Secret(secret));
     }
     if let Some(network) = &network {
-        let spec = Network {
-            name: network.clone(),
-            internal: want.profile == Profile::Locked && !want.has_sidecar(),
-            owner: owner(),
-        };
+        let spec = Network { name: network.clone(), internal: want.profile == Profile::Locked && !want.has_sidecar(), owner: owner() };
         put(graph, want.at(Kind::Network), Spec::Network(spec), []);
         needs.push(want.at(Kind::Network));
     }
     if let (Some(sidecar), Some(certs), Some(network)) = (&sidecar, &certs, &network) {
-        put(
-            graph,
-            want.at(Kind::Certs),
-            Spec::Certs(Certs {
-                name: certs.clone(),
-                owner: owner(),
-            }),
-            [],
-        );
+        put(graph, want.at(Kind::Certs), Spec::Certs(Certs { name: certs.clone(), owner: owner() }), []);
         let image = Address::new(Kind::Image, DIND);
-        put(
-            graph,
-            image.clone(),
-            Spec::Image(Image {
-                reference: DIND.to_owned(),
-                platform: "linux/amd64".to_owned(),
-            }),
-            [],
-        );
+        put(graph, image.clone(), Spec::Image(Image { reference: DIND.to_owned(), platform: "linux/amd64".to_owned() }), []);
         let spec = sidecar_spec(sidecar, network, certs, want.dind, &container);
-        put(
-            graph,
-            want.at(Kind::Sidecar),
-            Spec::Sidecar(spec),
-            [image, want.at(Kind::Network), want.at(Kind::Certs)],
-        );
+        put(graph, want.at(Kind::Sidecar), Spec::Sidecar(spec), [image, want.at(Kind::Network), want.at(Kind::Certs)]);
         needs.extend([want.at(Kind::Certs), want.at(Kind::Sidecar)]);
-        env.insert(
-            "DOCKER_HOST".to_owned(),
-            plain(format!("tcp://{sidecar}:2376")),
-        );
-        mounts.insert(
-            "/jackin/run/dind-certs/client".to_owned(),
-            mount(MountKind::Volume, certs),
-        );
+        env.insert("DOCKER_HOST".to_owned(), plain(format!("tcp://{sidecar}:2376")));
+        mounts.insert("/jackin/run/dind-certs/client".to_owned(), mount(MountKind::Volume, certs));
     }
     let spec = jackin::resource::Capsule {
         name: container.clone(),
@@ -389,42 +283,20 @@ fn add_instance(graph: &mut Graph, record: Option<InstanceRecord>, want: &Want) 
         profile: want.profile,
         env,
         mounts,
-        limits: Limits {
-            memory: want.memory,
-            pids: want.pids,
-            ..Limits::default()
-        },
+        limits: Limits { memory: want.memory, pids: want.pids, ..Limits::default() },
         cap_drop_all: want.profile <= Profile::Hardened,
-        cap_add: if want.profile <= Profile::Hardened {
-            vec!["CHOWN".to_owned()]
-        } else {
-            Vec::new()
-        },
+        cap_add: if want.profile <= Profile::Hardened { vec!["CHOWN".to_owned()] } else { Vec::new() },
         no_new_privileges: want.profile != Profile::Compat,
         read_only_root: want.profile <= Profile::Hardened,
-        tmpfs: if want.profile <= Profile::Hardened {
-            vec!["/tmp".to_owned()]
-        } else {
-            Vec::new()
-        },
+        tmpfs: if want.profile <= Profile::Hardened { vec!["/tmp".to_owned()] } else { Vec::new() },
         sudo: want.profile == Profile::Compat,
         role_key: want.role.clone(),
         display_name: want.role.clone(),
         keep_awake: false,
         declared: want.declared,
     };
-    put(
-        graph,
-        want.at(Kind::Capsule),
-        Spec::Capsule(Box::new(spec)),
-        needs,
-    );
-    let info = InstanceInfo {
-        workspace: want.workspace.clone(),
-        role: want.role.clone(),
-        agent: "claude".to_owned(),
-        container,
-    };
+    put(graph, want.at(Kind::Capsule), Spec::Capsule(Box::new(spec)), needs);
+    let info = InstanceInfo { workspace: want.workspace.clone(), role: want.role.clone(), agent: "claude".to_owned(), container };
     graph.instances.insert(want.key(), info);
 }
 
@@ -453,11 +325,7 @@ pub fn eject() -> PlanOptions {
 }
 
 pub fn observe(world: &World, graph: &Graph, scope: &Scope) -> Observed {
-    world
-        .observe(graph, scope)
-        .now_or_never()
-        .expect("the world in memory answers at once")
-        .expect("it always answers")
+    world.observe(graph, scope).now_or_never().expect("the world in memory answers at once").expect("it always answers")
 }
 
 /// Looks and plans.
@@ -496,37 +364,22 @@ impl Applied {
 
 /// Runs a plan; of the steps that may run, the dice choose which ends next. Stops dead after `at_most` steps or when killed.
 pub fn apply(world: &World, plan: &Plan, dice: &mut Dice, at_most: usize) -> Applied {
-    let specs: BTreeMap<&Address, &Spec> = plan
-        .changes
-        .iter()
-        .filter_map(|c| Some((&c.address, c.desired.as_ref()?)))
-        .collect();
+    let specs: BTreeMap<&Address, &Spec> = plan.changes.iter().filter_map(|c| Some((&c.address, c.desired.as_ref()?))).collect();
     let mut walk = Walk::new(plan.steps.clone(), WalkLimits::default());
     let mut running = Vec::new();
     let mut out = Applied::default();
     loop {
         running.extend(walk.startable());
         if running.is_empty() {
-            assert!(
-                walk.finished(),
-                "nothing runs, yet the walk is not finished"
-            );
+            assert!(walk.finished(), "nothing runs, yet the walk is not finished");
             return out;
         }
         if out.done + out.failed.len() == at_most || world.killed() {
             return out;
         }
         let step = running.remove(dice.below(running.len()));
-        let task = Task {
-            spec: specs.get(&step.address).map(|s| (*s).clone()),
-            step,
-        };
-        let attempt = || {
-            world
-                .execute(&task, &|_| ())
-                .now_or_never()
-                .expect("the world in memory answers at once")
-        };
+        let task = Task { spec: specs.get(&step.address).map(|s| (*s).clone()), step };
+        let attempt = || world.execute(&task, &|_| ()).now_or_never().expect("the world in memory answers at once");
         let result = match attempt() {
             Err(error) if error.transient => attempt(),
             result => result,
@@ -537,8 +390,7 @@ pub fn apply(world: &World, plan: &Plan, dice: &mut Dice, at_most: usize) -> App
                 walk.complete(&task.step.id, Outcome::Done);
             }
             Err(error) => {
-                out.failed
-                    .push(format!("{}: {}", task.step.id, error.diagnostic.detail));
+                out.failed.push(format!("{}: {}", task.step.id, error.diagnostic.detail));
                 out.skipped += walk.complete(&task.step.id, Outcome::Failed).len();
             }
         }
@@ -547,12 +399,8 @@ pub fn apply(world: &World, plan: &Plan, dice: &mut Dice, at_most: usize) -> App
 
 /// Everything but reuse, as `kind action` lines.
 pub fn summary(plan: &Plan) -> String {
-    let mut lines: Vec<String> = plan
-        .changes
-        .iter()
-        .filter(|c| !c.is_reuse())
-        .map(|c| format!("{} {}", c.address.kind, c.action.as_str()))
-        .collect();
+    let mut lines: Vec<String> =
+        plan.changes.iter().filter(|c| !c.is_reuse()).map(|c| format!("{} {}", c.address.kind, c.action.as_str())).collect();
     lines.sort();
     lines.join(", ")
 }
@@ -560,17 +408,8 @@ pub fn summary(plan: &Plan) -> String {
 /// Nothing to do, and every change says so.
 #[track_caller]
 pub fn assert_empty(plan: &Plan) {
-    let busy: Vec<_> = plan
-        .changes
-        .iter()
-        .filter(|c| !c.is_reuse())
-        .map(|c| (c.address.to_string(), c.action, &c.reasons))
-        .collect();
-    assert!(
-        busy.is_empty() && plan.steps.is_empty(),
-        "the plan is not empty: {busy:#?}\nsteps: {:#?}",
-        plan.steps
-    );
+    let busy: Vec<_> = plan.changes.iter().filter(|c| !c.is_reuse()).map(|c| (c.address.to_string(), c.action, &c.reasons)).collect();
+    assert!(busy.is_empty() && plan.steps.is_empty(), "the plan is not empty: {busy:#?}\nsteps: {:#?}", plan.steps);
     assert!(!plan.is_blocked(), "blocked: {:?}", plan.blockers);
 }
 
@@ -579,26 +418,15 @@ pub fn assert_empty(plan: &Plan) {
 pub fn assert_healthy(world: &World, graph: &Graph, also: &[Address]) {
     world.settle();
     let inventory = world.inventory();
-    let wanted: BTreeSet<&Address> = graph
-        .resources
-        .keys()
-        .filter(|a| a.kind.per_instance())
-        .collect();
+    let wanted: BTreeSet<&Address> = graph.resources.keys().filter(|a| a.kind.per_instance()).collect();
     for address in &wanted {
         let names = inventory.get(*address).map_or(&[][..], Vec::as_slice);
         let object = graph.resources[*address].spec.object_name();
         // Durable folders of an instance's earlier life may lie beside the one in use.
-        let beside = matches!(address.kind, Kind::Home | Kind::Checkout)
-            && names.iter().any(|n| n == object);
-        assert!(
-            names == [object] || beside,
-            "{address}: {names:?}, should be {object}"
-        );
+        let beside = matches!(address.kind, Kind::Home | Kind::Checkout) && names.iter().any(|n| n == object);
+        assert!(names == [object] || beside, "{address}: {names:?}, should be {object}");
     }
-    let leaked: Vec<_> = inventory
-        .iter()
-        .filter(|(a, _)| !wanted.contains(a) && !also.contains(a))
-        .collect();
+    let leaked: Vec<_> = inventory.iter().filter(|(a, _)| !wanted.contains(a) && !also.contains(a)).collect();
     assert!(leaked.is_empty(), "leaked: {leaked:?}");
     assert_eq!(world.complaints(), Vec::<String>::new());
 }
@@ -614,24 +442,13 @@ pub fn converge(world: &World, wants: &[Want], dice: &mut Dice) {
     let after = graph(world, wants);
     let plan = plan_of(world, &after, &launch());
     assert_empty(&plan);
-    let kept: Vec<Address> = world
-        .inventory()
-        .into_keys()
-        .filter(|a| a.name.starts_with("prewarm/"))
-        .collect();
+    let kept: Vec<Address> = world.inventory().into_keys().filter(|a| a.name.starts_with("prewarm/")).collect();
     assert_healthy(world, &after, &kept);
 }
 
 /// Steps with their needs, for messages.
 pub fn text(plan: &Plan) -> String {
-    let changes = plan
-        .changes
-        .iter()
-        .filter(|c| !c.is_reuse())
-        .map(|c| format!("{} {:?} {:?}\n", c.address, c.action, c.reasons));
-    let steps = plan
-        .steps
-        .iter()
-        .map(|s| format!("  {} <- {:?}\n", s.id, s.needs));
+    let changes = plan.changes.iter().filter(|c| !c.is_reuse()).map(|c| format!("{} {:?} {:?}\n", c.address, c.action, c.reasons));
+    let steps = plan.steps.iter().map(|s| format!("  {} <- {:?}\n", s.id, s.needs));
     changes.chain(steps).collect()
 }

@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 
 use jackin_capsule::control::{self, Reply};
 use jackin_capsule::screen::{Policy, Screen, Size};
-use jackin_capsule::wire::{
-    ClientFrame, HEADER_LEN, Hello, ServerFrame, ShutdownReason, Spawn, decode_header,
-};
+use jackin_capsule::wire::{ClientFrame, HEADER_LEN, Hello, ServerFrame, ShutdownReason, Spawn, decode_header};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_jackin-capsule");
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -71,10 +69,7 @@ impl Capsule {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(path("stderr")).unwrap());
-        Self {
-            init: command.spawn().unwrap(),
-            dir,
-        }
+        Self { init: command.spawn().unwrap(), dir }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -86,9 +81,7 @@ impl Capsule {
     }
 
     pub fn connect(&self) -> UnixStream {
-        let stream = eventually("the socket takes a connection", || {
-            UnixStream::connect(self.socket()).ok()
-        });
+        let stream = eventually("the socket takes a connection", || UnixStream::connect(self.socket()).ok());
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream
     }
@@ -102,12 +95,8 @@ impl Capsule {
         let size = Size::clamped(hello.rows, hello.cols);
         let frame = ClientFrame::Hello(Box::new(hello)).encode().unwrap();
         eventually("a client is answered", || {
-            let mut attached = Attached {
-                stream: self.connect(),
-                terminal: Screen::new(size, Policy::default()),
-                bytes_out: 0,
-                first: None,
-            };
+            let mut attached =
+                Attached { stream: self.connect(), terminal: Screen::new(size, Policy::default()), bytes_out: 0, first: None };
             attached.stream.write_all(&frame).ok()?;
             attached.first = Some(attached.next()?);
             Some(attached)
@@ -115,10 +104,7 @@ impl Capsule {
     }
 
     pub fn attach_and_spawn(&self, spawn: Spawn) -> Attached {
-        self.attach_with(Hello {
-            spawn,
-            ..Hello::default()
-        })
+        self.attach_with(Hello { spawn, ..Hello::default() })
     }
 
     pub fn ask_raw(&self, json: &str) -> String {
@@ -141,12 +127,7 @@ impl Capsule {
 
     pub fn mux_pid(&self) -> u32 {
         eventually("a mux runs", || {
-            processes()
-                .into_iter()
-                .find(|p| {
-                    p.parent == self.pid() && p.state != 'Z' && p.command.contains("\0serve\0")
-                })
-                .map(|p| p.pid)
+            processes().into_iter().find(|p| p.parent == self.pid() && p.state != 'Z' && p.command.contains("\0serve\0")).map(|p| p.pid)
         })
     }
 
@@ -185,13 +166,7 @@ pub fn write_script(path: &Path, body: &str) {
 }
 
 pub fn kill(signal: &str, pid: u32) {
-    assert!(
-        Command::new("kill")
-            .args([&format!("-{signal}"), &pid.to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().unwrap().success());
 }
 
 #[derive(Debug)]
@@ -209,25 +184,15 @@ pub fn processes() -> Vec<Process> {
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
         let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        Some(Process {
-            pid,
-            parent,
-            state,
-            command,
-        })
+        Some(Process { pid, parent, state, command })
     };
     let entries = std::fs::read_dir("/proc").unwrap();
-    entries
-        .filter_map(|entry| read(entry.ok()?.file_name().to_str()?.parse().ok()?))
-        .collect()
+    entries.filter_map(|entry| read(entry.ok()?.file_name().to_str()?.parse().ok()?)).collect()
 }
 
 pub fn resident_kb(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS"))
-        .unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -255,10 +220,7 @@ impl Attached {
         let mut header = [0; HEADER_LEN];
         match self.stream.read_exact(&mut header) {
             Ok(()) => {}
-            Err(error)
-                if [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset]
-                    .contains(&error.kind()) =>
-            {
+            Err(error) if [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset].contains(&error.kind()) => {
                 return None;
             }
             Err(error) => panic!("{error}; the screen shows\n{}", self.terminal.text()),
@@ -277,16 +239,8 @@ impl Attached {
     pub fn wait_for(&mut self, what: &str, mut seen: impl FnMut(&str) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !seen(&self.terminal.text()) {
-            assert!(
-                Instant::now() < deadline,
-                "{what} is not on the screen:\n{}",
-                self.terminal.text()
-            );
-            assert!(
-                self.next().is_some(),
-                "closed while waiting for {what}; the screen shows\n{}",
-                self.terminal.text()
-            );
+            assert!(Instant::now() < deadline, "{what} is not on the screen:\n{}", self.terminal.text());
+            assert!(self.next().is_some(), "closed while waiting for {what}; the screen shows\n{}", self.terminal.text());
         }
     }
 
@@ -302,12 +256,7 @@ impl Attached {
                 reason = Some(why);
             }
         }
-        reason.unwrap_or_else(|| {
-            panic!(
-                "closed without a word; the screen shows\n{}",
-                self.terminal.text()
-            )
-        })
+        reason.unwrap_or_else(|| panic!("closed without a word; the screen shows\n{}", self.terminal.text()))
     }
 
     pub fn wait_until_lost(&mut self) {

@@ -11,9 +11,7 @@ use crate::provider::live::Sources;
 use crate::resource::{Address, Image, Spec, label, labels, sha256_hex};
 use bollard::errors::Error;
 use bollard::models::BuildInfoAux;
-use bollard::query_parameters::{
-    BuildImageOptions, BuildImageOptionsBuilder, BuilderVersion, CreateImageOptionsBuilder,
-};
+use bollard::query_parameters::{BuildImageOptions, BuildImageOptionsBuilder, BuilderVersion, CreateImageOptionsBuilder};
 use futures_util::StreamExt;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::{self, Write};
@@ -32,29 +30,16 @@ impl Engine {
     pub async fn pull(&self, image: &Image, report: &dyn Fn(String)) -> Result<(), StepError> {
         let what = format!("Pulling {}", image.reference);
         let (name, tag) = split_tag(&image.reference);
-        let options = CreateImageOptionsBuilder::default()
-            .from_image(name)
-            .tag(tag)
-            .platform(&image.platform)
-            .build();
-        let mut stream = self
-            .connection
-            .docker
-            .create_image(Some(options), None, None);
+        let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag).platform(&image.platform).build();
+        let mut stream = self.connection.docker.create_image(Some(options), None, None);
         let mut told: HashMap<String, String> = HashMap::new();
         while let Some(part) = stream.next().await {
             let info = part.map_err(|error| unpulled(image, doing(&what), error))?;
             let status = info.status.unwrap_or_default();
             let layer = info.id.unwrap_or_default();
             // Bars tell the same status many times a second.
-            if !status.is_empty()
-                && told.insert(layer.clone(), status.clone()).as_deref() != Some(&status)
-            {
-                report(if layer.is_empty() {
-                    status
-                } else {
-                    format!("{layer}: {status}")
-                });
+            if !status.is_empty() && told.insert(layer.clone(), status.clone()).as_deref() != Some(&status) {
+                report(if layer.is_empty() { status } else { format!("{layer}: {status}") });
             }
         }
         Ok(())
@@ -62,12 +47,7 @@ impl Engine {
 
     /// Does the image of that name bear this very spec?
     pub async fn image_is(&self, spec: &Spec) -> bool {
-        let Ok(found) = self
-            .connection
-            .docker
-            .inspect_image(spec.object_name())
-            .await
-        else {
+        let Ok(found) = self.connection.docker.inspect_image(spec.object_name()).await else {
             return false;
         };
         let labels = found.config.and_then(|c| c.labels).unwrap_or_default();
@@ -89,9 +69,7 @@ impl Engine {
             None => None,
         };
         let parcel = Arc::new(Parcel::new(context, repo));
-        let labels: HashMap<String, String> = labels(address, spec, &self.facts.installation)
-            .into_iter()
-            .collect();
+        let labels: HashMap<String, String> = labels(address, spec, &self.facts.installation).into_iter().collect();
         let build_args: HashMap<String, String> = context.build_args.clone().into_iter().collect();
         let options = BuildImageOptionsBuilder::default()
             .dockerfile(&context.dockerfile_path)
@@ -102,41 +80,18 @@ impl Engine {
             .labels(&labels)
             .nocache(context.from_scratch)
             .build();
-        let mut lines = Lines {
-            report,
-            last: VecDeque::new(),
-            open: BTreeMap::new(),
-        };
+        let mut lines = Lines { report, last: VecDeque::new(), open: BTreeMap::new() };
         if self.connection.greeting.buildkit {
-            match self
-                .run(
-                    self.buildkit(tag, options.clone()),
-                    parcel.clone(),
-                    &mut lines,
-                )
-                .await
-            {
+            match self.run(self.buildkit(tag, options.clone()), parcel.clone(), &mut lines).await {
                 // Nothing was said and nothing was built: the engine has no sessions after all.
-                Err(Failure {
-                    error,
-                    context: None,
-                    begun: false,
-                }) if !matches!(error, Error::DockerStreamError { .. }) => {
-                    report(format!(
-                        "BuildKit cannot begin ({}), using the classic builder",
-                        message(&error)
-                    ));
+                Err(Failure { error, context: None, begun: false }) if !matches!(error, Error::DockerStreamError { .. }) => {
+                    report(format!("BuildKit cannot begin ({}), using the classic builder", message(&error)));
                 }
                 ended => return ended.map_err(|failure| failure.told(doing(&what), &lines)),
             }
         }
-        let classic = BuildImageOptions {
-            version: BuilderVersion::BuilderV1,
-            ..options
-        };
-        self.run(classic, parcel, &mut lines)
-            .await
-            .map_err(|failure| failure.told(doing(&what), &lines))
+        let classic = BuildImageOptions { version: BuilderVersion::BuilderV1, ..options };
+        self.run(classic, parcel, &mut lines).await.map_err(|failure| failure.told(doing(&what), &lines))
     }
 
     fn buildkit(&self, tag: &str, options: BuildImageOptions) -> BuildImageOptions {
@@ -146,19 +101,10 @@ impl Engine {
             Ok(()) => crate::resource::hex(&random),
             Err(_) => sha256_hex(format!("{tag} {:?}", std::time::Instant::now())),
         };
-        BuildImageOptions {
-            version: BuilderVersion::BuilderBuildKit,
-            session: Some(session),
-            ..options
-        }
+        BuildImageOptions { version: BuilderVersion::BuilderBuildKit, session: Some(session), ..options }
     }
 
-    async fn run(
-        &self,
-        options: BuildImageOptions,
-        parcel: Arc<Parcel>,
-        lines: &mut Lines<'_>,
-    ) -> Result<(), Failure> {
+    async fn run(&self, options: BuildImageOptions, parcel: Arc<Parcel>, lines: &mut Lines<'_>) -> Result<(), Failure> {
         let docker = self.connection.docker.clone().with_timeout(BUILD_PATIENCE);
         let (chunks, packing) = parcel.send();
         let chunks = futures_util::stream::unfold(chunks, |mut chunks| async move {
@@ -180,11 +126,7 @@ impl Engine {
                     if let Some(BuildInfoAux::BuildKit(state)) = info.aux {
                         for vertex in state.vertexes {
                             // Each is told of several times: when it waits, when it starts, when it is done.
-                            let stage = if vertex.completed.is_some() {
-                                2
-                            } else {
-                                u8::from(vertex.started.is_some())
-                            };
+                            let stage = if vertex.completed.is_some() { 2 } else { u8::from(vertex.started.is_some()) };
                             let told = vertexes.entry(vertex.digest).or_default();
                             if stage > *told && (*told == 0 || !vertex.error.is_empty()) {
                                 let cached = if vertex.cached { "CACHED " } else { "" };
@@ -208,11 +150,7 @@ impl Engine {
         match outcome {
             Ok(()) => Ok(()),
             // A context that broke off makes the engine complain about the wrong thing.
-            Err(error) => Err(Failure {
-                error,
-                context: packed.ok().flatten(),
-                begun,
-            }),
+            Err(error) => Err(Failure { error, context: packed.ok().flatten(), begun }),
         }
     }
 }
@@ -240,7 +178,8 @@ impl Failure {
         if from_stream && failed.diagnostic.code == "docker.refused" {
             failed.diagnostic.code = "docker.build_failed".to_owned();
             failed.diagnostic.summary = "An image could not be built".to_owned();
-            failed.diagnostic.help = Some("The last line of its own says why. What was built before it is kept in the build cache.".to_owned());
+            failed.diagnostic.help =
+                Some("The last line of its own says why. What was built before it is kept in the build cache.".to_owned());
         }
         for line in &lines.last {
             failed.diagnostic.detail.push_str("\n  ");
@@ -263,10 +202,7 @@ impl Lines<'_> {
     fn piece(&mut self, from: &str, bytes: &[u8]) {
         let mut pending = self.open.remove(from).unwrap_or_default();
         pending.extend_from_slice(bytes);
-        let whole = pending
-            .iter()
-            .rposition(|b| *b == b'\n')
-            .map_or(0, |at| at + 1);
+        let whole = pending.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         let rest = pending.split_off(whole);
         self.push(&String::from_utf8_lossy(&pending));
         if !rest.is_empty() {
@@ -281,11 +217,7 @@ impl Lines<'_> {
     }
 
     fn push(&mut self, text: &str) {
-        for line in text
-            .lines()
-            .map(|l| l.trim_end_matches('\r').trim_end())
-            .filter(|l| !l.is_empty())
-        {
+        for line in text.lines().map(|l| l.trim_end_matches('\r').trim_end()).filter(|l| !l.is_empty()) {
             if self.last.len() == KEPT_LINES {
                 self.last.pop_front();
             }
@@ -300,13 +232,8 @@ fn unpulled(image: &Image, doing: Doing<'_>, error: Error) -> StepError {
     let text = message(&error);
     let mut failed = doing.failed(error);
     if image.reference.starts_with(LOCAL) {
-        let detail = format!(
-            "{}: it is made on this machine, no registry has it.",
-            doing.what
-        );
-        return Diagnostic::error("docker.pull_failed", "An image could not be pulled", detail)
-            .help("Make it: `./dev setup`.")
-            .into();
+        let detail = format!("{}: it is made on this machine, no registry has it.", doing.what);
+        return Diagnostic::error("docker.pull_failed", "An image could not be pulled", detail).help("Make it: `./dev setup`.").into();
     }
     let low = text.to_ascii_lowercase();
     if failed.diagnostic.code == "docker.refused" {
@@ -346,23 +273,12 @@ struct Parcel {
 impl Parcel {
     fn new(context: &BuildContext, repo: Option<Vec<u8>>) -> Self {
         let mut files = context.files.clone();
-        files.insert(
-            context.dockerfile_path.clone(),
-            ContextFile::Text {
-                text: context.dockerfile.clone(),
-                executable: false,
-            },
-        );
+        files.insert(context.dockerfile_path.clone(), ContextFile::Text { text: context.dockerfile.clone(), executable: false });
         Self { repo, files }
     }
 
     /// The chunks of a request's body, and what becomes of packing them: `Some` = why it broke off.
-    fn send(
-        self: Arc<Self>,
-    ) -> (
-        mpsc::Receiver<io::Result<Vec<u8>>>,
-        tokio::task::JoinHandle<Option<String>>,
-    ) {
+    fn send(self: Arc<Self>) -> (mpsc::Receiver<io::Result<Vec<u8>>>, tokio::task::JoinHandle<Option<String>>) {
         let (sender, receiver) = mpsc::channel::<io::Result<Vec<u8>>>(8);
         let packing = tokio::task::spawn_blocking(move || {
             let pipe = io::BufWriter::with_capacity(256 * 1024, Pipe(sender.clone()));
@@ -399,15 +315,13 @@ impl Parcel {
                 ContextFile::Text { text, executable } => {
                     header.set_mode(if *executable { 0o755 } else { 0o644 });
                     header.set_size(text.len() as u64);
-                    tar.append_data(&mut header, path, text.as_bytes())
-                        .map_err(at(path))?;
+                    tar.append_data(&mut header, path, text.as_bytes()).map_err(at(path))?;
                 }
                 ContextFile::Program { path: source } => {
                     let program = std::fs::File::open(source).map_err(at(source))?;
                     header.set_mode(0o755);
                     header.set_size(program.metadata().map_err(at(source))?.len());
-                    tar.append_data(&mut header, path, program)
-                        .map_err(at(source))?;
+                    tar.append_data(&mut header, path, program).map_err(at(source))?;
                 }
             }
         }
@@ -417,19 +331,12 @@ impl Parcel {
 }
 
 /// The files of a repository; those that the context lays over them are left out.
-fn copy_tar(
-    repo: &[u8],
-    overlaid: &BTreeSet<PathBuf>,
-    tar: &mut tar::Builder<impl Write>,
-) -> io::Result<()> {
+fn copy_tar(repo: &[u8], overlaid: &BTreeSet<PathBuf>, tar: &mut tar::Builder<impl Write>) -> io::Result<()> {
     for entry in tar::Archive::new(repo).entries()? {
         let mut entry = entry?;
         let kind = entry.header().entry_type();
         let path = entry.path()?.into_owned();
-        if overlaid.contains(&path)
-            || !(kind.is_file() || kind.is_dir() || kind.is_symlink())
-            || path == Path::new("")
-        {
+        if overlaid.contains(&path) || !(kind.is_file() || kind.is_dir() || kind.is_symlink()) || path == Path::new("") {
             continue;
         }
         let mut header = tar::Header::new_gnu();
@@ -455,9 +362,7 @@ struct Pipe(mpsc::Sender<io::Result<Vec<u8>>>);
 
 impl Write for Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .blocking_send(Ok(bytes.to_vec()))
-            .map_err(|_| io::ErrorKind::BrokenPipe)?;
+        self.0.blocking_send(Ok(bytes.to_vec())).map_err(|_| io::ErrorKind::BrokenPipe)?;
         Ok(bytes.len())
     }
 
@@ -486,17 +391,12 @@ mod tests {
     fn a_context_is_laid_over_the_repository() {
         let mut repo = tar::Builder::new(Vec::new());
         let long = format!("{}/x", "d".repeat(150));
-        for (path, text) in [
-            ("Dockerfile", "theirs"),
-            (long.as_str(), "long"),
-            ("tool", "t"),
-        ] {
+        for (path, text) in [("Dockerfile", "theirs"), (long.as_str(), "long"), ("tool", "t")] {
             let mut header = tar::Header::new_gnu();
             header.set_size(text.len() as u64);
             header.set_mode(0o755);
             header.set_mtime(77);
-            repo.append_data(&mut header, path, text.as_bytes())
-                .unwrap();
+            repo.append_data(&mut header, path, text.as_bytes()).unwrap();
         }
         let mut link = tar::Header::new_gnu();
         link.set_entry_type(tar::EntryType::Symlink);
@@ -521,12 +421,7 @@ mod tests {
             io::Read::read_to_string(&mut entry, &mut text).unwrap();
             seen.push((entry.path().unwrap().to_string_lossy().into_owned(), text));
         }
-        let want = [
-            (long.as_str(), "long"),
-            ("tool", "t"),
-            ("to-tool", ""),
-            ("Dockerfile", "ours"),
-        ];
+        let want = [(long.as_str(), "long"), ("tool", "t"), ("to-tool", ""), ("Dockerfile", "ours")];
         assert_eq!(seen, want.map(|(p, t)| (p.to_owned(), t.to_owned())));
     }
 }

@@ -8,18 +8,13 @@ use super::{Engine, Marks, doing, message, name_conflict, scrub, short_id, statu
 use crate::diagnostic::Diagnostic;
 use crate::provider::StepError;
 use crate::provider::live::Vault;
-use crate::resource::{
-    Address, Capsule, Certs, EnvEntry, Kind, Limits, MountKind, MountSpec, Network, Sidecar, Spec,
-    label, labels,
-};
+use crate::resource::{Address, Capsule, Certs, EnvEntry, Kind, Limits, MountKind, MountSpec, Network, Sidecar, Spec, label, labels};
 use bollard::models::{
-    ContainerCreateBody, ContainerUpdateBody, EndpointSettings, HostConfig, Mount, MountType,
-    NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest, NetworkingConfig,
-    ResourcesUlimits, VolumeCreateRequest,
+    ContainerCreateBody, ContainerUpdateBody, EndpointSettings, HostConfig, Mount, MountType, NetworkConnectRequest, NetworkCreateRequest,
+    NetworkDisconnectRequest, NetworkingConfig, ResourcesUlimits, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
-    RenameContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions, RenameContainerOptionsBuilder,
 };
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::{BTreeMap, HashMap};
@@ -34,62 +29,32 @@ const TMPFS: &str = "rw,nosuid,nodev";
 
 impl Engine {
     fn marks_of(&self, address: &Address, spec: &Spec) -> HashMap<String, String> {
-        labels(address, spec, &self.facts.installation)
-            .into_iter()
-            .collect()
+        labels(address, spec, &self.facts.installation).into_iter().collect()
     }
 
     /// Ours, for this address, from this spec.
-    fn same(
-        &self,
-        found: Option<&HashMap<String, String>>,
-        wanted: &HashMap<String, String>,
-    ) -> bool {
+    fn same(&self, found: Option<&HashMap<String, String>>, wanted: &HashMap<String, String>) -> bool {
         let found = Marks::of(found);
         [label::INSTALLATION, label::ADDRESS, label::FINGERPRINT]
             .into_iter()
             .all(|name| found.get(name) == wanted.get(name).map(String::as_str))
     }
 
-    pub async fn create_network(
-        &self,
-        address: &Address,
-        spec: &Spec,
-        network: &Network,
-    ) -> Result<(), StepError> {
+    pub async fn create_network(&self, address: &Address, spec: &Spec, network: &Network) -> Result<(), StepError> {
         let what = format!("Creating network {}", network.name);
         let labels = self.marks_of(address, spec);
         // bollard follows the newest API, which has dropped CheckDuplicate; engines before 25 make a second network without it.
         let body = serde_json::json!({ "Name": network.name, "CheckDuplicate": true, "Internal": network.internal, "Labels": labels });
         let body = body.to_string();
-        let docker = self
-            .connection
-            .docker
-            .clone()
-            .with_request_modifier(move |mut request| {
-                *request.body_mut() = bollard::body_full(body.clone().into_bytes().into());
-                request
-            });
-        match docker
-            .create_network(NetworkCreateRequest {
-                name: network.name.clone(),
-                ..Default::default()
-            })
-            .await
-        {
+        let docker = self.connection.docker.clone().with_request_modifier(move |mut request| {
+            *request.body_mut() = bollard::body_full(body.clone().into_bytes().into());
+            request
+        });
+        match docker.create_network(NetworkCreateRequest { name: network.name.clone(), ..Default::default() }).await {
             Ok(_) => Ok(()),
             Err(error) if status(&error) == Some(409) => {
-                let found = self
-                    .connection
-                    .docker
-                    .inspect_network(&network.name, None)
-                    .await
-                    .map_err(|e| doing(&what).failed(e))?;
-                if self.same(found.labels.as_ref(), &labels) {
-                    Ok(())
-                } else {
-                    Err(name_conflict(&what, &message(&error)).into())
-                }
+                let found = self.connection.docker.inspect_network(&network.name, None).await.map_err(|e| doing(&what).failed(e))?;
+                if self.same(found.labels.as_ref(), &labels) { Ok(()) } else { Err(name_conflict(&what, &message(&error)).into()) }
             }
             Err(error) => Err(doing(&what).failed(error)),
         }
@@ -133,65 +98,36 @@ impl Engine {
                     .help(format!("Detach it: `docker network disconnect {} {name}`. Then run the command again.", short_id(id)))
                     .into());
                 }
-                self.disconnect(id, &container)
-                    .await
-                    .map_err(|e| doing(&what).failed(e))?;
+                self.disconnect(id, &container).await.map_err(|e| doing(&what).failed(e))?;
             }
             tokio::time::sleep(POLL).await;
         }
     }
 
-    pub async fn create_volume(
-        &self,
-        address: &Address,
-        spec: &Spec,
-        certs: &Certs,
-    ) -> Result<(), StepError> {
+    pub async fn create_volume(&self, address: &Address, spec: &Spec, certs: &Certs) -> Result<(), StepError> {
         let what = format!("Creating volume {}", certs.name);
         let labels = self.marks_of(address, spec);
-        let request = VolumeCreateRequest {
-            name: Some(certs.name.clone()),
-            labels: Some(labels.clone()),
-            ..Default::default()
-        };
+        let request = VolumeCreateRequest { name: Some(certs.name.clone()), labels: Some(labels.clone()), ..Default::default() };
         // Creating a volume that exists returns it as it is.
-        let volume = self
-            .connection
-            .docker
-            .create_volume(request)
-            .await
-            .map_err(|e| doing(&what).failed(e))?;
-        if self.same(Some(&volume.labels), &labels) {
-            Ok(())
-        } else {
-            Err(name_conflict(&what, "a volume of that name exists").into())
-        }
+        let volume = self.connection.docker.create_volume(request).await.map_err(|e| doing(&what).failed(e))?;
+        if self.same(Some(&volume.labels), &labels) { Ok(()) } else { Err(name_conflict(&what, "a volume of that name exists").into()) }
     }
 
     pub async fn remove_volume(&self, name: &str) -> Result<(), StepError> {
         let what = format!("Removing volume {name}");
         let begun = Instant::now();
         loop {
-            match self
-                .connection
-                .docker
-                .remove_volume(name, None::<RemoveVolumeOptions>)
-                .await
-            {
+            match self.connection.docker.remove_volume(name, None::<RemoveVolumeOptions>).await {
                 Ok(()) => return Ok(()),
                 Err(error) if status(&error) == Some(404) => return Ok(()),
-                Err(error) if status(&error) == Some(409) && begun.elapsed() < RELEASING => {
-                    tokio::time::sleep(POLL).await
-                }
+                Err(error) if status(&error) == Some(409) && begun.elapsed() < RELEASING => tokio::time::sleep(POLL).await,
                 Err(error) if status(&error) == Some(409) => {
                     return Err(Diagnostic::error(
                         "docker.volume_in_use",
                         "A container still uses the volume",
                         format!("{what}: {}", message(&error)),
                     )
-                    .help(format!(
-                        "`docker ps -a --filter volume={name}` shows which."
-                    ))
+                    .help(format!("`docker ps -a --filter volume={name}` shows which."))
                     .into());
                 }
                 Err(error) => return Err(doing(&what).failed(error)),
@@ -199,12 +135,7 @@ impl Engine {
         }
     }
 
-    pub async fn create_container(
-        &self,
-        address: &Address,
-        spec: &Spec,
-        vault: &dyn Vault,
-    ) -> Result<(), StepError> {
+    pub async fn create_container(&self, address: &Address, spec: &Spec, vault: &dyn Vault) -> Result<(), StepError> {
         let name = spec.object_name();
         let what = format!("Creating container {name}");
         let labels = self.marks_of(address, spec);
@@ -219,32 +150,14 @@ impl Engine {
             }
             _ => unreachable!("BUG: only sidecars and capsules are containers"),
         };
-        let body = ContainerCreateBody {
-            env: Some(env),
-            labels: Some(labels.clone()),
-            ..body
-        };
+        let body = ContainerCreateBody { env: Some(env), labels: Some(labels.clone()), ..body };
         let options = CreateContainerOptionsBuilder::default().name(name).build();
-        match self
-            .connection
-            .docker
-            .create_container(Some(options), body)
-            .await
-        {
+        match self.connection.docker.create_container(Some(options), body).await {
             Ok(_) => Ok(()),
             Err(error) if status(&error) == Some(409) => {
-                let found = self
-                    .connection
-                    .docker
-                    .inspect_container(name, None)
-                    .await
-                    .map_err(|e| doing(&what).failed(e))?;
+                let found = self.connection.docker.inspect_container(name, None).await.map_err(|e| doing(&what).failed(e))?;
                 let found = found.config.and_then(|c| c.labels);
-                if self.same(found.as_ref(), &labels) {
-                    Ok(())
-                } else {
-                    Err(name_conflict(&what, &message(&error)).into())
-                }
+                if self.same(found.as_ref(), &labels) { Ok(()) } else { Err(name_conflict(&what, &message(&error)).into()) }
             }
             Err(error) => {
                 let mut error = doing(&what).failed(error);
@@ -277,30 +190,16 @@ impl Engine {
             network_mode: Some(capsule.network.clone()),
             mounts: Some(self.mounts(&capsule.mounts)),
             group_add: Some(vec!["0".to_owned()]),
-            security_opt: capsule
-                .no_new_privileges
-                .then(|| vec!["no-new-privileges".to_owned()]),
+            security_opt: capsule.no_new_privileges.then(|| vec!["no-new-privileges".to_owned()]),
             cap_drop: capsule.cap_drop_all.then(|| vec!["ALL".to_owned()]),
             cap_add: list(&capsule.cap_add),
             readonly_rootfs: Some(capsule.read_only_root),
-            tmpfs: (!capsule.tmpfs.is_empty()).then(|| {
-                capsule
-                    .tmpfs
-                    .iter()
-                    .map(|path| (path.clone(), tmpfs_options(path)))
-                    .collect()
-            }),
+            tmpfs: (!capsule.tmpfs.is_empty()).then(|| capsule.tmpfs.iter().map(|path| (path.clone(), tmpfs_options(path))).collect()),
             memory: limits.memory,
             memory_reservation: limits.memory_reservation,
             nano_cpus: limits.cpus.map(nano_cpus),
             pids_limit: limits.pids,
-            ulimits: limits.nofile.map(|n| {
-                vec![ResourcesUlimits {
-                    name: Some("nofile".to_owned()),
-                    soft: Some(n),
-                    hard: Some(n),
-                }]
-            }),
+            ulimits: limits.nofile.map(|n| vec![ResourcesUlimits { name: Some("nofile".to_owned()), soft: Some(n), hard: Some(n) }]),
             ..Default::default()
         };
         ContainerCreateBody {
@@ -337,29 +236,21 @@ impl Engine {
 
     pub async fn start_container(&self, name: &str) -> Result<(), StepError> {
         let what = format!("Starting container {name}");
-        self.connection
-            .docker
-            .start_container(name, None)
-            .await
-            .map_err(|error| {
-                let text = message(&error);
-                let network_gone = status(&error) == Some(404) && text.contains("network");
-                if network_gone {
-                    return Diagnostic::error(
-                        "docker.network_missing",
-                        "The container's network is gone",
-                        format!("{what}: {text}"),
-                    )
+        self.connection.docker.start_container(name, None).await.map_err(|error| {
+            let text = message(&error);
+            let network_gone = status(&error) == Some(404) && text.contains("network");
+            if network_gone {
+                return Diagnostic::error("docker.network_missing", "The container's network is gone", format!("{what}: {text}"))
                     .help("Plan again: the next plan connects it to its network.")
                     .into();
-                }
-                let mut failed = doing(&what).failed(error);
-                if failed.diagnostic.code == "docker.refused" {
-                    failed.diagnostic.code = "docker.start_failed".to_owned();
-                    failed.diagnostic.summary = "The container could not be started".to_owned();
-                }
-                failed
-            })
+            }
+            let mut failed = doing(&what).failed(error);
+            if failed.diagnostic.code == "docker.refused" {
+                failed.diagnostic.code = "docker.start_failed".to_owned();
+                failed.diagnostic.summary = "The container could not be started".to_owned();
+            }
+            failed
+        })
     }
 
     pub async fn unpause_container(&self, id: &str) -> Result<(), StepError> {
@@ -371,11 +262,7 @@ impl Engine {
             Ok(inspection) => super::observe::state(&inspection) == crate::observed::State::Running,
             Err(_) => false,
         };
-        if running {
-            Ok(())
-        } else {
-            Err(doing(&what).failed(error))
-        }
+        if running { Ok(()) } else { Err(doing(&what).failed(error)) }
     }
 
     pub async fn rename_container(&self, id: &str, to: &str) -> Result<(), StepError> {
@@ -384,60 +271,30 @@ impl Engine {
         let Err(error) = self.connection.docker.rename_container(id, options).await else {
             return Ok(());
         };
-        let inspection = self
-            .connection
-            .docker
-            .inspect_container(id, None)
-            .await
-            .map_err(|e| doing(&what).failed(e))?;
-        let named = inspection
-            .name
-            .is_some_and(|name| name.trim_start_matches('/') == to);
-        if named {
-            Ok(())
-        } else {
-            Err(doing(&what).failed(error))
-        }
+        let inspection = self.connection.docker.inspect_container(id, None).await.map_err(|e| doing(&what).failed(e))?;
+        let named = inspection.name.is_some_and(|name| name.trim_start_matches('/') == to);
+        if named { Ok(()) } else { Err(doing(&what).failed(error)) }
     }
 
     pub async fn connect_network(&self, id: &str, network: &str) -> Result<(), StepError> {
         let what = format!("Connecting container {} to {network}", short_id(id));
         let docker = &self.connection.docker;
-        let inspection = docker
-            .inspect_container(id, None)
-            .await
-            .map_err(|e| doing(&what).failed(e))?;
-        let attached = inspection
-            .network_settings
-            .and_then(|s| s.networks)
-            .unwrap_or_default();
+        let inspection = docker.inspect_container(id, None).await.map_err(|e| doing(&what).failed(e))?;
+        let attached = inspection.network_settings.and_then(|s| s.networks).unwrap_or_default();
         if let Some(endpoint) = attached.get(network) {
-            let current = docker
-                .inspect_network(network, None)
-                .await
-                .ok()
-                .and_then(|n| n.id);
+            let current = docker.inspect_network(network, None).await.ok().and_then(|n| n.id);
             if endpoint.network_id.is_some() && endpoint.network_id == current {
                 return Ok(());
             }
             // It remembers a network that was made anew under the same name.
-            self.disconnect(network, id)
-                .await
-                .map_err(|e| doing(&what).failed(e))?;
+            self.disconnect(network, id).await.map_err(|e| doing(&what).failed(e))?;
         }
         // "none" cannot be combined with another network, neither way round.
-        let excluded = attached
-            .keys()
-            .filter(|name| *name != network && (network == "none" || *name == "none"));
+        let excluded = attached.keys().filter(|name| *name != network && (network == "none" || *name == "none"));
         for other in excluded {
-            self.disconnect(other, id)
-                .await
-                .map_err(|e| doing(&what).failed(e))?;
+            self.disconnect(other, id).await.map_err(|e| doing(&what).failed(e))?;
         }
-        let request = NetworkConnectRequest {
-            container: id.to_owned(),
-            endpoint_config: Some(EndpointSettings::default()),
-        };
+        let request = NetworkConnectRequest { container: id.to_owned(), endpoint_config: Some(EndpointSettings::default()) };
         match docker.connect_network(network, request).await {
             Ok(()) => Ok(()),
             Err(error) if message(&error).contains("already exists in network") => Ok(()),
@@ -445,27 +302,10 @@ impl Engine {
         }
     }
 
-    async fn disconnect(
-        &self,
-        network: &str,
-        container: &str,
-    ) -> Result<(), bollard::errors::Error> {
-        let request = NetworkDisconnectRequest {
-            container: container.to_owned(),
-            force: Some(true),
-        };
-        match self
-            .connection
-            .docker
-            .disconnect_network(network, request)
-            .await
-        {
-            Err(error)
-                if status(&error) == Some(404)
-                    || message(&error).contains("is not connected to") =>
-            {
-                Ok(())
-            }
+    async fn disconnect(&self, network: &str, container: &str) -> Result<(), bollard::errors::Error> {
+        let request = NetworkDisconnectRequest { container: container.to_owned(), force: Some(true) };
+        match self.connection.docker.disconnect_network(network, request).await {
+            Err(error) if status(&error) == Some(404) || message(&error).contains("is not connected to") => Ok(()),
             other => other,
         }
     }
@@ -475,20 +315,14 @@ impl Engine {
     pub async fn limit_container(&self, id: &str, limits: &Limits) -> Result<(), StepError> {
         let what = format!("Limiting container {}", short_id(id));
         let docker = &self.connection.docker;
-        let inspection = docker
-            .inspect_container(id, None)
-            .await
-            .map_err(|e| doing(&what).failed(e))?;
+        let inspection = docker.inspect_container(id, None).await.map_err(|e| doing(&what).failed(e))?;
         let host = inspection.host_config.unwrap_or_default();
         let had_cpus = host.nano_cpus.unwrap_or_default();
         if limits.cpus.is_none() && had_cpus > 0 {
             return Err(Diagnostic::error(
                 "docker.limit_stays",
                 "Docker cannot lift a CPU limit from a living container",
-                format!(
-                    "{what}: it has {} CPUs and should have no limit.",
-                    had_cpus as f64 / 1e9
-                ),
+                format!("{what}: it has {} CPUs and should have no limit.", had_cpus as f64 / 1e9),
             )
             .help("Have the container made anew: `jackin apply --replace ADDRESS`.")
             .into());
@@ -501,43 +335,25 @@ impl Engine {
         let update = ContainerUpdateBody {
             memory,
             // Swap must not be below memory; twice the memory is what the engine itself gives at creation.
-            memory_swap: memory.map(|memory| {
-                if memory == UNLIMITED {
-                    SWAP_UNLIMITED
-                } else {
-                    memory.saturating_mul(2)
-                }
-            }),
-            memory_reservation: changed(
-                limits.memory_reservation,
-                host.memory_reservation,
-                UNLIMITED,
-            ),
+            memory_swap: memory.map(|memory| if memory == UNLIMITED { SWAP_UNLIMITED } else { memory.saturating_mul(2) }),
+            memory_reservation: changed(limits.memory_reservation, host.memory_reservation, UNLIMITED),
             nano_cpus: limits.cpus.map(nano_cpus).filter(|n| *n != had_cpus),
             pids_limit: changed(limits.pids, host.pids_limit, -1),
             ..Default::default()
         };
-        docker
-            .update_container(id, update)
-            .await
-            .map_err(|e| doing(&what).failed(e))?;
+        docker.update_container(id, update).await.map_err(|e| doing(&what).failed(e))?;
         Ok(())
     }
 
     pub async fn remove_container(&self, id: &str) -> Result<(), StepError> {
         let what = format!("Removing container {}", short_id(id));
         let docker = &self.connection.docker;
-        let options = RemoveContainerOptionsBuilder::default()
-            .force(true)
-            .v(true)
-            .build();
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         match docker.remove_container(id, Some(options)).await {
             Ok(()) => return Ok(()),
             Err(error) if status(&error) == Some(404) => return Ok(()),
             // Somebody else, or a killed run, has begun it.
-            Err(error)
-                if status(&error) == Some(409)
-                    && message(&error).contains("already in progress") => {}
+            Err(error) if status(&error) == Some(409) && message(&error).contains("already in progress") => {}
             Err(error) => return Err(doing(&what).failed(error)),
         }
         let begun = Instant::now();
@@ -572,25 +388,16 @@ impl Engine {
 
 fn networking(network: &str) -> Option<NetworkingConfig> {
     let endpoints = HashMap::from([(network.to_owned(), EndpointSettings::default())]);
-    (network != "none").then_some(NetworkingConfig {
-        endpoints_config: Some(endpoints),
-    })
+    (network != "none").then_some(NetworkingConfig { endpoints_config: Some(endpoints) })
 }
 
 fn tmpfs_options(path: &str) -> String {
     // sudo refuses a folder that others may write to.
-    if path == "/etc/sudoers.d" {
-        format!("{TMPFS},mode=0755")
-    } else {
-        TMPFS.to_owned()
-    }
+    if path == "/etc/sudoers.d" { format!("{TMPFS},mode=0755") } else { TMPFS.to_owned() }
 }
 
 /// `NAME=value` lines, and the values that must not be seen.
-async fn resolve(
-    env: &BTreeMap<String, EnvEntry>,
-    vault: &dyn Vault,
-) -> Result<(Vec<String>, Vec<SecretString>), StepError> {
+async fn resolve(env: &BTreeMap<String, EnvEntry>, vault: &dyn Vault) -> Result<(Vec<String>, Vec<SecretString>), StepError> {
     let mut lines = Vec::with_capacity(env.len());
     let mut secrets = Vec::new();
     for (name, entry) in env {
@@ -599,17 +406,10 @@ async fn resolve(
             EnvEntry::Secret(entry) => {
                 let value = vault.value(&entry.from).await?;
                 if value.expose_secret().contains('\0') {
-                    let detail = format!(
-                        "{name} from {} contains a NUL byte.",
-                        String::from(entry.from.clone())
-                    );
-                    return Err(Diagnostic::error(
-                        "docker.env_nul",
-                        "A variable cannot be handed over",
-                        detail,
-                    )
-                    .help("Correct the value where it comes from.")
-                    .into());
+                    let detail = format!("{name} from {} contains a NUL byte.", String::from(entry.from.clone()));
+                    return Err(Diagnostic::error("docker.env_nul", "A variable cannot be handed over", detail)
+                        .help("Correct the value where it comes from.")
+                        .into());
                 }
                 lines.push(format!("{name}={}", value.expose_secret()));
                 secrets.push(value);

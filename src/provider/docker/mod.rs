@@ -131,12 +131,8 @@ const PASSING: [&str; 14] = [
 fn failed(what: &str, error: &Error) -> StepError {
     let text = message(error);
     let low = text.to_ascii_lowercase();
-    let diagnostic =
-        |code: &str, summary: &str| Diagnostic::error(code, summary, format!("{what}: {text}"));
-    let permanent = |diagnostic: Diagnostic| StepError {
-        diagnostic,
-        transient: false,
-    };
+    let diagnostic = |code: &str, summary: &str| Diagnostic::error(code, summary, format!("{what}: {text}"));
+    let permanent = |diagnostic: Diagnostic| StepError { diagnostic, transient: false };
     if low.contains("no space left on device") || low.contains("disk quota exceeded") {
         return permanent(
             diagnostic("docker.disk_full", "The engine's disk is full")
@@ -153,60 +149,39 @@ fn failed(what: &str, error: &Error) -> StepError {
         (Some(_), _) => {}
         (None, Some(io::ErrorKind::PermissionDenied)) => {
             return permanent(
-                diagnostic("docker.permission", "The Docker socket may not be used")
-                    .help("Join the socket's group, or set DOCKER_HOST."),
+                diagnostic("docker.permission", "The Docker socket may not be used").help("Join the socket's group, or set DOCKER_HOST."),
             );
         }
-        (None, Some(_)) | (None, None)
-            if !matches!(
-                error,
-                Error::DockerStreamError { .. } | Error::JsonDataError { .. }
-            ) =>
-        {
+        (None, Some(_)) | (None, None) if !matches!(error, Error::DockerStreamError { .. } | Error::JsonDataError { .. }) => {
             return StepError {
-                diagnostic: diagnostic("docker.gone", "The Docker engine went away half-way").help(
-                    "Start it again and repeat the command: it goes on where this one stopped.",
-                ),
+                diagnostic: diagnostic("docker.gone", "The Docker engine went away half-way")
+                    .help("Start it again and repeat the command: it goes on where this one stopped."),
                 transient: true,
             };
         }
         _ => {}
     }
-    let passing =
-        PASSING.iter().any(|p| low.contains(p)) || matches!(status(error), Some(502..=504));
+    let passing = PASSING.iter().any(|p| low.contains(p)) || matches!(status(error), Some(502..=504));
     if low.contains("no such image") {
         return permanent(
-            diagnostic("docker.image_missing", "An image is missing")
-                .help("Plan again: the next plan makes or pulls the image first."),
+            diagnostic("docker.image_missing", "An image is missing").help("Plan again: the next plan makes or pulls the image first."),
         );
     }
     if low.contains("bind source path does not exist") {
         return permanent(
-            diagnostic(
-                "docker.mount_missing",
-                "A folder to mount does not exist on the engine's host",
-            )
-            .help("Make the folder, or take the mount out of the workspace."),
+            diagnostic("docker.mount_missing", "A folder to mount does not exist on the engine's host")
+                .help("Make the folder, or take the mount out of the workspace."),
         );
     }
-    if low.contains("is already in use by container")
-        || (status(error) == Some(409) && low.contains("already exists"))
-    {
+    if low.contains("is already in use by container") || (status(error) == Some(409) && low.contains("already exists")) {
         return permanent(name_conflict(what, &text));
     }
-    StepError {
-        diagnostic: diagnostic("docker.refused", "The Docker engine refused"),
-        transient: passing,
-    }
+    StepError { diagnostic: diagnostic("docker.refused", "The Docker engine refused"), transient: passing }
 }
 
 fn name_conflict(what: &str, text: &str) -> Diagnostic {
-    Diagnostic::error(
-        "docker.name_conflict",
-        "The name is taken by something else",
-        format!("{what}: {text}"),
-    )
-    .help("Plan again: the plan shows what is in the way.")
+    Diagnostic::error("docker.name_conflict", "The name is taken by something else", format!("{what}: {text}"))
+        .help("Plan again: the plan shows what is in the way.")
 }
 
 /// Takes resolved credentials out of a text that an engine may have echoed.

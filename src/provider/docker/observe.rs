@@ -12,12 +12,10 @@ use crate::plan::Scope;
 use crate::resource::{Address, Fields, Kind, label};
 use bollard::errors::Error;
 use bollard::models::{
-    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary,
-    ContainerSummaryStateEnum, HostConfig, ImageInspect, MountType, Network, Volume,
+    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum, HostConfig, ImageInspect, MountType,
+    Network, Volume,
 };
-use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
-};
+use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder};
 use futures_util::future::join_all;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -59,28 +57,17 @@ struct Lists {
 
 impl Engine {
     pub async fn inventory(&self, graph: &Graph) -> Result<Inventory, Diagnostics> {
-        let (lists, images) = futures_util::future::try_join(self.lists(), self.images(graph))
-            .await
-            .map_err(|error| unseen(&error))?;
+        let (lists, images) = futures_util::future::try_join(self.lists(), self.images(graph)).await.map_err(|error| unseen(&error))?;
         Ok(Inventory { lists, images })
     }
 
-    pub async fn observe(
-        &self,
-        Inventory { lists, images }: Inventory,
-        look: &Look<'_>,
-    ) -> Result<Observed, Diagnostics> {
+    pub async fn observe(&self, Inventory { lists, images }: Inventory, look: &Look<'_>) -> Result<Observed, Diagnostics> {
         let mut observed = Observed::empty();
-        observed.engine = Some(crate::observed::Engine {
-            api_version: self.connection.api_version(),
-        });
+        observed.engine = Some(crate::observed::Engine { api_version: self.connection.api_version() });
         observed.resources.extend(images);
 
         let in_scope = |address: &Address| {
-            look.graph.resources.contains_key(address)
-                || address
-                    .instance()
-                    .is_some_and(|instance| look.scope.covers(instance))
+            look.graph.resources.contains_key(address) || address.instance().is_some_and(|instance| look.scope.covers(instance))
         };
         let address_of = |kind: Kind, name: &str, labels: Option<&HashMap<String, String>>| {
             let marks = Marks::of(labels);
@@ -88,12 +75,8 @@ impl Engine {
                 return None;
             }
             marks.address().or_else(|| {
-                let home = look
-                    .homes
-                    .iter()
-                    .find(|home| home.names.get(&kind).is_some_and(|n| n == name))?;
-                (marks.get(label::KIND) == Some(KEPT))
-                    .then(|| Address::new(kind, home.instance.clone()))
+                let home = look.homes.iter().find(|home| home.names.get(&kind).is_some_and(|n| n == name))?;
+                (marks.get(label::KIND) == Some(KEPT)).then(|| Address::new(kind, home.instance.clone()))
             })
         };
 
@@ -102,58 +85,31 @@ impl Engine {
         for container in &lists.containers {
             let Some(id) = &container.id else { continue };
             match address_of(Kind::Sidecar, name_of(container), container.labels.as_ref()) {
-                Some(address) if in_scope(&address) && address.kind.is_container() => {
-                    inspections.push((address, id, container))
-                }
+                Some(address) if in_scope(&address) && address.kind.is_container() => inspections.push((address, id, container)),
                 Some(_) => {}
-                None if self.is_kept(container.labels.as_ref()) => {
-                    kept_sidecars.push((id, container))
-                }
+                None if self.is_kept(container.labels.as_ref()) => kept_sidecars.push((id, container)),
                 None => {}
             }
         }
-        let contained = join_all(inspections.into_iter().map(
-            |(address, id, summary)| async move {
-                let loss = self.loss(&address, summary, look);
-                let (inspection, loss) = futures_util::future::join(
-                    self.connection.docker.inspect_container(id, None),
-                    loss,
-                )
-                .await;
-                (address, inspection, loss)
-            },
-        ));
-        let pooled = join_all(
-            kept_sidecars
-                .iter()
-                .map(|(id, _)| self.connection.docker.inspect_container(id, None)),
-        );
+        let contained = join_all(inspections.into_iter().map(|(address, id, summary)| async move {
+            let loss = self.loss(&address, summary, look);
+            let (inspection, loss) = futures_util::future::join(self.connection.docker.inspect_container(id, None), loss).await;
+            (address, inspection, loss)
+        }));
+        let pooled = join_all(kept_sidecars.iter().map(|(id, _)| self.connection.docker.inspect_container(id, None)));
         let (contained, pooled) = futures_util::future::join(contained, pooled).await;
 
         // Ids of networks that something of ours is attached to.
         let mut attached: BTreeSet<String> = BTreeSet::new();
         for container in &lists.containers {
-            let networks = container
-                .network_settings
-                .as_ref()
-                .and_then(|s| s.networks.as_ref());
-            attached.extend(
-                networks
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|(_, endpoint)| endpoint.network_id.clone()),
-            );
+            let networks = container.network_settings.as_ref().and_then(|s| s.networks.as_ref());
+            attached.extend(networks.into_iter().flatten().filter_map(|(_, endpoint)| endpoint.network_id.clone()));
         }
-        let network_ids: BTreeSet<&str> = lists
-            .networks
-            .iter()
-            .filter_map(|n| n.id.as_deref())
-            .collect();
+        let network_ids: BTreeSet<&str> = lists.networks.iter().filter_map(|n| n.id.as_deref()).collect();
         for (address, inspection, loss) in contained {
             match inspection {
                 Ok(inspection) => {
-                    let found =
-                        self.container(address.kind, &inspection, loss, look.digest, &network_ids);
+                    let found = self.container(address.kind, &inspection, loss, look.digest, &network_ids);
                     observed.resources.entry(address).or_default().push(found);
                 }
                 // It went between the list and the inspect.
@@ -172,29 +128,21 @@ impl Engine {
             let (Some(name), Some(id)) = (&network.name, &network.id) else {
                 continue;
             };
-            if let Some(address) =
-                address_of(Kind::Network, name, network.labels.as_ref()).filter(|a| in_scope(a))
-            {
+            if let Some(address) = address_of(Kind::Network, name, network.labels.as_ref()).filter(|a| in_scope(a)) {
                 let found = seen_network(network, name, id, attached.contains(id));
                 observed.resources.entry(address).or_default().push(found);
             }
         }
         for volume in &lists.volumes {
-            if let Some(address) =
-                address_of(Kind::Certs, &volume.name, Some(&volume.labels)).filter(|a| in_scope(a))
-            {
+            if let Some(address) = address_of(Kind::Certs, &volume.name, Some(&volume.labels)).filter(|a| in_scope(a)) {
                 let found = seen_volume(volume, volumes_in_use.contains(volume.name.as_str()));
                 observed.resources.entry(address).or_default().push(found);
             }
         }
         for inspection in pooled.into_iter().flatten() {
-            observed
-                .pool
-                .extend(self.pool_member(&inspection, &lists, look.digest, &network_ids));
+            observed.pool.extend(self.pool_member(&inspection, &lists, look.digest, &network_ids));
         }
-        observed
-            .pool
-            .sort_by(|a, b| a.sidecar.name.cmp(&b.sidecar.name));
+        observed.pool.sort_by(|a, b| a.sidecar.name.cmp(&b.sidecar.name));
         for found in observed.resources.values_mut() {
             found.sort_by(|a, b| a.id.cmp(&b.id));
         }
@@ -206,68 +154,33 @@ impl Engine {
     async fn lists(&self) -> Result<Lists, Error> {
         let docker = &self.connection.docker;
         let filters = |pairs: &[(&str, &[String])]| -> HashMap<String, Vec<String>> {
-            pairs
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), v.to_vec()))
-                .collect()
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), v.to_vec())).collect()
         };
-        let ours = [
-            format!("{}=true", label::MANAGED),
-            format!("{}={}", label::INSTALLATION, self.facts.installation),
-        ];
-        let containers = |filters| {
-            docker.list_containers(Some(
-                ListContainersOptionsBuilder::default()
-                    .all(true)
-                    .filters(&filters)
-                    .build(),
-            ))
-        };
+        let ours = [format!("{}=true", label::MANAGED), format!("{}={}", label::INSTALLATION, self.facts.installation)];
+        let containers =
+            |filters| docker.list_containers(Some(ListContainersOptionsBuilder::default().all(true).filters(&filters).build()));
         let by_label = containers(filters(&[("label", &ours)]));
         let by_name = containers(filters(&[("name", &["^/jk-".to_owned()])]));
         let ours_by_name = filters(&[("name", &["jk-".to_owned()])]);
-        let networks = docker.list_networks(Some(
-            ListNetworksOptionsBuilder::default()
-                .filters(&ours_by_name)
-                .build(),
-        ));
-        let volumes = docker.list_volumes(Some(
-            ListVolumesOptionsBuilder::default()
-                .filters(&ours_by_name)
-                .build(),
-        ));
-        let (mut containers, by_name, networks, volumes) =
-            futures_util::future::try_join4(by_label, by_name, networks, volumes).await?;
+        let networks = docker.list_networks(Some(ListNetworksOptionsBuilder::default().filters(&ours_by_name).build()));
+        let volumes = docker.list_volumes(Some(ListVolumesOptionsBuilder::default().filters(&ours_by_name).build()));
+        let (mut containers, by_name, networks, volumes) = futures_util::future::try_join4(by_label, by_name, networks, volumes).await?;
         let known: BTreeSet<Option<String>> = containers.iter().map(|c| c.id.clone()).collect();
         containers.extend(by_name.into_iter().filter(|c| !known.contains(&c.id)));
-        Ok(Lists {
-            containers,
-            networks,
-            volumes: volumes.volumes.unwrap_or_default(),
-        })
+        Ok(Lists { containers, networks, volumes: volumes.volumes.unwrap_or_default() })
     }
 
     /// By name, one each.
     async fn images(&self, graph: &Graph) -> Result<Vec<(Address, Vec<Found>)>, Error> {
-        let wanted = graph
-            .resources
-            .iter()
-            .filter(|(a, _)| matches!(a.kind, Kind::Image | Kind::RoleImage | Kind::DerivedImage));
+        let wanted = graph.resources.iter().filter(|(a, _)| matches!(a.kind, Kind::Image | Kind::RoleImage | Kind::DerivedImage));
         let inspections = join_all(wanted.map(|(address, resource)| async move {
             let reference = resource.spec.object_name();
-            (
-                address,
-                reference,
-                self.connection.docker.inspect_image(reference).await,
-            )
+            (address, reference, self.connection.docker.inspect_image(reference).await)
         }));
         let mut out = Vec::new();
         for (address, reference, inspection) in inspections.await {
             match inspection {
-                Ok(image) => out.push((
-                    address.clone(),
-                    vec![seen_image(address.kind, reference, &image)],
-                )),
+                Ok(image) => out.push((address.clone(), vec![seen_image(address.kind, reference, &image)])),
                 Err(error) if super::status(&error) == Some(404) => {}
                 Err(error) => return Err(error),
             }
@@ -307,13 +220,8 @@ impl Engine {
         digest: &dyn Fn(&[u8]) -> String,
         network_ids: &BTreeSet<&str>,
     ) -> Found {
-        let recorded =
-            Marks::of(inspection.config.as_ref().and_then(|c| c.labels.as_ref())).recorded();
-        let seen = Seen {
-            inspection,
-            recorded: recorded.clone().unwrap_or_default(),
-            podman: self.connection.greeting.podman,
-        };
+        let recorded = Marks::of(inspection.config.as_ref().and_then(|c| c.labels.as_ref())).recorded();
+        let seen = Seen { inspection, recorded: recorded.clone().unwrap_or_default(), podman: self.connection.greeting.podman };
         Found {
             id: inspection.id.clone().unwrap_or_default(),
             name: seen.name().to_owned(),
@@ -333,114 +241,51 @@ impl Engine {
         digest: &dyn Fn(&[u8]) -> String,
         network_ids: &BTreeSet<&str>,
     ) -> Option<PoolMember> {
-        let sidecar = self.container(
-            Kind::Sidecar,
-            inspection,
-            Loss::default(),
-            digest,
-            network_ids,
-        );
+        let sidecar = self.container(Kind::Sidecar, inspection, Loss::default(), digest, network_ids);
         if sidecar.state != State::Running {
             return None;
         }
         let recorded = sidecar.recorded.as_ref()?;
         let text = |field: &str| recorded.get(field).and_then(Value::as_str);
-        let network = lists
-            .networks
-            .iter()
-            .find(|n| n.name.as_deref() == text("network") && self.is_kept(n.labels.as_ref()))?;
+        let network = lists.networks.iter().find(|n| n.name.as_deref() == text("network") && self.is_kept(n.labels.as_ref()))?;
         let volume = text("mounts./certs/client.source")?;
-        let volume = lists
-            .volumes
-            .iter()
-            .find(|v| v.name == volume && self.is_kept(Some(&v.labels)))?;
-        let network = seen_network(
-            network,
-            network.name.as_deref()?,
-            network.id.as_deref()?,
-            true,
-        );
-        Some(PoolMember {
-            sidecar,
-            network,
-            certs: seen_volume(volume, true),
-        })
+        let volume = lists.volumes.iter().find(|v| v.name == volume && self.is_kept(Some(&v.labels)))?;
+        let network = seen_network(network, network.name.as_deref()?, network.id.as_deref()?, true);
+        Some(PoolMember { sidecar, network, certs: seen_volume(volume, true) })
     }
 
     /// Whatever else bears a name that the graph wants.
     fn strangers(&self, graph: &Graph, lists: &Lists, observed: &mut Observed) {
-        let why = |address: &Address,
-                   labels: Option<&HashMap<String, String>>,
-                   id: &str,
-                   observed: &Observed| {
+        let why = |address: &Address, labels: Option<&HashMap<String, String>>, id: &str, observed: &Observed| {
             let marks = Marks::of(labels);
             match (marks.installation(), marks.address()) {
                 (None, _) => Some("it has no jackin label".to_owned()),
-                (Some(other), _) if other != self.facts.installation => {
-                    Some("another jackin home made it".to_owned())
-                }
-                (Some(_), Some(owner)) if owner != *address => {
-                    Some(format!("it is {owner} of this jackin home"))
-                }
+                (Some(other), _) if other != self.facts.installation => Some("another jackin home made it".to_owned()),
+                (Some(_), Some(owner)) if owner != *address => Some(format!("it is {owner} of this jackin home")),
                 (Some(_), _) => {
                     let known = observed.found(address).iter().any(|f| f.id == id)
-                        || observed.pool.iter().any(|p| {
-                            [&p.sidecar.id, &p.network.id, &p.certs.id]
-                                .into_iter()
-                                .any(|i| i == id)
-                        });
+                        || observed.pool.iter().any(|p| [&p.sidecar.id, &p.network.id, &p.certs.id].into_iter().any(|i| i == id));
                     (!known).then(|| "it does not say what it belongs to".to_owned())
                 }
             }
         };
         let mut wanted: HashMap<(Kind, &str), &Address> = HashMap::new();
         for (address, resource) in &graph.resources {
-            let kind = if address.kind.is_container() {
-                Kind::Capsule
-            } else {
-                address.kind
-            };
+            let kind = if address.kind.is_container() { Kind::Capsule } else { address.kind };
             if matches!(kind, Kind::Network | Kind::Certs | Kind::Capsule) {
                 wanted.insert((kind, resource.spec.object_name()), address);
             }
         }
-        let containers = lists.containers.iter().map(|c| {
-            (
-                Kind::Capsule,
-                name_of(c),
-                c.id.as_deref(),
-                c.labels.as_ref(),
-            )
-        });
-        let networks = lists.networks.iter().map(|n| {
-            (
-                Kind::Network,
-                n.name.as_deref().unwrap_or_default(),
-                n.id.as_deref(),
-                n.labels.as_ref(),
-            )
-        });
-        let volumes = lists.volumes.iter().map(|v| {
-            (
-                Kind::Certs,
-                v.name.as_str(),
-                Some(v.name.as_str()),
-                Some(&v.labels),
-            )
-        });
+        let containers = lists.containers.iter().map(|c| (Kind::Capsule, name_of(c), c.id.as_deref(), c.labels.as_ref()));
+        let networks =
+            lists.networks.iter().map(|n| (Kind::Network, n.name.as_deref().unwrap_or_default(), n.id.as_deref(), n.labels.as_ref()));
+        let volumes = lists.volumes.iter().map(|v| (Kind::Certs, v.name.as_str(), Some(v.name.as_str()), Some(&v.labels)));
         for (kind, name, id, labels) in containers.chain(networks).chain(volumes) {
             let (Some(address), Some(id)) = (wanted.get(&(kind, name)), id) else {
                 continue;
             };
             if let Some(why) = why(address, labels, id, observed) {
-                observed.strangers.insert(
-                    (*address).clone(),
-                    Stranger {
-                        id: id.to_owned(),
-                        name: name.to_owned(),
-                        why,
-                    },
-                );
+                observed.strangers.insert((*address).clone(), Stranger { id: id.to_owned(), name: name.to_owned(), why });
             }
         }
     }
@@ -454,37 +299,19 @@ fn unseen(error: &Error) -> Diagnostics {
 fn name_of(container: &ContainerSummary) -> &str {
     // A container that others link to has further names with two slashes.
     let names = container.names.as_deref().unwrap_or_default();
-    let own = names
-        .iter()
-        .find(|n| n.matches('/').count() == 1)
-        .or(names.first());
+    let own = names.iter().find(|n| n.matches('/').count() == 1).or(names.first());
     own.map_or("", |n| n.trim_start_matches('/'))
 }
 
 fn seen_network(network: &Network, name: &str, id: &str, in_use: bool) -> Found {
     let mut live = Fields::from([("name".to_owned(), name.into())]);
-    live.insert(
-        "internal".to_owned(),
-        network.internal.unwrap_or(false).into(),
-    );
-    present(
-        name,
-        id,
-        Marks::of(network.labels.as_ref()).recorded(),
-        live,
-        in_use,
-    )
+    live.insert("internal".to_owned(), network.internal.unwrap_or(false).into());
+    present(name, id, Marks::of(network.labels.as_ref()).recorded(), live, in_use)
 }
 
 fn seen_volume(volume: &Volume, in_use: bool) -> Found {
     let live = Fields::from([("name".to_owned(), volume.name.clone().into())]);
-    present(
-        &volume.name,
-        &volume.name,
-        Marks::of(Some(&volume.labels)).recorded(),
-        live,
-        in_use,
-    )
+    present(&volume.name, &volume.name, Marks::of(Some(&volume.labels)).recorded(), live, in_use)
 }
 
 fn seen_image(kind: Kind, reference: &str, image: &ImageInspect) -> Found {
@@ -498,26 +325,11 @@ fn seen_image(kind: Kind, reference: &str, image: &ImageInspect) -> Found {
     } else {
         recorded = Marks::of(image.config.as_ref().and_then(|c| c.labels.as_ref())).recorded();
     }
-    present(
-        reference,
-        image.id.as_deref().unwrap_or_default(),
-        recorded,
-        live,
-        false,
-    )
+    present(reference, image.id.as_deref().unwrap_or_default(), recorded, live, false)
 }
 
 fn present(name: &str, id: &str, recorded: Option<Fields>, live: Fields, in_use: bool) -> Found {
-    Found {
-        id: id.to_owned(),
-        name: name.to_owned(),
-        recorded,
-        live,
-        state: State::Present,
-        in_use,
-        loss: Loss::default(),
-        image_id: None,
-    }
+    Found { id: id.to_owned(), name: name.to_owned(), recorded, live, state: State::Present, in_use, loss: Loss::default(), image_id: None }
 }
 
 pub(super) fn state(inspection: &ContainerInspectResponse) -> State {
@@ -525,15 +337,10 @@ pub(super) fn state(inspection: &ContainerInspectResponse) -> State {
         return State::Dead;
     };
     let yes = |flag: Option<bool>| flag == Some(true);
-    let ended = State::Exited {
-        code: state.exit_code.unwrap_or_default(),
-        oom: yes(state.oom_killed),
-    };
+    let ended = State::Exited { code: state.exit_code.unwrap_or_default(), oom: yes(state.oom_killed) };
     match state.status {
         Some(ContainerStateStatusEnum::CREATED) => State::Created,
-        Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::STOPPING) => {
-            State::Running
-        }
+        Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::STOPPING) => State::Running,
         Some(ContainerStateStatusEnum::PAUSED) => State::Paused,
         Some(ContainerStateStatusEnum::RESTARTING) => State::Restarting,
         Some(ContainerStateStatusEnum::REMOVING) => State::Removing,
@@ -556,11 +363,7 @@ struct Seen<'a> {
 
 impl Seen<'_> {
     fn name(&self) -> &str {
-        self.inspection
-            .name
-            .as_deref()
-            .unwrap_or_default()
-            .trim_start_matches('/')
+        self.inspection.name.as_deref().unwrap_or_default().trim_start_matches('/')
     }
 
     fn text(&self, field: &str) -> Option<&str> {
@@ -568,13 +371,7 @@ impl Seen<'_> {
     }
 
     /// Declared fields as the engine has them now. Without a recorded spec only the name is told.
-    fn fields(
-        &self,
-        kind: Kind,
-        home: &str,
-        digest: &dyn Fn(&[u8]) -> String,
-        network_ids: &BTreeSet<&str>,
-    ) -> Fields {
+    fn fields(&self, kind: Kind, home: &str, digest: &dyn Fn(&[u8]) -> String, network_ids: &BTreeSet<&str>) -> Fields {
         let mut live = Fields::from([("name".to_owned(), self.name().into())]);
         if self.recorded.is_empty() {
             return live;
@@ -584,24 +381,14 @@ impl Seen<'_> {
         self.network(&mut live, network_ids);
         self.env(&mut live, digest);
         self.mounts(&mut live, host, home);
-        if let Some(image) = self
-            .inspection
-            .config
-            .as_ref()
-            .and_then(|c| c.image.as_deref())
-        {
+        if let Some(image) = self.inspection.config.as_ref().and_then(|c| c.image.as_deref()) {
             // Podman writes names in full.
-            let same = self
-                .text("image")
-                .filter(|want| image == *want || image.ends_with(&format!("/{want}")));
+            let same = self.text("image").filter(|want| image == *want || image.ends_with(&format!("/{want}")));
             live.insert("image".to_owned(), same.unwrap_or(image).into());
         }
         match kind {
             Kind::Sidecar => {
-                live.insert(
-                    "privileged".to_owned(),
-                    host.privileged.unwrap_or(false).into(),
-                );
+                live.insert("privileged".to_owned(), host.privileged.unwrap_or(false).into());
             }
             _ => self.capsule(&mut live, host),
         }
@@ -614,12 +401,7 @@ impl Seen<'_> {
             return;
         };
         let empty = HashMap::new();
-        let networks = self
-            .inspection
-            .network_settings
-            .as_ref()
-            .and_then(|s| s.networks.as_ref())
-            .unwrap_or(&empty);
+        let networks = self.inspection.network_settings.as_ref().and_then(|s| s.networks.as_ref()).unwrap_or(&empty);
         let is = match networks.get(want) {
             Some(endpoint) => {
                 // A stopped container remembers the id of a network that may have been made anew since.
@@ -627,33 +409,22 @@ impl Seen<'_> {
                 let stale = want.starts_with("jk-") && !id.is_empty() && !network_ids.contains(id);
                 if stale { Value::Null } else { want.into() }
             }
-            None if want == "none" && !networks.is_empty() => {
-                networks.keys().min().map(String::as_str).into()
-            }
+            None if want == "none" && !networks.is_empty() => networks.keys().min().map(String::as_str).into(),
             None => Value::Null,
         };
         live.insert("network".to_owned(), is);
     }
 
     fn env(&self, live: &mut Fields, digest: &dyn Fn(&[u8]) -> String) {
-        let variables = self
-            .inspection
-            .config
-            .as_ref()
-            .and_then(|c| c.env.as_deref())
-            .unwrap_or_default();
-        let values: HashMap<&str, &str> =
-            variables.iter().filter_map(|v| v.split_once('=')).collect();
+        let variables = self.inspection.config.as_ref().and_then(|c| c.env.as_deref()).unwrap_or_default();
+        let values: HashMap<&str, &str> = variables.iter().filter_map(|v| v.split_once('=')).collect();
         for field in self.recorded.keys() {
             let Some(rest) = field.strip_prefix("env.") else {
                 continue;
             };
             let secret = |name: &str| self.recorded.contains_key(&format!("env.{name}.from"));
             let is = match (rest.strip_suffix(".digest"), rest.strip_suffix(".from")) {
-                (Some(name), _) if secret(name) => values
-                    .get(name)
-                    .map(|value| digest(value.as_bytes()))
-                    .into(),
+                (Some(name), _) if secret(name) => values.get(name).map(|value| digest(value.as_bytes())).into(),
                 (_, Some(name)) if secret(name) => continue,
                 _ => values.get(rest).copied().into(),
             };
@@ -670,18 +441,13 @@ impl Seen<'_> {
             };
             let writable = mount.rw.unwrap_or(true);
             match (mount.typ.as_deref(), &mount.name, &mount.source) {
-                (Some("volume"), Some(name), _) => {
-                    mounts.insert(target, ("volume", name, !writable))
-                }
-                (Some("bind"), _, Some(source)) => {
-                    mounts.insert(target, ("bind", source, !writable))
-                }
+                (Some("volume"), Some(name), _) => mounts.insert(target, ("volume", name, !writable)),
+                (Some("bind"), _, Some(source)) => mounts.insert(target, ("bind", source, !writable)),
                 _ => None,
             };
         }
         for mount in host.mounts.iter().flatten() {
-            let (Some(target), Some(source)) = (mount.target.as_deref(), mount.source.as_deref())
-            else {
+            let (Some(target), Some(source)) = (mount.target.as_deref(), mount.source.as_deref()) else {
                 continue;
             };
             let readonly = mount.read_only.unwrap_or(false);
@@ -692,10 +458,7 @@ impl Seen<'_> {
             };
         }
         for field in self.recorded.keys() {
-            let Some((target, part)) = field
-                .strip_prefix("mounts.")
-                .and_then(|rest| rest.rsplit_once('.'))
-            else {
+            let Some((target, part)) = field.strip_prefix("mounts.").and_then(|rest| rest.rsplit_once('.')) else {
                 continue;
             };
             let is = match (mounts.get(target), part) {
@@ -703,9 +466,7 @@ impl Seen<'_> {
                 (Some((kind, source, _)), "source") if *kind == "bind" => {
                     let short = crate::facts::shorten(home, source);
                     // The same place written in another way is the same place.
-                    let same = self
-                        .text(field)
-                        .filter(|want| expand(home, want) == *source);
+                    let same = self.text(field).filter(|want| expand(home, want) == *source);
                     same.map_or(short, str::to_owned).into()
                 }
                 (Some((_, source, _)), "source") => (*source).into(),
@@ -719,28 +480,15 @@ impl Seen<'_> {
     fn capsule(&self, live: &mut Fields, host: &HostConfig) {
         let config = self.inspection.config.as_ref();
         let declared = |field: &str| self.recorded.contains_key(field);
-        if self
-            .recorded
-            .get("argv")
-            .and_then(Value::as_array)
-            .is_some_and(|argv| !argv.is_empty())
-        {
+        if self.recorded.get("argv").and_then(Value::as_array).is_some_and(|argv| !argv.is_empty()) {
             live.insert("argv".to_owned(), config.and_then(|c| c.cmd.clone()).into());
         }
         if let Some(folder) = config.and_then(|c| c.working_dir.as_deref()) {
-            let same = self
-                .text("workdir")
-                .filter(|want| want.trim_end_matches('/') == folder.trim_end_matches('/'));
+            let same = self.text("workdir").filter(|want| want.trim_end_matches('/') == folder.trim_end_matches('/'));
             live.insert("workdir".to_owned(), same.unwrap_or(folder).into());
         }
-        live.insert(
-            "user".to_owned(),
-            config.and_then(|c| c.user.clone()).into(),
-        );
-        live.insert(
-            "read_only_root".to_owned(),
-            host.readonly_rootfs.unwrap_or(false).into(),
-        );
+        live.insert("user".to_owned(), config.and_then(|c| c.user.clone()).into());
+        live.insert("read_only_root".to_owned(), host.readonly_rootfs.unwrap_or(false).into());
 
         let mut limit = |name: &str, is: Option<Value>| {
             let field = format!("limits.{name}");
@@ -759,65 +507,29 @@ impl Seen<'_> {
         limit("memory_reservation", positive(host.memory_reservation));
         limit(
             "cpus",
-            host.nano_cpus
-                .filter(|n| *n > 0)
-                .map(|nano| match self.recorded.get("limits.cpus") {
-                    Some(want) if want.as_f64().map(nano_cpus) == Some(nano) => want.clone(),
-                    _ => (nano as f64 / 1e9).into(),
-                }),
+            host.nano_cpus.filter(|n| *n > 0).map(|nano| match self.recorded.get("limits.cpus") {
+                Some(want) if want.as_f64().map(nano_cpus) == Some(nano) => want.clone(),
+                _ => (nano as f64 / 1e9).into(),
+            }),
         );
         // Podman gives every container a limit of its own accord; so may the engine's defaults for open files.
         if !self.podman || declared("limits.pids") {
             limit("pids", positive(host.pids_limit));
         }
         if declared("limits.nofile") {
-            let nofile = host
-                .ulimits
-                .iter()
-                .flatten()
-                .find(|u| u.name.as_deref() == Some("nofile"));
+            let nofile = host.ulimits.iter().flatten().find(|u| u.name.as_deref() == Some("nofile"));
             limit("nofile", nofile.and_then(|u| u.soft).map(Value::from));
         }
 
-        self.list(
-            live,
-            "tmpfs",
-            host.tmpfs
-                .iter()
-                .flatten()
-                .map(|(path, _)| path.clone())
-                .collect(),
-        );
+        self.list(live, "tmpfs", host.tmpfs.iter().flatten().map(|(path, _)| path.clone()).collect());
         // Podman rewrites capabilities into what they amount to.
         if !self.podman {
-            let bare = |cap: &String| {
-                cap.to_ascii_uppercase()
-                    .trim_start_matches("CAP_")
-                    .to_owned()
-            };
-            live.insert(
-                "cap_drop_all".to_owned(),
-                host.cap_drop
-                    .iter()
-                    .flatten()
-                    .any(|c| bare(c) == "ALL")
-                    .into(),
-            );
-            self.list(
-                live,
-                "cap_add",
-                host.cap_add.iter().flatten().map(bare).collect(),
-            );
+            let bare = |cap: &String| cap.to_ascii_uppercase().trim_start_matches("CAP_").to_owned();
+            live.insert("cap_drop_all".to_owned(), host.cap_drop.iter().flatten().any(|c| bare(c) == "ALL").into());
+            self.list(live, "cap_add", host.cap_add.iter().flatten().map(bare).collect());
             let options = host.security_opt.as_deref().unwrap_or_default();
-            let locked = [
-                "no-new-privileges",
-                "no-new-privileges:true",
-                "no-new-privileges=true",
-            ];
-            live.insert(
-                "no_new_privileges".to_owned(),
-                options.iter().any(|o| locked.contains(&o.as_str())).into(),
-            );
+            let locked = ["no-new-privileges", "no-new-privileges:true", "no-new-privileges=true"];
+            live.insert("no_new_privileges".to_owned(), options.iter().any(|o| locked.contains(&o.as_str())).into());
         }
     }
 
@@ -825,15 +537,10 @@ impl Seen<'_> {
     fn list(&self, live: &mut Fields, field: &str, is: BTreeSet<String>) {
         let want = self.recorded.get(field);
         let names = want.and_then(Value::as_array).map(|list| {
-            list.iter()
-                .filter_map(Value::as_str)
-                .map(|s| s.trim_start_matches("CAP_").to_owned())
-                .collect::<BTreeSet<String>>()
+            list.iter().filter_map(Value::as_str).map(|s| s.trim_start_matches("CAP_").to_owned()).collect::<BTreeSet<String>>()
         });
         match (names, is.is_empty()) {
-            (Some(names), _) if names == is => {
-                live.insert(field.to_owned(), want.cloned().unwrap_or_default())
-            }
+            (Some(names), _) if names == is => live.insert(field.to_owned(), want.cloned().unwrap_or_default()),
             (None, true) => None,
             (Some(_), true) => live.insert(field.to_owned(), Value::Null),
             (_, false) => live.insert(field.to_owned(), is.into_iter().collect::<Vec<_>>().into()),

@@ -59,13 +59,7 @@ impl Engine {
             let address = inspection
                 .network_settings
                 .as_ref()
-                .and_then(|s| {
-                    s.networks
-                        .as_ref()?
-                        .get(&sidecar.network)?
-                        .ip_address
-                        .clone()
-                })
+                .and_then(|s| s.networks.as_ref()?.get(&sidecar.network)?.ip_address.clone())
                 .filter(|ip| !ip.is_empty());
             let Some(address) = address else {
                 return Answer::NotYet(format!("it has no address in network {}", sidecar.network));
@@ -87,17 +81,9 @@ impl Engine {
         .await
     }
 
-    pub async fn await_capsule(
-        &self,
-        capsule: &Capsule,
-        capsules: &dyn Capsules,
-    ) -> Result<(), StepError> {
-        let folder = capsule
-            .mounts
-            .get(RUN_FOLDER)
-            .filter(|_| self.connection.shares_kernel());
-        let socket =
-            folder.map(|mount| PathBuf::from(self.facts.expand(&mount.source)).join("jackin.sock"));
+    pub async fn await_capsule(&self, capsule: &Capsule, capsules: &dyn Capsules) -> Result<(), StepError> {
+        let folder = capsule.mounts.get(RUN_FOLDER).filter(|_| self.connection.shares_kernel());
+        let socket = folder.map(|mount| PathBuf::from(self.facts.expand(&mount.source)).join("jackin.sock"));
         self.poll(&capsule.name, "its control socket", async |_| {
             if capsules.ready(&capsule.name, socket.as_deref()).await {
                 Answer::Yes
@@ -109,34 +95,20 @@ impl Engine {
     }
 
     /// Asks again and again, at growing intervals, for as long as the container runs.
-    async fn poll(
-        &self,
-        name: &str,
-        what: &str,
-        mut ask: impl AsyncFnMut(&ContainerInspectResponse) -> Answer,
-    ) -> Result<(), StepError> {
+    async fn poll(&self, name: &str, what: &str, mut ask: impl AsyncFnMut(&ContainerInspectResponse) -> Answer) -> Result<(), StepError> {
         let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            let inspection = self
-                .connection
-                .docker
-                .inspect_container(name, None)
-                .await
-                .map_err(|error| {
-                    let waiting = format!("Waiting for {name}");
-                    if status(&error) == Some(404) {
-                        return StepError::from(
-                            Diagnostic::error(
-                                "docker.container_gone",
-                                "A container was removed while jackin waited for it",
-                                waiting,
-                            )
+            let inspection = self.connection.docker.inspect_container(name, None).await.map_err(|error| {
+                let waiting = format!("Waiting for {name}");
+                if status(&error) == Some(404) {
+                    return StepError::from(
+                        Diagnostic::error("docker.container_gone", "A container was removed while jackin waited for it", waiting)
                             .help("Run the command again."),
-                        );
-                    }
-                    doing(&waiting).failed(error)
-                })?;
+                    );
+                }
+                doing(&waiting).failed(error)
+            })?;
             match super::observe::state(&inspection) {
                 State::Running => {}
                 other => return Err(self.ended(name, &inspection, &other).await),
@@ -160,12 +132,7 @@ impl Engine {
         }
     }
 
-    async fn ended(
-        &self,
-        name: &str,
-        inspection: &ContainerInspectResponse,
-        state: &State,
-    ) -> StepError {
+    async fn ended(&self, name: &str, inspection: &ContainerInspectResponse, state: &State) -> StepError {
         let told = inspection
             .state
             .as_ref()
@@ -173,11 +140,7 @@ impl Engine {
             .filter(|e| !e.is_empty())
             .map(|e| format!(" ({e})"))
             .unwrap_or_default();
-        let detail = format!(
-            "{name} is {}{told}.{}",
-            state.word(),
-            self.last_lines(name).await
-        );
+        let detail = format!("{name} is {}{told}.{}", state.word(), self.last_lines(name).await);
         let help = match state {
             State::Exited { oom: true, .. } => {
                 "It needed more memory than its limit, or than the host has. Raise `memory` in the grants of the profile, or free memory."
@@ -186,22 +149,12 @@ impl Engine {
             State::Paused => format!("Somebody paused it: `docker unpause {name}`, then run the command again."),
             _ => "Correct what the last lines complain about, then run the command again: what was made is kept.".to_owned(),
         };
-        Diagnostic::error(
-            "docker.exited_early",
-            "A container ended before it was ready",
-            detail,
-        )
-        .help(help)
-        .into()
+        Diagnostic::error("docker.exited_early", "A container ended before it was ready", detail).help(help).into()
     }
 
     /// What it said last, indented, or nothing.
     async fn last_lines(&self, name: &str) -> String {
-        let options = LogsOptionsBuilder::default()
-            .stdout(true)
-            .stderr(true)
-            .tail(LAST_LINES)
-            .build();
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail(LAST_LINES).build();
         let mut lines = String::new();
         let mut logs = self.connection.docker.logs(name, Some(options));
         while let Some(Ok(part)) = logs.next().await {
@@ -210,27 +163,16 @@ impl Engine {
                 lines.push_str(line.trim_end());
             }
         }
-        if lines.is_empty() {
-            " It said nothing.".to_owned()
-        } else {
-            format!(" Its last lines:{lines}")
-        }
+        if lines.is_empty() { " It said nothing.".to_owned() } else { format!(" Its last lines:{lines}") }
     }
 
     /// The client side of the sidecar's TLS, read out of the running container.
     async fn client_config(&self, name: &str) -> Result<rustls::ClientConfig, String> {
-        let options = DownloadFromContainerOptionsBuilder::default()
-            .path(CLIENT_CERTS)
-            .build();
+        let options = DownloadFromContainerOptionsBuilder::default().path(CLIENT_CERTS).build();
         let mut archive = Vec::new();
-        let mut parts = self
-            .connection
-            .docker
-            .download_from_container(name, Some(options));
+        let mut parts = self.connection.docker.download_from_container(name, Some(options));
         while let Some(part) = parts.next().await {
-            archive.extend_from_slice(&part.map_err(|error| {
-                format!("its certificates cannot be read: {}", message(&error))
-            })?);
+            archive.extend_from_slice(&part.map_err(|error| format!("its certificates cannot be read: {}", message(&error)))?);
         }
         let (mut authority, mut certificate, mut key) = (Vec::new(), Vec::new(), Vec::new());
         let mut archive = tar::Archive::new(archive.as_slice());
@@ -245,10 +187,7 @@ impl Engine {
             };
             entry.read_to_end(into).map_err(|e| e.to_string())?;
         }
-        if [&authority, &certificate, &key]
-            .into_iter()
-            .any(|pem| !pem.ends_with(b"-----\n"))
-        {
+        if [&authority, &certificate, &key].into_iter().any(|pem| !pem.ends_with(b"-----\n")) {
             return Err("its certificates are not written yet".to_owned());
         }
         tls_config(&authority, Some((&certificate, &key)))
@@ -257,36 +196,15 @@ impl Engine {
     /// Where no address of a container can be reached from here, its own docker command asks.
     async fn ask_inside(&self, name: &str) -> Answer {
         let at = |file: &str| format!("{CLIENT_CERTS}/{file}.pem");
-        let words = [
-            "docker",
-            "--host",
-            "tcp://localhost:2376",
-            "--tlsverify",
-            "--tlscacert",
-        ]
-        .map(str::to_owned)
-        .into_iter();
-        let words = words.chain([
-            at("ca"),
-            "--tlscert".to_owned(),
-            at("cert"),
-            "--tlskey".to_owned(),
-            at("key"),
-            "version".to_owned(),
-        ]);
-        let options = CreateExecOptions {
-            cmd: Some(words.collect()),
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            ..Default::default()
-        };
+        let words = ["docker", "--host", "tcp://localhost:2376", "--tlsverify", "--tlscacert"].map(str::to_owned).into_iter();
+        let words = words.chain([at("ca"), "--tlscert".to_owned(), at("cert"), "--tlskey".to_owned(), at("key"), "version".to_owned()]);
+        let options =
+            CreateExecOptions { cmd: Some(words.collect()), attach_stdout: Some(true), attach_stderr: Some(true), ..Default::default() };
         let docker = &self.connection.docker;
         let run = async {
             let exec = docker.create_exec(name, options).await?;
             let mut said = String::new();
-            if let StartExecResults::Attached { mut output, .. } =
-                docker.start_exec(&exec.id, None).await?
-            {
+            if let StartExecResults::Attached { mut output, .. } = docker.start_exec(&exec.id, None).await? {
                 while let Some(part) = output.next().await {
                     if let LogOutput::StdErr { message } = part? {
                         said.push_str(&String::from_utf8_lossy(&message));
@@ -297,12 +215,7 @@ impl Engine {
         };
         match run.await {
             Ok((Some(0), _)) => Answer::Yes,
-            Ok((_, said)) => Answer::NotYet(
-                said.lines()
-                    .last()
-                    .unwrap_or("`docker version` fails in it")
-                    .to_owned(),
-            ),
+            Ok((_, said)) => Answer::NotYet(said.lines().last().unwrap_or("`docker version` fails in it").to_owned()),
             Err(error) => Answer::NotYet(message(&error)),
         }
     }
@@ -313,17 +226,8 @@ async fn ask_over_tls(address: &str, name: &str, config: Arc<rustls::ClientConfi
     let Ok(server) = ServerName::try_from(name.to_owned()) else {
         return Answer::NoRoute(format!("`{name}` is not a host name"));
     };
-    let host = if address.contains(':') {
-        format!("[{address}]")
-    } else {
-        address.to_owned()
-    };
-    let stream = match tokio::time::timeout(
-        Duration::from_secs(1),
-        TcpStream::connect(format!("{host}:2376")),
-    )
-    .await
-    {
+    let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+    let stream = match tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(format!("{host}:2376"))).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
             return Answer::NotYet("it does not listen yet".to_owned());
@@ -332,9 +236,7 @@ async fn ask_over_tls(address: &str, name: &str, config: Arc<rustls::ClientConfi
         Err(_) => return Answer::NoRoute(format!("{address} does not answer")),
     };
     let asked = tokio::time::timeout(Duration::from_secs(2), async {
-        let mut stream = tokio_rustls::TlsConnector::from(config)
-            .connect(server, stream)
-            .await?;
+        let mut stream = tokio_rustls::TlsConnector::from(config).connect(server, stream).await?;
         ping(&mut stream, name).await
     });
     match asked.await {
