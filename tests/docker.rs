@@ -13,11 +13,11 @@ use support::Engine;
 /// Every scenario on both engines.
 macro_rules! scenarios {
     ($($file:ident :: $name:ident),* $(,)?) => {
-        mod engine {
+        mod first {
             use super::*;
             $(#[test] fn $name() { if let Some(engine) = Engine::asked_for(false) { $file::$name(&engine) } })*
         }
-        mod second_engine {
+        mod second {
             use super::*;
             $(#[test] fn $name() { if let Some(engine) = Engine::asked_for(true) { $file::$name(&engine) } })*
         }
@@ -28,4 +28,10 @@ scenarios! {
     scenarios::a_second_apply_changes_nothing,
     scenarios::plans_of_an_untouched_world_are_empty,
     scenarios::a_kill_after_any_call_is_mended_by_the_next_apply,
+    scenarios::ctrl_c_leaves_a_world_that_is_mended_by_the_next_apply,
+    scenarios::eight_applies_at_once_make_one_of_everything,
+    scenarios::workspaces_that_share_an_image_to_be_built_all_come_up,
+    scenarios::an_engine_that_goes_away_is_one_clear_message,
+    scenarios::a_saved_plan_is_carried_out_or_refused,
+    scenarios::a_capsule_that_ends_at_once_says_why,
 }

@@ -11,7 +11,7 @@ use super::{Graph, InstanceInfo, Resource, names};
 use crate::config::layer;
 use crate::config::{Agent, AuthMode, Config, Dind, DirtyExit, EnvValue, GithubMode, Isolation, NetworkMode, Workspace};
 use crate::diagnostic::Diagnostic;
-use crate::facts::{BinarySource, Facts, PathKind, RoleValue};
+use crate::facts::{BinarySource, Facts, PathKind, RoleSnapshot, RoleValue};
 use crate::resource::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -96,6 +96,8 @@ impl Builder<'_> {
             );
         }
 
+        let profile = layer::profile(&self.config.global, workspace, Some(&wanted.docker), wanted.profile_flag);
+
         let key = &wanted.key;
         let at = |kind| Address::new(kind, key.clone());
         let base = &wanted.container;
@@ -151,7 +153,7 @@ impl Builder<'_> {
             ("argv".to_owned(), wanted.agent_source.clone()),
             ("image".to_owned(), wanted.role_source.clone()),
             ("role_key".to_owned(), wanted.role_source.clone()),
-            ("profile".to_owned(), grant_source("profile")),
+            ("profile".to_owned(), place(&profile.span, layer_word(profile.layer))),
             ("workdir".to_owned(), place(&wanted.workdir.span, "command line")),
             ("network".to_owned(), grant_source("network")),
             ("network_mode".to_owned(), grant_source("network")),
@@ -337,7 +339,8 @@ impl Builder<'_> {
             return None;
         };
         if !self.roles.contains_key(&slot) {
-            let (checked, diagnostics) = role::check(snapshot);
+            let shown = RoleSnapshot { cache: self.facts.shorten(&snapshot.cache), ..snapshot.clone() };
+            let (checked, diagnostics) = role::check(&shown);
             self.built.graph.diagnostics.extend(diagnostics);
             self.roles.insert(slot.clone(), checked);
         }
@@ -635,6 +638,7 @@ impl Builder<'_> {
         let mut all: Vec<(String, String, bool, Option<crate::diagnostic::Span>)> = Vec::new();
         for mount in &wanted.mounts {
             if mount.isolation.value != Isolation::Shared {
+                self.check_source(&mount.src.value, &mount.dst.value, &mount.src.span);
                 let mode = if mount.isolation.value == Isolation::Worktree { "worktree" } else { "clone" };
                 self.say(
                     Diagnostic::error(
@@ -654,27 +658,7 @@ impl Builder<'_> {
         }
         for (src, dst, readonly, span) in all {
             let host = self.facts.expand(&src);
-            match self.facts.paths.get(&host).map(|f| f.kind) {
-                Some(PathKind::Missing) => self.say(
-                    Diagnostic::error(
-                        "mount.missing",
-                        "A mount's source does not exist",
-                        format!("`{src}` (mounted at {dst}) does not exist."),
-                    )
-                    .at(span.clone())
-                    .help("Create it, or correct `src`."),
-                ),
-                Some(PathKind::Unreadable) => self.say(
-                    Diagnostic::error(
-                        "mount.unreadable",
-                        "A mount's source cannot be looked at",
-                        format!("`{src}` (mounted at {dst}): permission denied."),
-                    )
-                    .at(span.clone())
-                    .help("Give yourself access to it, or mount another folder."),
-                ),
-                Some(PathKind::Directory | PathKind::File | PathKind::Other) | None => {}
-            }
+            self.check_source(&src, &dst, &span);
             let spec = MountSpec { kind: MountKind::Bind, source: self.facts.shorten(&host), readonly };
             if let Some(other) = mounts.insert(dst.clone(), spec) {
                 self.say(
@@ -689,6 +673,26 @@ impl Builder<'_> {
             }
             sources.push((format!("mounts.{dst}"), place(&span, "command line")));
         }
+    }
+
+    /// Is there something to mount?
+    fn check_source(&mut self, src: &str, dst: &str, span: &Option<crate::diagnostic::Span>) {
+        let problem = match self.facts.paths.get(&self.facts.expand(src)).map(|f| f.kind) {
+            Some(PathKind::Missing) => Diagnostic::error(
+                "mount.missing",
+                "A mount's source does not exist",
+                format!("`{src}` (mounted at {dst}) does not exist."),
+            )
+            .help("Create it, or correct `src`."),
+            Some(PathKind::Unreadable) => Diagnostic::error(
+                "mount.unreadable",
+                "A mount's source cannot be looked at",
+                format!("`{src}` (mounted at {dst}): permission denied."),
+            )
+            .help("Give yourself access to it, or mount another folder."),
+            Some(PathKind::Directory | PathKind::File | PathKind::Other) | None => return,
+        };
+        self.say(problem.at(span.clone()));
     }
 
     /// The operator's layers and the role's own variables; runtime variables come on top.

@@ -6,7 +6,7 @@ use super::Style;
 use super::diagnostic::{diagnostics_text, escape_markdown, severity_word};
 use super::page::{Ink, Page, clean, pad, width};
 use super::words::{
-    Depth, about_words, action_words, bytes_words, commit_words, count_words, field_words, id_words, is_hash, is_idle, loss_words, plural,
+    Depth, Why, about_words, action_words, bytes_words, commit_words, count_words, field_words, id_words, is_hash, is_idle, loss_words, plural,
     reused, secret_words, source_of, value_words, why_nots, whys,
 };
 use crate::plan::{Action, Change, Mode, Plan, Scope};
@@ -125,8 +125,8 @@ fn one(page: &mut Page, change: &Change, style: &Style, verbose: bool) {
     let symbol = format!("{:>SYMBOL$} ", change.action.symbol());
     let address = change.address.to_string();
     let verb = format!("  {}", action_words(change.action));
-    let whys = whys(change, depth);
-    let reason = |why: &super::words::Why| match &why.source {
+    let whys = if verbose { whys(change, depth) } else { telling(whys(change, depth)) };
+    let reason = |why: &Why| match &why.source {
         Some(source) => format!("{} ({source})", why.text),
         None => why.text.clone(),
     };
@@ -161,6 +161,23 @@ fn one(page: &mut Page, change: &Change, style: &Style, verbose: bool) {
     }
 }
 
+/// A long list is cut to what somebody wrote; the rest follows from it.
+fn telling(whys: Vec<Why>) -> Vec<Why> {
+    const FEW: usize = 6;
+    if whys.len() <= FEW {
+        return whys;
+    }
+    let all = whys.len();
+    let (mut shown, rest): (Vec<Why>, Vec<Why>) = whys.into_iter().partition(|why| why.source.as_deref().is_some_and(is_written));
+    if shown.is_empty() {
+        shown = rest;
+    }
+    shown.truncate(FEW);
+    let more = all - shown.len();
+    shown.push(Why { text: format!("and {more} more that --verbose shows"), source: None });
+    shown
+}
+
 /// Things that come into being list what they will be; a mended thing lists only what is mended.
 fn shows_fields(action: Action) -> bool {
     matches!(action, Action::Create | Action::Build | Action::Pull | Action::Download)
@@ -188,7 +205,12 @@ fn rows(page: &mut Page, rows: &[Row]) {
     }
 }
 
-/// Where a value was written, when somebody wrote it.
+/// Not what jackin or a profile brings by itself.
+fn is_written(source: &str) -> bool {
+    source != "default" && !source.starts_with("profile ")
+}
+
+/// Where a value comes from, unless it is nowhere in particular.
 fn written(change: &Change, field: &str) -> Option<String> {
     source_of(&change.sources, field).filter(|s| *s != "default").map(str::to_owned)
 }
@@ -208,7 +230,7 @@ fn key_fields(change: &Change, spec: &Spec) -> Vec<Row> {
             let origin = match spec.origin {
                 Origin::Environment => "given by the environment",
                 Origin::Beside => "beside the jackin program",
-                Origin::Cache => "from the cache",
+                Origin::Cache => "kept in the cache",
                 Origin::VendorInstaller => "the vendor's installer",
             };
             let version = spec.version.as_ref().map_or(String::new(), |v| format!("{v}, "));
@@ -275,8 +297,11 @@ fn key_fields(change: &Change, spec: &Spec) -> Vec<Row> {
                 let more = if operators.is_empty() { "" } else { "and " };
                 row("mounts", format!("{more}{} of jackin's own", own.len()), "");
             }
-            if !spec.env.is_empty() {
-                row("env", env_names(&spec.env), "env");
+            let own = spec.env.values().filter(|entry| matches!(entry, EnvEntry::Plain(_))).count();
+            if spec.env.len() > own {
+                row("env", format!("{} and {own} of jackin's own", env_names(&spec.env)), "env");
+            } else if own > 0 {
+                row("env", format!("{own} of jackin's own"), "");
             }
             if let Some(limits) = limit_words(&spec.limits) {
                 row("limits", limits, "limits");
@@ -296,13 +321,13 @@ fn mount_words(path: &str, mount: &MountSpec) -> String {
     if mount.source == path { format!("{path}{readonly}") } else { format!("{} at {path}{readonly}", mount.source) }
 }
 
-/// Names only; of a credential also where it comes from.
+/// What somebody asked for, by name and where it comes from; values may be credentials.
 fn env_names(env: &BTreeMap<String, EnvEntry>) -> String {
     let names: Vec<String> = env
         .iter()
-        .map(|(name, entry)| match entry {
-            EnvEntry::Plain(_) => name.clone(),
-            EnvEntry::Secret(secret) => format!("{name} ({})", secret_words(&secret.from)),
+        .filter_map(|(name, entry)| match entry {
+            EnvEntry::Plain(_) => None,
+            EnvEntry::Secret(secret) => Some(format!("{name} ({})", secret_words(&secret.from))),
         })
         .collect();
     names.join(", ")

@@ -46,6 +46,8 @@ pub enum When {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
     Kill(Signal),
+    /// No answer ever comes.
+    Silence,
     /// Every connection breaks, and no new one is taken.
     EngineGone,
 }
@@ -254,6 +256,10 @@ impl Shared {
                 drop(state);
                 self.break_all();
                 self.state.lock().unwrap().struck = true;
+            }
+            What::Silence => {
+                let mut state = state;
+                state.struck = true;
             }
         }
         self.changed.notify_all();

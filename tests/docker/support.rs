@@ -129,6 +129,7 @@ pub struct Home {
     pub engine: Engine,
     folder: tempfile::TempDir,
     role: String,
+    program: PathBuf,
     env: BTreeMap<String, String>,
 }
 
@@ -163,7 +164,7 @@ impl Home {
                 env.insert(name.to_owned(), value);
             }
         }
-        let home = Home { engine: engine.clone(), folder, role: role.to_owned(), env };
+        let home = Home { engine: engine.clone(), folder, role: role.to_owned(), program: env!("CARGO_BIN_EXE_jackin").into(), env };
         home.write_agent(AGENT);
         home.write("role/Dockerfile", DOCKERFILE);
         home.write("role/jackin.role.toml", MANIFEST);
@@ -242,14 +243,33 @@ impl Home {
         self.env.insert(name.to_owned(), value.to_owned());
     }
 
+    pub fn unset_env(&mut self, name: &str) {
+        self.env.remove(name);
+    }
+
     pub fn env(&self) -> &BTreeMap<String, String> {
         &self.env
     }
 
+    pub fn role(&self) -> &str {
+        &self.role
+    }
+
+    /// Runs a copy of the program from then on, with nothing beside it.
+    pub fn move_program(&mut self) {
+        fs::create_dir_all(self.path("bin")).unwrap();
+        fs::copy(&self.program, self.path("bin/jackin")).unwrap();
+        self.program = self.path("bin/jackin");
+    }
+
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_jackin"));
+        let mut command = Command::new(&self.program);
         command.args(args).env_clear().envs(&self.env).current_dir(self.folder()).stdin(Stdio::null());
         command
+    }
+
+    pub fn output(command: &mut Command) -> Output {
+        Output::of(command.output().expect("start"))
     }
 
     pub fn jackin(&self, args: &[&str]) -> Output {
@@ -359,10 +379,17 @@ impl Home {
         assert!(states.iter().all(|state| state == "running"), "{after}: {states:?}");
     }
 
-    /// Volumes that no container uses and that have no name of their own.
-    pub fn anonymous_volumes(&self) -> BTreeSet<String> {
-        let all = self.engine.docker(&["volume", "ls", "-q"]);
-        all.lines().filter(|name| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())).map(str::to_owned).collect()
+    /// Volumes of our containers, those without a name of their own included.
+    pub fn mounted_volumes(&self) -> BTreeSet<String> {
+        let format = "{{range .Mounts}}{{if eq .Type \"volume\"}}{{println .Name}}{{end}}{{end}}";
+        let containers = self.labelled(&["ps", "-a"], "{{.ID}}");
+        let inspected = containers.iter().map(|id| self.engine.try_docker(&["inspect", "--type", "container", "--format", format, id]).out);
+        inspected.flat_map(|out| out.lines().filter(|l| !l.is_empty()).map(str::to_owned).collect::<Vec<_>>()).collect()
+    }
+
+    pub fn assert_gone(&self, volumes: &BTreeSet<String>, after: &str) {
+        let left: Vec<&String> = volumes.iter().filter(|v| self.engine.try_docker(&["volume", "inspect", v]).code == Some(0)).collect();
+        assert!(left.is_empty(), "{after}: volumes stay: {left:?}");
     }
 
     pub fn assert_nothing_left(&self, after: &str) {
@@ -447,4 +474,19 @@ pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
         thread::sleep(pause);
         pause = (pause * 3 / 2).min(Duration::from_millis(250));
     }
+}
+
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                Ok(kind) if kind.is_file() => found.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    found
 }

@@ -14,7 +14,8 @@ use bollard::models::{
     NetworkDisconnectRequest, NetworkingConfig, ResourcesUlimits, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions, RenameContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+    RenameContainerOptionsBuilder,
 };
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::{BTreeMap, HashMap};
@@ -51,13 +52,27 @@ impl Engine {
             request
         });
         match docker.create_network(NetworkCreateRequest { name: network.name.clone(), ..Default::default() }).await {
-            Ok(_) => Ok(()),
+            Ok(made) => self.only_network(&what, network, &made.id, &labels).await,
             Err(error) if status(&error) == Some(409) => {
                 let found = self.connection.docker.inspect_network(&network.name, None).await.map_err(|e| doing(&what).failed(e))?;
                 if self.same(found.labels.as_ref(), &labels) { Ok(()) } else { Err(name_conflict(&what, &message(&error)).into()) }
             }
             Err(error) => Err(doing(&what).failed(error)),
         }
+    }
+
+    /// A killed run's request may still have been under way; engines before 25 then end up with two of one name, which no container
+    /// can start on. Nothing is attached to the other one: who made it is gone.
+    async fn only_network(&self, what: &str, network: &Network, made: &str, labels: &HashMap<String, String>) -> Result<(), StepError> {
+        let filters = HashMap::from([("name".to_owned(), vec![network.name.clone()])]);
+        let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
+        let found = self.connection.docker.list_networks(Some(options)).await.map_err(|e| doing(what).failed(e))?;
+        for other in found.into_iter().filter(|n| n.name.as_ref() == Some(&network.name) && self.same(n.labels.as_ref(), labels)) {
+            if let Some(id) = other.id.filter(|id| id != made) {
+                self.remove_network(&id).await?;
+            }
+        }
+        Ok(())
     }
 
     pub async fn remove_network(&self, id: &str) -> Result<(), StepError> {

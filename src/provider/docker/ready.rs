@@ -30,6 +30,8 @@ const RUN_FOLDER: &str = "/jackin/run";
 const LAST_LINES: &str = "40";
 /// Tries to reach the container's address before concluding that there is no way to it from here.
 const NO_ROUTE: u32 = 3;
+/// A sidecar answers long before. Whoever refuses at its address for longer may be a container of another engine on this host.
+const DIRECT: Duration = Duration::from_secs(5);
 
 /// How one question ended.
 enum Answer {
@@ -44,9 +46,10 @@ impl Engine {
         let name = &sidecar.name;
         let mut direct = self.connection.shares_kernel();
         let mut lost = 0;
+        let begun = Instant::now();
         let mut tls: Option<Arc<rustls::ClientConfig>> = None;
         self.poll(name, "its Docker", async |inspection| {
-            if !direct {
+            if !direct || begun.elapsed() > DIRECT {
                 return self.ask_inside(name).await;
             }
             let config = match &tls {
@@ -68,10 +71,11 @@ impl Engine {
                 Answer::NoRoute(why) => {
                     lost += 1;
                     direct = lost < NO_ROUTE;
+                    // They may have been read while being written.
+                    tls = None;
                     Answer::NotYet(why)
                 }
                 Answer::NotYet(why) => {
-                    // They may have been read while being written.
                     tls = None;
                     Answer::NotYet(why)
                 }
@@ -241,6 +245,8 @@ async fn ask_over_tls(address: &str, name: &str, config: Arc<rustls::ClientConfi
     });
     match asked.await {
         Ok(Ok(_)) => Answer::Yes,
+        // Somebody else's certificate: on another engine of this host the same address is another container's.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Answer::NoRoute(format!("{address}: {error}")),
         Ok(Err(error)) => Answer::NotYet(error.to_string()),
         Err(_) => Answer::NotYet("TLS takes too long".to_owned()),
     }
