@@ -8,13 +8,13 @@ use super::ui::{CANCELLED, DONE, ERROR, Failure, Ui};
 use crate::apply::{self, Report};
 use crate::cli::{Carrying, Format};
 use crate::diagnostic::Diagnostic;
-use crate::event::Event;
+use crate::event::{Entry, Event, JOURNAL_FORMAT};
 use crate::gather::lock::Lock;
 use crate::gather::session::{self, Freshness, Request, Session};
 use crate::gather::{Paths, clock, prompt};
 use crate::graph::build::{Built, build};
 use crate::graph::want::Wanted;
-use crate::journal::{self, Entry, JOURNAL_FORMAT, Journal};
+use crate::journal::{self, Journal};
 use crate::observed::{Loss, Observed};
 use crate::plan::{Plan, PlanOptions, plan};
 use crate::provider::Provider;
@@ -28,6 +28,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// The verb under which an ended session's resources are removed.
+pub const SESSION_END: &str = "session end";
 
 /// One invocation.
 pub struct Run {
@@ -169,7 +172,8 @@ impl Run {
             return Ok(DONE);
         }
         let removing = options.mode == crate::plan::Mode::Remove;
-        if carrying.format == Format::Human {
+        // The end of a session needs no announcement.
+        if carrying.format == Format::Human && options.command != SESSION_END {
             self.ui.talk(&plan_text(&plan, &self.ui.err, false));
         }
         if ask {

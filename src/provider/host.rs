@@ -6,7 +6,7 @@
 
 use super::StepError;
 use super::docker::HomeRecord;
-use super::live::Sources;
+use super::live::{KeyedDigest, Sources};
 use crate::config::{Agent, AuthMode};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::facts::Facts;
@@ -42,12 +42,7 @@ pub struct Seen {
 
 impl Host {
     /// Homes and checkouts are read from the disk; role repos and programs were looked at when facts were gathered.
-    pub async fn observe(
-        &self,
-        graph: &Graph,
-        scope: &Scope,
-        digest: Arc<dyn Fn(&[u8]) -> String + Send + Sync>,
-    ) -> Result<Seen, Diagnostics> {
+    pub async fn observe(&self, graph: &Graph, scope: &Scope, digest: KeyedDigest) -> Result<Seen, Diagnostics> {
         let wanted: BTreeMap<PathBuf, Address> = graph
             .resources
             .iter()

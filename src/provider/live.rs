@@ -22,6 +22,9 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
+/// Shows that a credential changed, and nothing else of it.
+pub type KeyedDigest = Arc<dyn Fn(&[u8]) -> String + Send + Sync>;
+
 /// An answer that takes a while.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
@@ -80,7 +83,7 @@ pub struct LiveParts {
     pub capsules: Box<dyn Capsules>,
     pub sources: Box<dyn Sources>,
     /// The keyed digest that facts show credentials by.
-    pub digest: Arc<dyn Fn(&[u8]) -> String + Send + Sync>,
+    pub digest: KeyedDigest,
     /// Now, RFC 3339 in UTC; only instance records have it.
     pub now: Box<dyn Fn() -> String>,
 }
@@ -92,7 +95,7 @@ pub struct Live {
     vault: Box<dyn Vault>,
     capsules: Box<dyn Capsules>,
     sources: Box<dyn Sources>,
-    digest: Arc<dyn Fn(&[u8]) -> String + Send + Sync>,
+    digest: KeyedDigest,
     now: Box<dyn Fn() -> String>,
 }
 
