@@ -9,7 +9,7 @@ use jackin::facts::Facts;
 use jackin::graph::{BuildContext, Graph, InstanceInfo, Resource};
 use jackin::observed::{Observed, State};
 use jackin::plan::{Action, Effect, Mode, Plan, PlanOptions, Reason, Scope, Step, plan};
-use jackin::provider::endpoint::connect_by_env;
+use jackin::provider::endpoint::{Connection, connect_by_env};
 use jackin::provider::live::{Capsules, Later, Live, LiveParts, Sources, Vault};
 use jackin::provider::{Provider, StepError, Task};
 use jackin::resource::*;
@@ -359,6 +359,10 @@ impl World {
         if let Some(buildkit) = self.buildkit.get() {
             connection.greeting.buildkit = buildkit;
         }
+        self.live_on(connection)
+    }
+
+    fn live_on(&self, connection: Connection) -> Live {
         Live::new(LiveParts {
             facts: self.facts.clone(),
             connection,
@@ -470,6 +474,29 @@ fn a_fresh_instance_is_made_and_then_left_alone() {
             assert_eq!(serde_json::to_string(&world.plan().await).unwrap(), first);
         }
 
+        // Four lists and one inspect each of two images and two containers, after one ping; every request has its own connection.
+        let real = live.connection().endpoint.url();
+        if let Some(socket) = real.strip_prefix("unix://").map(str::to_owned) {
+            let path = world.folder.path().join("counted.sock");
+            let listener = tokio::net::UnixListener::bind(&path).unwrap();
+            let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+            let counted = count.clone();
+            tokio::spawn(async move {
+                while let Ok((mut near, _)) = listener.accept().await {
+                    counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let socket = socket.clone();
+                    tokio::spawn(async move {
+                        let mut far = tokio::net::UnixStream::connect(socket).await.unwrap();
+                        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    });
+                }
+            });
+            let env = BTreeMap::from([("DOCKER_HOST".to_owned(), format!("unix://{}", path.display()))]);
+            let connection = connect_by_env(&env).await.unwrap();
+            world.live_on(connection).observe(&graph, &Scope::Workspaces(vec!["w".to_owned()])).await.unwrap();
+            assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), 1 + 4 + 2 + 2);
+        }
+
         // Docker inside answers to a client with the volume's certificates.
         let name = format!("{}-dind", world.base());
         let inside = docker(&["exec", &name, "docker", "version", "--format", "{{.Server.Version}}"]);
@@ -524,7 +551,6 @@ fn each_drift_of_a_capsule_is_seen_and_mended() {
         docker(&["rm", "-f", &base]);
         world.mends(Kind::Capsule, Action::Create, "Missing").await;
 
-        // Made by hand with other options under our labels: everything immutable is seen, too.
         world.with_capsule(|capsule| capsule.limits.memory = Some(400 << 20));
         world.mends(Kind::Capsule, Action::Update, "limits.memory").await;
     });
@@ -680,9 +706,7 @@ fn an_early_end_is_told_with_the_last_lines() {
     run(async |world| {
         world.lone_capsule();
         world.with_capsule(|capsule| capsule.argv = ["sh", "-c", "echo cannot find my hat; exit 3"].map(str::to_owned).to_vec());
-        for effect in [Effect::WriteHome] {
-            world.execute(Kind::Home, effect).await.unwrap();
-        }
+        world.execute(Kind::Home, Effect::WriteHome).await.unwrap();
         world.execute(Kind::Network, Effect::CreateNetwork).await.unwrap();
         world.execute(Kind::Capsule, Effect::CreateContainer).await.unwrap();
         world.execute(Kind::Capsule, Effect::StartContainer { name: world.base() }).await.unwrap();
@@ -832,7 +856,7 @@ fn a_kept_sidecar_is_adopted_and_found_again() {
             assert_eq!(found.iter().map(|f| &f.name).collect::<Vec<_>>(), [name], "{kind}");
         }
         let gone = world.execute(Kind::Sidecar, Effect::Claim { name: "jk-no-such".to_owned() }).await.unwrap_err();
-        println!("{}", gone.diagnostic);
+        assert_eq!(gone.diagnostic.code, "docker.missing");
     });
 }
 
@@ -871,6 +895,8 @@ fn an_engine_behind_tls() {
                 let target = target.clone();
                 tokio::spawn(async move {
                     let mut far = tokio::net::TcpStream::connect(target).await.unwrap();
+                    near.set_nodelay(true).unwrap();
+                    far.set_nodelay(true).unwrap();
                     let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
                 });
             }

@@ -8,7 +8,7 @@ use crate::diagnostic::Diagnostic;
 use crate::graph::{BuildContext, ContextFile};
 use crate::provider::StepError;
 use crate::provider::live::Sources;
-use crate::resource::{Address, Image, Spec, labels, sha256_hex};
+use crate::resource::{Address, Image, Spec, labels};
 use bollard::errors::Error;
 use bollard::models::BuildInfoAux;
 use bollard::query_parameters::{BuildImageOptions, BuildImageOptionsBuilder, BuilderVersion, CreateImageOptionsBuilder};
@@ -72,7 +72,7 @@ impl Engine {
             .build();
         let mut lines = Lines { report, last: VecDeque::new(), open: BTreeMap::new() };
         if self.connection.greeting.buildkit {
-            match self.run(self.buildkit(tag, options.clone()), parcel.clone(), &mut lines).await {
+            match self.run(Self::buildkit(options.clone()), parcel.clone(), &mut lines).await {
                 // Nothing was said and nothing was built: the engine has no sessions after all.
                 Err(Failure { error, context: None, begun: false }) if !matches!(error, Error::DockerStreamError { .. }) => {
                     report(format!("BuildKit cannot begin ({}), using the classic builder", message(&error)));
@@ -84,13 +84,11 @@ impl Engine {
         self.run(classic, parcel, &mut lines).await.map_err(|failure| failure.told(doing(&what), &lines))
     }
 
-    fn buildkit(&self, tag: &str, options: BuildImageOptions) -> BuildImageOptions {
+    fn buildkit(options: BuildImageOptions) -> BuildImageOptions {
         // One session per build; whoever knows its name could join it, so it is not to be guessed.
         let mut random = [0u8; 16];
-        let session = match getrandom::fill(&mut random) {
-            Ok(()) => crate::resource::hex(&random),
-            Err(_) => sha256_hex(format!("{tag} {:?}", std::time::Instant::now())),
-        };
+        getrandom::fill(&mut random).expect("the system gives random bytes");
+        let session = crate::resource::hex(&random);
         BuildImageOptions { version: BuilderVersion::BuilderBuildKit, session: Some(session), ..options }
     }
 
@@ -118,7 +116,7 @@ impl Engine {
                             // Each is told of several times: when it waits, when it starts, when it is done.
                             let stage = if vertex.completed.is_some() { 2 } else { u8::from(vertex.started.is_some()) };
                             let told = vertexes.entry(vertex.digest).or_default();
-                            if stage > *told && (*told == 0 || !vertex.error.is_empty()) {
+                            if stage > 0 && *told == 0 {
                                 let cached = if vertex.cached { "CACHED " } else { "" };
                                 lines.push(&format!("{cached}{}", vertex.name));
                             }
