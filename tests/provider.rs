@@ -202,10 +202,7 @@ impl World {
                 Handoff {
                     mode: AuthMode::Sync,
                     from: Some("~/.claude".to_owned()),
-                    files: BTreeMap::from([(
-                        "claude/credentials.json".to_owned(),
-                        digest(b"secret of claude/credentials.json"),
-                    )]),
+                    files: BTreeMap::from([("claude/credentials.json".to_owned(), digest(b"secret of claude/credentials.json"))]),
                 },
             )]),
             record: InstanceRecord {
@@ -323,8 +320,7 @@ impl World {
         add(at(Kind::Sidecar), Spec::Sidecar(dind), needs(&[Kind::Network, Kind::Certs], Some(&dind_image)));
         let all = [Kind::Home, Kind::Network, Kind::Certs, Kind::Sidecar];
         add(at(Kind::Capsule), Spec::Capsule(Box::new(capsule)), needs(&all, Some(&construct_image)));
-        let info =
-            InstanceInfo { workspace: "w".to_owned(), role: "demo".to_owned(), agent: "claude".to_owned(), container: base };
+        let info = InstanceInfo { workspace: "w".to_owned(), role: "demo".to_owned(), agent: "claude".to_owned(), container: base };
         graph.instances.insert(KEY.to_owned(), info);
     }
 
@@ -625,8 +621,25 @@ fn strangers_are_seen_and_never_touched() {
         assert_eq!(error.diagnostic.code, "docker.name_conflict", "{}", error.diagnostic);
         docker(&["rm", "-f", &stray]);
 
+        // A volume without any label.
+        let certs = format!("{base}-dind-certs");
+        docker(&["volume", "create", &certs]);
+        let address = Address::new(Kind::Certs, KEY);
+        let spec = Spec::Certs(Certs { name: certs.clone(), owner: base.clone() });
+        world
+            .graph
+            .borrow_mut()
+            .resources
+            .insert(address.clone(), Resource { spec, depends_on: BTreeSet::new(), sources: BTreeMap::new() });
+        let observed = world.observe().await;
+        assert_eq!(observed.strangers[&address].why, "it has no jackin label");
+        let error = world.execute(Kind::Certs, Effect::CreateVolume).await.unwrap_err();
+        assert_eq!(error.diagnostic.code, "docker.name_conflict");
+        docker(&["volume", "rm", &certs]);
+
         // A stranger in our network keeps it.
-        let guest = docker(&["run", "-d", "--network", &format!("{base}-net"), "--name", &format!("{base}-guest"), &construct(), "sleep", "99"]);
+        let guest =
+            docker(&["run", "-d", "--network", &format!("{base}-net"), "--name", &format!("{base}-guest"), &construct(), "sleep", "99"]);
         let id = docker(&["network", "inspect", "--format", "{{.Id}}", &format!("{base}-net")]);
         let error = world.execute(Kind::Network, Effect::RemoveNetwork { id: id.clone() }).await.unwrap_err();
         assert_eq!(error.diagnostic.code, "docker.network_in_use");
@@ -748,7 +761,9 @@ fn builds(world: &World, buildkit: bool) -> Address {
     };
     let mut graph = world.graph.borrow_mut();
     graph.instances.clear();
-    graph.resources.insert(address.clone(), Resource { spec: Spec::RoleImage(spec), depends_on: BTreeSet::new(), sources: BTreeMap::new() });
+    graph
+        .resources
+        .insert(address.clone(), Resource { spec: Spec::RoleImage(spec), depends_on: BTreeSet::new(), sources: BTreeMap::new() });
     let mut repo = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(5);
@@ -841,7 +856,8 @@ fn a_kept_sidecar_is_adopted_and_found_again() {
         make(&["volume", "create"], Spec::Certs(Certs { name: certs.clone(), owner: kept.clone() }), &[&certs]);
         let volume = format!("{certs}:/certs/client");
         let env = format!("DOCKER_TLS_SAN={san}");
-        let words = ["run", "-d", "--privileged", "--name", &name, "--network", &net, "-v", &volume, "-e", &env, "-e", "DOCKER_TLS_CERTDIR=/certs"];
+        let words =
+            ["run", "-d", "--privileged", "--name", &name, "--network", &net, "-v", &volume, "-e", &env, "-e", "DOCKER_TLS_CERTDIR=/certs"];
         make(&words, Spec::Sidecar(sidecar.clone()), &[&sidecar.image]);
 
         assert_eq!(world.observe().await.pool.len(), 1);
@@ -863,14 +879,22 @@ fn a_kept_sidecar_is_adopted_and_found_again() {
 #[test]
 fn an_engine_behind_tls() {
     run(async |world| {
+        if std::env::var("DOCKER_HOST").is_ok_and(|host| host != "unix:///var/run/docker.sock") {
+            println!("addresses of containers may lead elsewhere on an engine that is not this host's own");
+            return;
+        }
         for kind in [Kind::Network, Kind::Certs, Kind::Sidecar] {
-            world.execute(kind, match kind {
-                Kind::Network => Effect::CreateNetwork,
-                Kind::Certs => Effect::CreateVolume,
-                _ => Effect::CreateContainer,
-            })
-            .await
-            .unwrap();
+            world
+                .execute(
+                    kind,
+                    match kind {
+                        Kind::Network => Effect::CreateNetwork,
+                        Kind::Certs => Effect::CreateVolume,
+                        _ => Effect::CreateContainer,
+                    },
+                )
+                .await
+                .unwrap();
         }
         let name = format!("{}-dind", world.base());
         world.execute(Kind::Sidecar, Effect::StartContainer { name: name.clone() }).await.unwrap();
@@ -878,10 +902,6 @@ fn an_engine_behind_tls() {
         let certs = world.folder.path().join("certs");
         docker(&["cp", &format!("{name}:/certs/client"), &certs.to_string_lossy()]);
         let ip = docker(&["inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", &name]);
-        if tokio::time::timeout(Duration::from_secs(1), tokio::net::TcpStream::connect(format!("{ip}:2376"))).await.is_err() {
-            println!("the engine's containers cannot be reached from here");
-            return;
-        }
         let env = |host: &str| {
             let pairs = [("DOCKER_HOST", host), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", certs.to_str().unwrap())];
             pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<BTreeMap<_, _>>()

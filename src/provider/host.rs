@@ -6,7 +6,7 @@
 
 use super::StepError;
 use super::docker::HomeRecord;
-use super::live::Sources;
+use super::live::{Digest, Sources};
 use crate::config::{Agent, AuthMode};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::facts::Facts;
@@ -42,12 +42,7 @@ pub struct Seen {
 
 impl Host {
     /// Homes and checkouts are read from the disk; role repos and programs were looked at when facts were gathered.
-    pub async fn observe(
-        &self,
-        graph: &Graph,
-        scope: &Scope,
-        digest: Arc<dyn Fn(&[u8]) -> String + Send + Sync>,
-    ) -> Result<Seen, Diagnostics> {
+    pub async fn observe(&self, graph: &Graph, scope: &Scope, digest: Digest) -> Result<Seen, Diagnostics> {
         let wanted: BTreeMap<PathBuf, Address> = graph
             .resources
             .iter()
@@ -58,8 +53,12 @@ impl Host {
             .collect();
         let (facts, scope) = (self.facts.clone(), scope.clone());
         let mut seen = blocking(move || look(&facts, &wanted, &scope, &*digest)).await.map_err(|error| {
-            Diagnostic::error("host.unreadable", "The state folder cannot be read", format!("{}: {error}.", self.facts.shorten(&self.facts.jackin_home)))
-                .help("Give yourself access to it, or choose another with JACKIN_HOME_DIR.")
+            Diagnostic::error(
+                "host.unreadable",
+                "The state folder cannot be read",
+                format!("{}: {error}.", self.facts.shorten(&self.facts.jackin_home)),
+            )
+            .help("Give yourself access to it, or choose another with JACKIN_HOME_DIR.")
         })?;
         for (address, resource) in &graph.resources {
             let found = match &resource.spec {
@@ -141,14 +140,20 @@ impl Host {
             return blocking(move || gone(fs::remove_file(record))).await.map_err(|error| unwritable(path, &error));
         }
         if base != full {
-            return Err(Diagnostic::error("host.not_ours", "A part of an instance's folder is not removed by itself", path.to_owned()).into());
+            return Err(
+                Diagnostic::error("host.not_ours", "A part of an instance's folder is not removed by itself", path.to_owned()).into()
+            );
         }
         let facts = self.facts.clone();
         blocking(move || remove(&facts, &base, &now)).await.map_err(|error| {
             if error.kind() == io::ErrorKind::PermissionDenied {
-                return Diagnostic::error("host.permission", "Files in an instance's home belong to someone else", format!("{path}: {error}."))
-                    .help(format!("A program in the container wrote them as another user. Remove them: `sudo rm -rf {path}`."))
-                    .into();
+                return Diagnostic::error(
+                    "host.permission",
+                    "Files in an instance's home belong to someone else",
+                    format!("{path}: {error}."),
+                )
+                .help(format!("A program in the container wrote them as another user. Remove them: `sudo rm -rf {path}`."))
+                .into();
             }
             unwritable(path, &error)
         })
@@ -282,7 +287,8 @@ fn living(facts: &Facts, folder: &Path, recorded: &Fields, digest: &dyn Fn(&[u8]
     put("record.instance_id", id.into());
     let number = |field: &str| recorded.get(field).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
     if let (Some(uid), Some(gid)) = (number("uid"), number("gid")) {
-        let mapped = users(uid, gid).iter().all(|(name, line)| fs::read(extrausers(facts).join(name)).is_ok_and(|is| is == line.as_bytes()));
+        let mapped =
+            users(uid, gid).iter().all(|(name, line)| fs::read(extrausers(facts).join(name)).is_ok_and(|is| is == line.as_bytes()));
         put("uid", if mapped { uid.into() } else { Value::Null });
         put("gid", if mapped { gid.into() } else { Value::Null });
     }
@@ -307,14 +313,14 @@ fn write(facts: &Facts, home: &Home, credentials: &[(String, SecretSlice<u8>)], 
     for folder in &home.directories {
         make(&base.join("home"), folder)?;
     }
-    write_whole(&sockets.join("agent.toml"), agent_toml(&home.agent_toml)?.as_bytes(), 0o600)?;
+    write_checked(&sockets.join("agent.toml"), agent_toml(&home.agent_toml)?.as_bytes(), 0o600)?;
     let users_folder = extrausers(facts);
     fs::create_dir_all(&users_folder)?;
     for (name, line) in users(home.uid, home.gid) {
         let path = users_folder.join(name);
         // Bind-mounted as a file: replacing it needlessly would part running containers from it.
         if fs::read(&path).map(|is| is != line.as_bytes()).unwrap_or(true) {
-            write_whole(&path, line.as_bytes(), 0o644)?;
+            write_checked(&path, line.as_bytes(), 0o644)?;
         }
     }
     for (file, content) in credentials {
@@ -322,7 +328,7 @@ fn write(facts: &Facts, home: &Home, credentials: &[(String, SecretSlice<u8>)], 
         if let Some(folder) = path.parent().and_then(Path::to_str).filter(|f| !f.is_empty()) {
             make(&base, folder)?;
         }
-        write_whole(&base.join(path), content.expose_secret(), 0o600)?;
+        write_checked(&base.join(path), content.expose_secret(), 0o600)?;
     }
     withdraw(&base, home, before.as_ref())?;
     let row = instance_record(&base, home, now)?;
@@ -371,10 +377,7 @@ fn extrausers(facts: &Facts) -> PathBuf {
 }
 
 fn users(uid: u32, gid: u32) -> [(&'static str, String); 2] {
-    [
-        ("passwd", format!("agent:x:{uid}:{gid}:agent:/home/agent:/bin/zsh\n")),
-        ("group", format!("agent-host:x:{gid}:agent\n")),
-    ]
+    [("passwd", format!("agent:x:{uid}:{gid}:agent:/home/agent:/bin/zsh\n")), ("group", format!("agent-host:x:{gid}:agent\n"))]
 }
 
 /// `instance.json`, version 2. What others keep in it stays; returns the row for the index.
@@ -453,7 +456,8 @@ fn index(data: &Path, now: &str, row: Option<Map<String, Value>>, base: &str) ->
     if file.get("version").and_then(Value::as_u64) != Some(INDEX_VERSION) {
         return Err(io::Error::other("instances.json is of another version; this jackin knows version 1"));
     }
-    let rows = file.entry("instances").or_insert_with(|| json!([])).as_array_mut().ok_or_else(|| io::Error::other("instances.json: no list"))?;
+    let rows =
+        file.entry("instances").or_insert_with(|| json!([])).as_array_mut().ok_or_else(|| io::Error::other("instances.json: no list"))?;
     let at = rows.iter().position(|r| r.get("container_base").and_then(Value::as_str) == Some(base));
     match (row, at) {
         (Some(row), Some(at)) => rows[at] = Value::Object(row),
@@ -540,13 +544,27 @@ fn make(base: &Path, folder: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Whole or not at all: beside it, to the disk, then in its place.
+/// Whole or not at all, and there to stay: beside it, to the disk, then in its place.
 fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut file = tempfile::Builder::new().prefix(".jackin-").permissions(fs::Permissions::from_mode(mode)).tempfile_in(folder)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-    file.write_all(bytes)?;
+    let file = beside(folder, bytes, mode)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     File::open(folder)?.sync_all()
+}
+
+/// For files whose content every look compares: one that a power cut spoils is written again, so nobody waits for the disk.
+fn write_checked(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    beside(folder, bytes, mode)?.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn beside(folder: &Path, bytes: &[u8], mode: u32) -> io::Result<tempfile::NamedTempFile> {
+    let permissions = fs::Permissions::from_mode(mode);
+    let mut file = tempfile::Builder::new().prefix(".jackin-").permissions(permissions.clone()).tempfile_in(folder)?;
+    // The umask has taken its part.
+    file.as_file().set_permissions(permissions)?;
+    file.write_all(bytes)?;
+    Ok(file)
 }

@@ -24,6 +24,9 @@ use std::sync::Arc;
 /// An answer that takes a while.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
+/// The keyed digest that facts show credentials by.
+pub type Digest = Arc<dyn Fn(&[u8]) -> String + Send + Sync>;
+
 /// Finds the value behind a reference. Values go into containers and nowhere else.
 pub trait Vault {
     fn value<'a>(&'a self, source: &'a SecretSource) -> Later<'a, Result<SecretString, Diagnostic>>;
@@ -55,12 +58,7 @@ pub trait Sources {
     fn check_out<'a>(&'a self, repo: &'a RoleRepo) -> Later<'a, Result<(), Diagnostic>>;
 
     /// Puts a program into the cache.
-    fn download<'a>(
-        &'a self,
-        address: &'a Address,
-        binary: &'a Binary,
-        report: &'a dyn Fn(String),
-    ) -> Later<'a, Result<(), Diagnostic>>;
+    fn download<'a>(&'a self, address: &'a Address, binary: &'a Binary, report: &'a dyn Fn(String)) -> Later<'a, Result<(), Diagnostic>>;
 
     /// Content of one hand-off file, `file` being its path below the instance's state folder; `None` = the host has none (any more).
     fn credential<'a>(&'a self, agent: Agent, file: &'a str) -> Later<'a, Result<Option<SecretSlice<u8>>, Diagnostic>>;
@@ -80,8 +78,7 @@ pub struct LiveParts {
     pub vault: Box<dyn Vault>,
     pub capsules: Box<dyn Capsules>,
     pub sources: Box<dyn Sources>,
-    /// The keyed digest that facts show credentials by.
-    pub digest: Arc<dyn Fn(&[u8]) -> String + Send + Sync>,
+    pub digest: Digest,
     /// Now, RFC 3339 in UTC; only instance records have it.
     pub now: Box<dyn Fn() -> String>,
 }
@@ -93,7 +90,7 @@ pub struct Live {
     vault: Box<dyn Vault>,
     capsules: Box<dyn Capsules>,
     sources: Box<dyn Sources>,
-    digest: Arc<dyn Fn(&[u8]) -> String + Send + Sync>,
+    digest: Digest,
     now: Box<dyn Fn() -> String>,
 }
 

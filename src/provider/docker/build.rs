@@ -153,16 +153,21 @@ struct Failure {
 impl Failure {
     fn told(self, doing: Doing<'_>, lines: &Lines<'_>) -> StepError {
         if let Some(why) = self.context {
-            return Diagnostic::error("docker.context_unreadable", "The files for an image cannot be read", format!("{}: {why}.", doing.what))
-                .help("Make the file readable, then run the command again.")
-                .into();
+            return Diagnostic::error(
+                "docker.context_unreadable",
+                "The files for an image cannot be read",
+                format!("{}: {why}.", doing.what),
+            )
+            .help("Make the file readable, then run the command again.")
+            .into();
         }
         let from_stream = matches!(self.error, Error::DockerStreamError { .. });
         let mut failed = doing.failed(self.error);
         if from_stream && failed.diagnostic.code == "docker.refused" {
             failed.diagnostic.code = "docker.build_failed".to_owned();
             failed.diagnostic.summary = "An image could not be built".to_owned();
-            failed.diagnostic.help = Some("The last line of its own says why. What was built before it is kept in the build cache.".to_owned());
+            failed.diagnostic.help =
+                Some("The last line of its own says why. What was built before it is kept in the build cache.".to_owned());
         }
         for line in &lines.last {
             failed.diagnostic.detail.push_str("\n  ");
@@ -384,6 +389,7 @@ mod tests {
         let mut link = tar::Header::new_gnu();
         link.set_entry_type(tar::EntryType::Symlink);
         link.set_size(0);
+        link.set_mode(0o777);
         repo.append_link(&mut link, "to-tool", "tool").unwrap();
         let context = BuildContext {
             dockerfile: "ours".to_owned(),

@@ -13,7 +13,9 @@ use bollard::models::{
     ContainerCreateBody, ContainerUpdateBody, EndpointSettings, HostConfig, Mount, MountType, NetworkConnectRequest, NetworkCreateRequest,
     NetworkDisconnectRequest, NetworkingConfig, ResourcesUlimits, VolumeCreateRequest,
 };
-use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions, RenameContainerOptionsBuilder};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions, RenameContainerOptionsBuilder,
+};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -33,7 +35,9 @@ impl Engine {
     /// Ours, for this address, from this spec.
     fn same(&self, found: Option<&HashMap<String, String>>, wanted: &HashMap<String, String>) -> bool {
         let found = Marks::of(found);
-        [label::INSTALLATION, label::ADDRESS, label::FINGERPRINT].into_iter().all(|name| found.get(name) == wanted.get(name).map(String::as_str))
+        [label::INSTALLATION, label::ADDRESS, label::FINGERPRINT]
+            .into_iter()
+            .all(|name| found.get(name) == wanted.get(name).map(String::as_str))
     }
 
     pub async fn create_network(&self, address: &Address, spec: &Spec, network: &Network) -> Result<(), StepError> {
@@ -118,9 +122,13 @@ impl Engine {
                 Err(error) if status(&error) == Some(404) => return Ok(()),
                 Err(error) if status(&error) == Some(409) && begun.elapsed() < RELEASING => tokio::time::sleep(POLL).await,
                 Err(error) if status(&error) == Some(409) => {
-                    return Err(Diagnostic::error("docker.volume_in_use", "A container still uses the volume", format!("{what}: {}", message(&error)))
-                        .help(format!("`docker ps -a --filter volume={name}` shows which."))
-                        .into());
+                    return Err(Diagnostic::error(
+                        "docker.volume_in_use",
+                        "A container still uses the volume",
+                        format!("{what}: {}", message(&error)),
+                    )
+                    .help(format!("`docker ps -a --filter volume={name}` shows which."))
+                    .into());
                 }
                 Err(error) => return Err(doing(&what).failed(error)),
             }
@@ -352,9 +360,13 @@ impl Engine {
                 Ok(_) => tokio::time::sleep(POLL).await,
             }
         }
-        Err(Diagnostic::error("docker.removal_stuck", "A removal does not come to an end", format!("{what}: still there after 60 seconds."))
-            .help("Restart the engine, then run the command again.")
-            .into())
+        Err(Diagnostic::error(
+            "docker.removal_stuck",
+            "A removal does not come to an end",
+            format!("{what}: still there after 60 seconds."),
+        )
+        .help("Restart the engine, then run the command again.")
+        .into())
     }
 
     /// Taking over needs no call, but what is taken over must still be there.

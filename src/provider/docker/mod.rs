@@ -98,6 +98,10 @@ fn message(error: &Error) -> String {
 }
 
 fn io_kind(error: &Error) -> Option<io::ErrorKind> {
+    // A transparent error hides itself from the chain of its own sources.
+    if let Error::IOError { err } = error {
+        return Some(err.kind());
+    }
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = source {
         if let Some(io) = inner.downcast_ref::<io::Error>() {
@@ -212,7 +216,11 @@ mod tests {
         let stream = |error: &str| Error::DockerStreamError { error: error.to_owned() };
         let io = |kind: io::ErrorKind| Error::IOError { err: kind.into() };
         for (error, code, transient) in [
-            (server(500, "OCI runtime create failed: unable to apply caps: operation not permitted: unknown"), "docker.privileged_refused", false),
+            (
+                server(500, "OCI runtime create failed: unable to apply caps: operation not permitted: unknown"),
+                "docker.privileged_refused",
+                false,
+            ),
             (server(500, "write /x: no space left on device"), "docker.disk_full", false),
             (stream("failed to copy: write: No space left on device"), "docker.disk_full", false),
             (server(404, "No such image: a:1"), "docker.image_missing", false),

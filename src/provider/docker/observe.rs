@@ -9,11 +9,13 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::graph::Graph;
 use crate::observed::{Found, Loss, Observed, PoolMember, State, Stranger};
 use crate::plan::Scope;
+use crate::provider::live::Capsules;
 use crate::resource::{Address, Fields, Kind, label};
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{
-    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum, HostConfig, ImageInspect, MountType, Network, Volume,
+    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum, HostConfig, ImageInspect, MountType,
+    Network, Volume,
 };
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder};
 use futures_util::future::join_all;
@@ -43,7 +45,7 @@ pub struct Look<'a> {
     /// Keyed digest, as facts hold them.
     pub digest: &'a dyn Fn(&[u8]) -> String,
     /// How many sessions live in a running capsule.
-    pub sessions: &'a dyn super::super::live::Capsules,
+    pub sessions: &'a dyn Capsules,
     pub homes: &'a [HomeRecord],
 }
 
@@ -107,7 +109,8 @@ impl Engine {
 
         // Ids of networks that something of ours is attached to.
         let mut attached: BTreeSet<String> = BTreeSet::new();
-        for container in &lists.containers {
+        let ours = |c: &&ContainerSummary| Marks::of(c.labels.as_ref()).installation() == Some(&self.facts.installation);
+        for container in lists.containers.iter().filter(ours) {
             let networks = container.network_settings.as_ref().and_then(|s| s.networks.as_ref());
             attached.extend(networks.into_iter().flatten().filter_map(|(_, endpoint)| endpoint.network_id.clone()));
         }
@@ -126,6 +129,7 @@ impl Engine {
         let volumes_in_use: BTreeSet<&str> = lists
             .containers
             .iter()
+            .filter(ours)
             .flat_map(|c| c.mounts.iter().flatten())
             .filter(|m| m.typ.as_deref() == Some("volume"))
             .filter_map(|m| m.name.as_deref())
@@ -199,7 +203,9 @@ impl Engine {
 
     fn is_kept(&self, labels: Option<&HashMap<String, String>>) -> bool {
         let marks = Marks::of(labels);
-        marks.installation() == Some(&self.facts.installation) && marks.get(label::KIND) == Some(KEPT) && marks.get(label::ADDRESS).is_none()
+        marks.installation() == Some(&self.facts.installation)
+            && marks.get(label::KIND) == Some(KEPT)
+            && marks.get(label::ADDRESS).is_none()
     }
 
     async fn loss(&self, address: &Address, container: &ContainerSummary, look: &Look<'_>) -> Loss {
@@ -335,16 +341,7 @@ fn seen_image(kind: Kind, reference: &str, image: &ImageInspect) -> Found {
 }
 
 fn present(name: &str, id: &str, recorded: Option<Fields>, live: Fields, in_use: bool) -> Found {
-    Found {
-        id: id.to_owned(),
-        name: name.to_owned(),
-        recorded,
-        live,
-        state: State::Present,
-        in_use,
-        loss: Loss::default(),
-        image_id: None,
-    }
+    Found { id: id.to_owned(), name: name.to_owned(), recorded, live, state: State::Present, in_use, loss: Loss::default(), image_id: None }
 }
 
 pub(super) fn state(inspection: &ContainerInspectResponse) -> State {
