@@ -951,8 +951,18 @@ fn the_contract_of_a_role_repo() {
         &change(&|s| drop(s.files.insert("hooks/source.sh".to_owned(), " \n".to_owned()))),
         &[&format!("{place}:4:10 role.empty_hook")],
     );
-    check_repo(&change(&|s| { s.tree.insert("README".to_owned(), TreeKind::Symlink); }), &["- role.symlink"]);
-    check_repo(&change(&|s| { s.tree.insert("vendor".to_owned(), TreeKind::Submodule); }), &["- role.submodule?"]);
+    check_repo(
+        &change(&|s| {
+            s.tree.insert("README".to_owned(), TreeKind::Symlink);
+        }),
+        &["- role.symlink"],
+    );
+    check_repo(
+        &change(&|s| {
+            s.tree.insert("vendor".to_owned(), TreeKind::Submodule);
+        }),
+        &["- role.submodule?"],
+    );
     check_repo(
         &change(&|s| drop(s.files.insert("docker/Dockerfile".to_owned(), "FROM x".to_owned()))),
         &["acme/web/./docker/Dockerfile:1:6 role.construct"],
