@@ -225,6 +225,8 @@ fn add_instance(graph: &mut Graph, record: Option<InstanceRecord>, want: &Want) 
             network: network.clone(),
             certs_volume: certs.clone(),
             declared: want.declared,
+            ad_hoc_mounts: Vec::new(),
+            workdir: "/workspace".to_owned(),
         },
         uid: 1000,
         gid: 1000,
