@@ -61,9 +61,7 @@ pub enum Command {
     #[command(subcommand)]
     Workspace(WorkspaceCommand),
     /// Print a shell completion script.
-    Completions {
-        shell: clap_complete::Shell,
-    },
+    Completions { shell: clap_complete::Shell },
     /// Print a manual page, of the program or of one command.
     Man {
         /// The command, such as `workspace create`.
@@ -139,7 +137,9 @@ pub struct Narrowing {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  jackin plan\n  jackin plan app --out app.plan\n  jackin plan --all --format markdown --detailed-exitcode\n  jackin plan --offline --format json       no engine needed, for CI\n  jackin plan --replay last                 the plan of an earlier --debug run, byte for byte")]
+#[command(
+    after_help = "Examples:\n  jackin plan\n  jackin plan app --out app.plan\n  jackin plan --all --format markdown --detailed-exitcode\n  jackin plan --offline --format json       no engine needed, for CI\n  jackin plan --replay last                 the plan of an earlier --debug run, byte for byte"
+)]
 pub struct PlanArgs {
     #[command(flatten)]
     pub selection: Selection,
@@ -189,7 +189,9 @@ pub struct Carrying {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  jackin apply app\n  jackin apply --all --yes --prune\n  jackin plan app --out app.plan && jackin apply app.plan\n\nA saved plan is refused when the world has moved since it was made.")]
+#[command(
+    after_help = "Examples:\n  jackin apply app\n  jackin apply --all --yes --prune\n  jackin plan app --out app.plan && jackin apply app.plan\n\nA saved plan is refused when the world has moved since it was made."
+)]
 pub struct ApplyArgs {
     /// Workspaces, or one saved plan; none = the workspace whose folder this is, or all.
     #[arg(value_name = "WORKSPACE|PLANFILE")]
@@ -209,7 +211,9 @@ pub struct ApplyArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  jackin load                        the role of the workspace whose folder this is\n  jackin load agent-smith .\n  jackin load agent-smith app --agent codex\n  jackin load acme/tools ~/src/app:/app --mount ~/data:/data:ro --yes --no-attach")]
+#[command(
+    after_help = "Examples:\n  jackin load                        the role of the workspace whose folder this is\n  jackin load agent-smith .\n  jackin load agent-smith app --agent codex\n  jackin load acme/tools ~/src/app:/app --mount ~/data:/data:ro --yes --no-attach"
+)]
 pub struct LoadArgs {
     /// Role; none = the workspace's default or last one.
     pub role: Option<String>,
@@ -239,7 +243,9 @@ pub struct LoadArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "SELECTOR is an instance (`app/default`), a workspace with one instance, an instance id, a container name or a role.\n\nExamples:\n  jackin hardline app\n  jackin hardline app --new --agent codex\n  jackin hardline app --inspect\n\nDetach with Ctrl+\\ d; everything goes on.")]
+#[command(
+    after_help = "SELECTOR is an instance (`app/default`), a workspace with one instance, an instance id, a container name or a role.\n\nExamples:\n  jackin hardline app\n  jackin hardline app --new --agent codex\n  jackin hardline app --inspect\n\nDetach with Ctrl+\\ d; everything goes on."
+)]
 pub struct HardlineArgs {
     pub selector: Option<String>,
     /// Show state and screen, then return.

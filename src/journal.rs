@@ -39,7 +39,11 @@ pub enum Entry {
         pid: u32,
     },
     /// What the plan rests on, whole only under `--debug`.
-    Observed { digest: String, resources: usize, observed: Option<Box<Observed>> },
+    Observed {
+        digest: String,
+        resources: usize,
+        observed: Option<Box<Observed>>,
+    },
     Planned {
         digest: String,
         counts: BTreeMap<String, usize>,
@@ -50,8 +54,15 @@ pub enum Entry {
         plan: Option<Box<Plan>>,
     },
     /// A step or apply event; `kind` and `effect` of a finished step feed the history.
-    Event { event: Event },
-    RunFinished { exit_code: i32, predicted_milliseconds: Option<u64>, actual_milliseconds: u64, diagnostics: Vec<Diagnostic> },
+    Event {
+        event: Event,
+    },
+    RunFinished {
+        exit_code: i32,
+        predicted_milliseconds: Option<u64>,
+        actual_milliseconds: u64,
+        diagnostics: Vec<Diagnostic>,
+    },
 }
 
 pub struct Journal {
@@ -67,9 +78,7 @@ impl Journal {
     /// Opens `<directory>/<run_id>.jsonl`. A folder that cannot be written gives a journal that swallows everything.
     pub fn open(directory: &Path, run_id: &str) -> Journal {
         let path = directory.join(format!("{run_id}.jsonl"));
-        let file = fs::create_dir_all(directory)
-            .and_then(|()| OpenOptions::new().create(true).append(true).mode(0o600).open(&path))
-            .ok();
+        let file = fs::create_dir_all(directory).and_then(|()| OpenOptions::new().create(true).append(true).mode(0o600).open(&path)).ok();
         Journal { file, run_id: run_id.to_owned(), path }
     }
 
@@ -142,10 +151,14 @@ fn read_lines(path: &Path) -> Result<Vec<Line>, Diagnostic> {
 pub fn history(directory: &Path) -> BTreeMap<String, u64> {
     let mut samples: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for id in runs(directory).into_iter().take(20) {
-        let Ok(lines) = read_lines(&directory.join(format!("{id}.jsonl"))) else { continue };
+        let Ok(lines) = read_lines(&directory.join(format!("{id}.jsonl"))) else {
+            continue;
+        };
         let mut keys: BTreeMap<String, String> = BTreeMap::new();
         for line in lines {
-            let Entry::Event { event } = line.entry else { continue };
+            let Entry::Event { event } = line.entry else {
+                continue;
+            };
             match event {
                 Event::StepStarted { id, step } => {
                     keys.insert(id, format!("{} {}", step.effect.verb(), step.address.kind));

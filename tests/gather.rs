@@ -252,7 +252,9 @@ fn run_ids_sort_by_time_and_seeds_differ() {
 /// Not a test by itself: the tests run it as a process of its own, with a variable set.
 #[test]
 fn process_that_holds_a_lock() {
-    let Some(path) = std::env::var_os("TEST_HOLD") else { return };
+    let Some(path) = std::env::var_os("TEST_HOLD") else {
+        return;
+    };
     let _lock = block_on(Lock::exclusive(Path::new(&path), "the test", None, &quiet)).unwrap();
     println!("\nlocked");
     let _ = std::io::stdin().read(&mut [0]);
@@ -580,7 +582,9 @@ async fn an_archive_is_the_whole_tree_and_always_the_same() {
 /// Not a test by itself: resolves one role in a process of its own and prints the commit.
 #[test]
 fn process_that_resolves() {
-    let Ok(root) = std::env::var("TEST_ROOT") else { return };
+    let Ok(root) = std::env::var("TEST_ROOT") else {
+        return;
+    };
     let role = role("smith", &std::env::var("TEST_URL").unwrap());
     let refresh = if std::env::var("TEST_CACHED").is_ok() { MINUTE } else { ALWAYS };
     let found = block_on(role.resolve(&paths_in(Path::new(&root)), refresh, &quiet)).unwrap();

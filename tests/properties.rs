@@ -402,7 +402,9 @@ fn check_plan(plan: &Plan, graph: &Graph) -> Result<(), TestCaseError> {
         for considered in &change.considered {
             let rung = considered.action.rung();
             match change.action.rung() {
-                Some(of_action) => prop_assert!(rung < Some(of_action), "{} {:?}", change.address, change),
+                Some(of_action) => {
+                    prop_assert!(rung < Some(of_action), "{} {:?}", change.address, change)
+                }
                 // Made for the first time: there was nothing to keep or to adopt.
                 None => prop_assert!(matches!(considered.action, Action::Reuse | Action::Adopt), "{:?}", change),
             }

@@ -52,6 +52,10 @@ impl Capsules for Sleepers {
 struct Files(Vec<u8>);
 
 impl Sources for Files {
+    fn build_lock<'a>(&'a self, _: &'a str) -> Later<'a, Result<Box<dyn std::any::Any>, Diagnostic>> {
+        Box::pin(async { Ok(Box::new(()) as Box<dyn std::any::Any>) })
+    }
+
     fn archive<'a>(&'a self, _: &'a str, _: &'a str) -> Later<'a, Result<Vec<u8>, Diagnostic>> {
         Box::pin(async { Ok(self.0.clone()) })
     }
@@ -202,10 +206,7 @@ impl World {
                 Handoff {
                     mode: AuthMode::Sync,
                     from: Some("~/.claude".to_owned()),
-                    files: BTreeMap::from([(
-                        "claude/credentials.json".to_owned(),
-                        digest(b"secret of claude/credentials.json"),
-                    )]),
+                    files: BTreeMap::from([("claude/credentials.json".to_owned(), digest(b"secret of claude/credentials.json"))]),
                 },
             )]),
             record: InstanceRecord {
@@ -323,8 +324,7 @@ impl World {
         add(at(Kind::Sidecar), Spec::Sidecar(dind), needs(&[Kind::Network, Kind::Certs], Some(&dind_image)));
         let all = [Kind::Home, Kind::Network, Kind::Certs, Kind::Sidecar];
         add(at(Kind::Capsule), Spec::Capsule(Box::new(capsule)), needs(&all, Some(&construct_image)));
-        let info =
-            InstanceInfo { workspace: "w".to_owned(), role: "demo".to_owned(), agent: "claude".to_owned(), container: base };
+        let info = InstanceInfo { workspace: "w".to_owned(), role: "demo".to_owned(), agent: "claude".to_owned(), container: base };
         graph.instances.insert(KEY.to_owned(), info);
     }
 
@@ -600,7 +600,8 @@ fn strangers_are_seen_and_never_touched() {
         docker(&["rm", "-f", &stray]);
 
         // A stranger in our network keeps it.
-        let guest = docker(&["run", "-d", "--network", &format!("{base}-net"), "--name", &format!("{base}-guest"), &construct(), "sleep", "99"]);
+        let guest =
+            docker(&["run", "-d", "--network", &format!("{base}-net"), "--name", &format!("{base}-guest"), &construct(), "sleep", "99"]);
         let id = docker(&["network", "inspect", "--format", "{{.Id}}", &format!("{base}-net")]);
         let error = world.execute(Kind::Network, Effect::RemoveNetwork { id: id.clone() }).await.unwrap_err();
         assert_eq!(error.diagnostic.code, "docker.network_in_use");
@@ -724,7 +725,9 @@ fn builds(world: &World, buildkit: bool) -> Address {
     };
     let mut graph = world.graph.borrow_mut();
     graph.instances.clear();
-    graph.resources.insert(address.clone(), Resource { spec: Spec::RoleImage(spec), depends_on: BTreeSet::new(), sources: BTreeMap::new() });
+    graph
+        .resources
+        .insert(address.clone(), Resource { spec: Spec::RoleImage(spec), depends_on: BTreeSet::new(), sources: BTreeMap::new() });
     let mut repo = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(5);
@@ -742,13 +745,15 @@ fn context(dockerfile: String) -> BuildContext {
         files: BTreeMap::from([(".jackin-runtime/tool".to_owned(), tool)]),
         repo: Some(jackin::graph::RepoFiles { cache: "/cache".to_owned(), commit: "0".repeat(40) }),
         build_args: BTreeMap::from([("WHO".to_owned(), "world".to_owned())]),
+        from_scratch: false,
     }
 }
 
 fn built(buildkit: bool) {
     run(async |world| {
         let address = builds(world, buildkit);
-        let from = format!("FROM {}\nARG WHO\nCOPY greeting .jackin-runtime/tool /opt/\n", construct());
+        // Its own cache key: what an earlier run built says nothing any more.
+        let from = format!("FROM {}\nENV RUN={}\nARG WHO\nCOPY greeting .jackin-runtime/tool /opt/\n", construct(), world.id);
         let good = format!("{from}RUN cat /opt/greeting && echo \" $WHO\" && /opt/tool\n");
         world.contexts.borrow_mut().insert(address.clone(), context(good));
         let begun = Instant::now();
@@ -787,6 +792,150 @@ fn an_image_is_built_by_the_classic_builder() {
 #[test]
 fn an_image_is_built_by_buildkit() {
     built(true);
+}
+
+#[test]
+fn a_kept_sidecar_is_adopted_and_found_again() {
+    run(async |world| {
+        let kept = format!("jk-kept-{}", world.id);
+        let (name, net, certs) = (format!("{kept}-dind"), format!("{kept}-net"), format!("{kept}-certs"));
+        let address = Address::new(Kind::Sidecar, KEY);
+        let Spec::Sidecar(mut sidecar) = world.graph.borrow().resources[&address].spec.clone() else { unreachable!() };
+        sidecar.name.clone_from(&name);
+        sidecar.network.clone_from(&net);
+        sidecar.mounts.get_mut("/certs/client").unwrap().source.clone_from(&certs);
+        let san = format!("DNS:{name}");
+        sidecar.env.insert("DOCKER_TLS_SAN".to_owned(), EnvEntry::Plain(san.clone()));
+        let label = |spec: Spec| {
+            let mut labels = labels(&address, &spec, &world.id);
+            labels.remove("jackin.address");
+            labels.insert("jackin.kind".to_owned(), "prewarm-dind".to_owned());
+            labels.into_iter().flat_map(|(k, v)| ["--label".to_owned(), format!("{k}={v}")]).collect::<Vec<_>>()
+        };
+        let make = |words: &[&str], spec: Spec, rest: &[&str]| {
+            let labels = label(spec);
+            let words: Vec<&str> = words.iter().copied().chain(labels.iter().map(String::as_str)).chain(rest.iter().copied()).collect();
+            docker(&words)
+        };
+        make(&["network", "create"], Spec::Network(Network { name: net.clone(), internal: false, owner: kept.clone() }), &[&net]);
+        make(&["volume", "create"], Spec::Certs(Certs { name: certs.clone(), owner: kept.clone() }), &[&certs]);
+        let volume = format!("{certs}:/certs/client");
+        let env = format!("DOCKER_TLS_SAN={san}");
+        let words =
+            ["run", "-d", "--privileged", "--name", &name, "--network", &net, "-v", &volume, "-e", &env, "-e", "DOCKER_TLS_CERTDIR=/certs"];
+        make(&words, Spec::Sidecar(sidecar.clone()), &[&sidecar.image]);
+
+        assert_eq!(world.observe().await.pool.len(), 1);
+        let made = world.plan().await;
+        let adopted = made.changes.iter().filter(|c| c.action == Action::Adopt).count();
+        assert_eq!(adopted, 3, "{:#?}", made.changes);
+        world.apply(&made).await.unwrap();
+        let observed = world.observe().await;
+        assert!(observed.pool.is_empty());
+        for (kind, name) in [(Kind::Network, &net), (Kind::Certs, &certs), (Kind::Sidecar, &name)] {
+            let found = observed.found(&Address::new(kind, KEY));
+            assert_eq!(found.iter().map(|f| &f.name).collect::<Vec<_>>(), [name], "{kind}");
+        }
+        let gone = world.execute(Kind::Sidecar, Effect::Claim { name: "jk-no-such".to_owned() }).await.unwrap_err();
+        println!("{}", gone.diagnostic);
+    });
+}
+
+#[test]
+fn an_engine_behind_tls() {
+    run(async |world| {
+        for kind in [Kind::Network, Kind::Certs, Kind::Sidecar] {
+            world
+                .execute(
+                    kind,
+                    match kind {
+                        Kind::Network => Effect::CreateNetwork,
+                        Kind::Certs => Effect::CreateVolume,
+                        _ => Effect::CreateContainer,
+                    },
+                )
+                .await
+                .unwrap();
+        }
+        let name = format!("{}-dind", world.base());
+        world.execute(Kind::Sidecar, Effect::StartContainer { name: name.clone() }).await.unwrap();
+        world.execute(Kind::Sidecar, Effect::AwaitReady).await.unwrap();
+        let certs = world.folder.path().join("certs");
+        docker(&["cp", &format!("{name}:/certs/client"), &certs.to_string_lossy()]);
+        let ip = docker(&["inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", &name]);
+        if tokio::time::timeout(Duration::from_secs(1), tokio::net::TcpStream::connect(format!("{ip}:2376"))).await.is_err() {
+            println!("the engine's containers cannot be reached from here");
+            return;
+        }
+        let env = |host: &str| {
+            let pairs = [("DOCKER_HOST", host), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", certs.to_str().unwrap())];
+            pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<BTreeMap<_, _>>()
+        };
+        // The certificate names it localhost; a plain relay makes it so.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = format!("{ip}:2376");
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let target = target.clone();
+                tokio::spawn(async move {
+                    let mut far = tokio::net::TcpStream::connect(target).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                });
+            }
+        });
+        let connection = connect_by_env(&env(&format!("tcp://localhost:{port}"))).await.unwrap();
+        let begun = Instant::now();
+        let images = connection.docker.inspect_image("none/such").await;
+        println!("a call over TLS: {:?}", begun.elapsed());
+        assert!(images.unwrap_err().to_string().contains("404"));
+        assert!(!connection.shares_kernel());
+        // A name that its certificate does not have, and a client whom nobody vouches for.
+        let error = connect_by_env(&env(&format!("tcp://{ip}:2376"))).await.err();
+        println!("by address: {:?}", error.map(|e| e.to_string()));
+        let ca = docker(&["exec", &name, "cat", "/certs/server/cert.pem"]);
+        std::fs::write(certs.join("ca.pem"), ca + "\n").unwrap();
+        let error = connect_by_env(&env(&format!("tcp://localhost:{port}"))).await.err().expect("an unknown authority");
+        assert_eq!(error.code, "docker.tls", "{error}");
+    });
+}
+
+#[test]
+fn an_engine_behind_ssh() {
+    if !asked() {
+        return;
+    }
+    const INNER: &str = "JACKIN_TEST_SSH_INNER";
+    if std::env::var_os(INNER).is_none() {
+        // An `ssh` that stays on this machine. The search path is the process's own, so it takes another process.
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("ssh");
+        std::fs::write(&program, "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nshift 2\nunset DOCKER_HOST\nexec \"$@\"\n").unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+        let out = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "an_engine_behind_ssh", "--nocapture"])
+            .env("PATH", path)
+            .env(INNER, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{said}");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let env = BTreeMap::from([("DOCKER_HOST".to_owned(), "ssh://me@far:2222".to_owned())]);
+        let connection = connect_by_env(&env).await.unwrap();
+        assert!(!connection.shares_kernel());
+        let calls = (0..4).map(|_| connection.docker.list_volumes(None::<bollard::query_parameters::ListVolumesOptions>));
+        for answer in futures_util::future::join_all(calls).await {
+            answer.unwrap();
+        }
+        let env = BTreeMap::from([("DOCKER_HOST".to_owned(), "ssh://far/no/such.sock".to_owned())]);
+        let error = connect_by_env(&env).await.err().expect("no engine there");
+        assert_eq!(error.code, "docker.unreachable", "{error}");
+    });
 }
 
 #[test]

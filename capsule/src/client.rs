@@ -156,13 +156,32 @@ where
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         return Err(io::Error::other("attaching needs a terminal on standard input and output"));
     }
-    let stream = connect().await?;
+    let stream = first_connection(&mut connect).await?;
     let mut signals = Signals::listen()?;
     let guard = RawTerminal::enter()?;
     let mut keyboard = Keyboard::start()?;
     let outcome = stay_attached(stream, &mut connect, hello, &mut keyboard, &mut signals).await;
     drop(guard);
     outcome
+}
+
+/// A capsule that is starting, or whose mux is, is worth a moment's wait; any other obstacle is not.
+async fn first_connection<S, F, C>(connect: &mut C) -> io::Result<S>
+where
+    F: Future<Output = io::Result<S>>,
+    C: FnMut() -> F,
+{
+    let deadline = Instant::now() + RECONNECT;
+    loop {
+        match connect().await {
+            Err(error)
+                if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind()) && Instant::now() < deadline =>
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            connected => return connected,
+        }
+    }
 }
 
 async fn stay_attached<S, F, C>(
@@ -404,7 +423,9 @@ impl Drop for Keyboard {
 
 fn read_keys(sender: &mpsc::Sender<Vec<u8>>, woken: &StdUnixStream) {
     let stdin = io::stdin();
-    let Ok(copy) = stdin.as_fd().try_clone_to_owned() else { return };
+    let Ok(copy) = stdin.as_fd().try_clone_to_owned() else {
+        return;
+    };
     // Not `Stdin`: its buffer would keep what we do not take.
     let mut keys = std::fs::File::from(copy);
     let mut buffer = vec![0; 16 << 10];

@@ -111,7 +111,9 @@ impl Request {
     }
 
     fn parse_strictly(json: &[u8]) -> Option<(Self, Ctx)> {
-        let Value::Object(mut top) = serde_json::from_slice(json).ok()? else { return None };
+        let Value::Object(mut top) = serde_json::from_slice(json).ok()? else {
+            return None;
+        };
         let (ctx, message) = match top.remove("msg") {
             Some(message) => {
                 let ctx = top.remove("ctx").map_or(Some(Ctx::default()), |ctx| serde_json::from_value(ctx).ok())?;
@@ -144,7 +146,9 @@ impl Request {
             Self::Status => serde_json::json!({"type": "status"}),
             Self::Snapshot => serde_json::json!({"type": "snapshot"}),
             Self::Agents => serde_json::json!({"type": "agents"}),
-            Self::SessionRead { session_id } => serde_json::json!({"type": "session_read", "session_id": session_id}),
+            Self::SessionRead { session_id } => {
+                serde_json::json!({"type": "session_read", "session_id": session_id})
+            }
             Self::Unknown => serde_json::json!({"type": "unknown"}),
         };
         serde_json::json!({"ctx": ctx, "msg": message}).to_string()

@@ -27,6 +27,8 @@ const CRASH_WINDOW: Duration = Duration::from_secs(30);
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 /// With sessions at stake init never gives up, it only slows down.
 const SLOW_RETRY: Duration = Duration::from_secs(30);
+/// What programs get to heed TERM before HUP, which shells need and which would cut other programs' farewell short.
+const HANG_UP_AFTER: Duration = Duration::from_millis(500);
 /// Between asking sessions to end and making them; docker gives ten seconds in all.
 const GRACE: Duration = Duration::from_secs(4);
 /// What the mux gets to flush its clients after the last session.
@@ -57,6 +59,7 @@ struct Init {
     restart_at: Option<Instant>,
     /// When the mux, or after a shutdown everything, is made to end.
     deadline: Option<Instant>,
+    hang_up_at: Option<Instant>,
     stopping: bool,
     exit: Option<i32>,
 }
@@ -82,6 +85,7 @@ pub fn run(initial: &str) -> i32 {
         crashes: VecDeque::new(),
         restart_at: None,
         deadline: None,
+        hang_up_at: None,
         stopping: false,
         exit: None,
     };
@@ -106,7 +110,7 @@ impl Init {
                 self.log.line(&format!("exits with {code}"));
                 return Ok(code);
             }
-            let wake = [self.restart_at, self.deadline].into_iter().flatten().min();
+            let wake = [self.restart_at, self.hang_up_at, self.deadline].into_iter().flatten().min();
             let wants_to_send = self.mux.as_ref().is_some_and(|mux| !mux.waiting.is_empty());
             tokio::select! {
                 _ = children.recv() => self.reap(),
@@ -269,7 +273,9 @@ impl Init {
     }
 
     fn session_ended(&mut self, session: SessionId, status: WaitStatus) {
-        let Some(mut held) = self.live.remove(&session) else { return };
+        let Some(mut held) = self.live.remove(&session) else {
+            return;
+        };
         let ended = Ended { at: unix_now(), code: status.exit_status() };
         self.log.line(&format!("session {session} ended {}", describe(status)));
         held.record.ended = Some(ended);
@@ -299,10 +305,10 @@ impl Init {
         self.restart_at = None;
         self.deadline = Some(Instant::now() + GRACE);
         self.tell(&ToMux::Shutdown { reason: reason.to_owned() }, Vec::new());
-        // A shell ignores TERM but not HUP; a stopped program hears neither until it goes on.
-        for signal in [Signal::HUP, Signal::TERM, Signal::CONT] {
-            self.signal_sessions(signal);
-        }
+        // A stopped program hears nothing until it goes on.
+        self.signal_sessions(Signal::TERM);
+        self.signal_sessions(Signal::CONT);
+        self.hang_up_at = Some(Instant::now() + HANG_UP_AFTER);
         self.exit_when_empty();
     }
 
@@ -325,6 +331,10 @@ impl Init {
         {
             self.log.report(&format!("the mux could not be started: {error}"));
             self.restart_at = Some(now + SLOW_RETRY);
+        }
+        if self.hang_up_at.is_some_and(|at| at <= now) {
+            self.hang_up_at = None;
+            self.signal_sessions(Signal::HUP);
         }
         if self.deadline.is_some_and(|at| at <= now) {
             self.deadline = None;

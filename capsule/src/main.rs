@@ -60,7 +60,9 @@ fn is_init(args: &[&str]) -> bool {
 fn run_client(args: &[&str]) -> i32 {
     let verb = match args {
         [] => Verb::Attach(Spawn::None, None),
-        ["--version" | "-V"] => return print(&format!("jackin-capsule {}\n", env!("CARGO_PKG_VERSION"))),
+        ["--version" | "-V"] => {
+            return print(&format!("jackin-capsule {}\n", env!("CARGO_PKG_VERSION")));
+        }
         ["--help" | "-h" | "help"] => return print(HELP),
         ["new"] => Verb::Attach(Spawn::Shell, None),
         ["new", option, ..] if option.starts_with('-') => return usage(args),

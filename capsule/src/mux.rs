@@ -162,6 +162,8 @@ pub enum Effect {
         size: Size,
         bytes: Vec<u8>,
     },
+    /// Remember, beyond this mux, that it was looked at last. Adopting goes in that order.
+    Focused(SessionId),
     /// Answered by `Drained` when it is an Output.
     Send {
         client: ClientId,
@@ -195,7 +197,6 @@ struct Session {
 
 struct Client {
     id: ClientId,
-    size: Size,
     keys: Keys,
     sync_output: bool,
     /// An Output is on its way; nothing more is drawn until it has left.
@@ -392,7 +393,9 @@ impl Mux {
     }
 
     fn spawned(&mut self, id: SessionId, started_at: u64) {
-        let Some((meta, size)) = self.starting.remove(&id) else { return };
+        let Some((meta, size)) = self.starting.remove(&id) else {
+            return;
+        };
         let mut screen = Screen::new(size, self.settings.policy);
         screen.set_colours(self.colours);
         let record = Record { id, meta, started_at, ended: None };
@@ -405,7 +408,9 @@ impl Mux {
     }
 
     fn output(&mut self, id: SessionId, bytes: &[u8]) {
-        let Some(session) = self.live.get_mut(&id) else { return };
+        let Some(session) = self.live.get_mut(&id) else {
+            return;
+        };
         let requests = session.screen.process(bytes);
         session.since_checkpoint += bytes.len();
         if session.since_checkpoint >= CHECKPOINT_EVERY && session.screen.is_between_sequences() {
@@ -417,7 +422,9 @@ impl Mux {
         if self.focus_order.last() != Some(&id) {
             return;
         }
-        let Some(client) = &mut self.client else { return };
+        let Some(client) = &mut self.client else {
+            return;
+        };
         if requests.bell && !self.pace.rang {
             self.pace.rang = true;
             self.effects.push(Effect::Send { client: client.id, frame: ServerFrame::Bell });
@@ -437,7 +444,9 @@ impl Mux {
     }
 
     fn session_ended(&mut self, id: SessionId, ended: Ended) {
-        let Some(session) = self.live.get(&id) else { return };
+        let Some(session) = self.live.get(&id) else {
+            return;
+        };
         let how = ended.code.map_or("by a signal".to_owned(), |code| format!("with {code}"));
         let mut text = format!("session {id} ({}) ended {how}", session.record.meta.label);
         if self.client.is_none() && ended.code != Some(0) {
@@ -479,13 +488,16 @@ impl Mux {
         }
         self.focus_order.retain(|other| *other != id);
         self.focus_order.push(id);
+        self.effects.push(Effect::Focused(id));
         self.fit(id);
         self.draw();
     }
 
     /// Gives the session the client's size. A session in the background keeps its own until it is looked at.
     fn fit(&mut self, id: SessionId) {
-        let Some(session) = self.live.get_mut(&id) else { return };
+        let Some(session) = self.live.get_mut(&id) else {
+            return;
+        };
         if session.screen.size() != self.size {
             session.screen.resize(self.size);
             self.effects.push(Effect::Resize { session: id, size: self.size });
@@ -520,7 +532,6 @@ impl Mux {
         }
         self.client = Some(Client {
             id,
-            size: self.size,
             keys: Keys::new(self.settings.leader.as_deref()),
             sync_output: hello.capabilities.sync_output != Tri::Off,
             busy: false,
@@ -554,7 +565,9 @@ impl Mux {
     }
 
     fn frame(&mut self, id: ClientId, frame: ClientFrame) {
-        let Some(client) = self.client.as_mut().filter(|c| c.id == id) else { return };
+        let Some(client) = self.client.as_mut().filter(|c| c.id == id) else {
+            return;
+        };
         match frame {
             ClientFrame::Input(bytes) => {
                 for typed in client.keys.typed(&bytes) {
@@ -569,10 +582,9 @@ impl Mux {
                 }
             }
             ClientFrame::Resize { rows, cols } => {
-                client.size = Size::clamped(rows, cols);
                 // Resizing a terminal moves and cuts what it shows, each in its own way.
                 client.shown = None;
-                self.size = client.size;
+                self.size = Size::clamped(rows, cols);
                 if let Some(session) = self.focus_order.last().copied() {
                     self.fit(session);
                 }
@@ -622,8 +634,12 @@ impl Mux {
 
     fn draw(&mut self) {
         self.pace.dirty = true;
-        let Some(client) = &mut self.client else { return };
-        let Some(session) = self.focus_order.last().and_then(|id| self.live.get(id)) else { return };
+        let Some(client) = &mut self.client else {
+            return;
+        };
+        let Some(session) = self.focus_order.last().and_then(|id| self.live.get(id)) else {
+            return;
+        };
         if client.busy {
             return;
         }

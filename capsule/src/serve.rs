@@ -16,17 +16,17 @@ use crate::control::Reply;
 use crate::handover::{Door, SpawnRequest, ToMux};
 use crate::launch::LaunchConfig;
 use crate::log::Log;
-use crate::mux::{ClientId, Effect, Ended, Input, Mux, Program, SESSION_UNSET, SessionId, Settings};
+use crate::mux::{ClientId, Effect, Ended, Input, Mux, Program, Record, SESSION_UNSET, SessionId, Settings};
 use crate::paths::{Paths, policy_from_env, var};
 use crate::pty::{InputQueue, MAX_READ, Pty, SHELL};
-use crate::socket::{self, Event};
+use crate::screen::Size;
+use crate::socket::{self, Event, FLUSH, Outbox};
 use crate::spool::Spool;
 use crate::wire::ServerFrame;
 
 const TICK: Duration = Duration::from_micros(16_667);
 /// What a background process may still write to the terminal of an ended session.
 const DRAIN: Duration = Duration::from_millis(200);
-const FLUSH: Duration = Duration::from_secs(2);
 /// Client events in a row before terminals get a turn.
 const CLIENT_TURN: u32 = 32;
 /// A frame beyond this is dropped when the client does not read: only bells can come so far.
@@ -57,6 +57,14 @@ struct Terminal {
     ended: Option<Ended>,
 }
 
+/// A session of an earlier mux, before this one is told in the order in which they were looked at.
+struct Adopted {
+    record: Record,
+    size: Size,
+    replay: Vec<u8>,
+    focused: u32,
+}
+
 struct Serve {
     mux: Mux,
     paths: Paths,
@@ -65,10 +73,12 @@ struct Serve {
     requests: mpsc::UnboundedSender<SpawnRequest>,
     pty_events: mpsc::Sender<PtyEvent>,
     terminals: BTreeMap<SessionId, Terminal>,
-    clients: BTreeMap<ClientId, mpsc::Sender<ServerFrame>>,
+    clients: BTreeMap<ClientId, Outbox>,
     questions: BTreeMap<ClientId, oneshot::Sender<Reply>>,
     tick_at: Option<Instant>,
     finish: Option<i32>,
+    /// Counts changes of focus.
+    focused: u32,
     /// One for all terminals; what is read is used at once.
     buffer: Vec<u8>,
 }
@@ -135,16 +145,28 @@ async fn serve(paths: Paths, config: LaunchConfig, initial: &str, log: Log) -> i
         questions: BTreeMap::new(),
         tick_at: None,
         finish: None,
+        focused: 0,
         buffer: vec![0; MAX_READ],
         paths,
     };
     // The table first: a client must not see a capsule without the sessions it has.
+    let (mut adopted, mut held_back) = (Vec::new(), Vec::new());
     loop {
         match door.recv::<ToMux>().await? {
             Some((ToMux::Ready, _)) => break,
-            Some((message, fds)) => serve.on_init(message, fds),
+            Some((ToMux::Session(record), fds)) if record.ended.is_some() => serve.on_init(ToMux::Session(record), fds),
+            Some((ToMux::Session(record), fds)) => serve.take_over(&mut adopted, record, fds),
+            // A session may end while its mux is still being told of it.
+            Some(message) => held_back.push(message),
             None => return Ok(0),
         }
+    }
+    adopted.sort_by_key(|adopted| adopted.focused);
+    for Adopted { record, size, replay, .. } in adopted {
+        serve.step(Input::Adopted { record, size, replay: &replay });
+    }
+    for (message, fds) in held_back {
+        serve.on_init(message, fds);
     }
     let listener = socket::bind(&serve.paths.socket)?;
     tokio::spawn(socket::accept(listener, client_events, log, alive.downgrade()));
@@ -208,26 +230,16 @@ async fn serve(paths: Paths, config: LaunchConfig, initial: &str, log: Log) -> i
 impl Serve {
     fn on_init(&mut self, message: ToMux, fds: Vec<OwnedFd>) {
         match message {
-            ToMux::Session(record) if record.ended.is_some() => self.step(Input::Recalled(record)),
-            ToMux::Session(record) => {
-                let session = record.id;
-                match self.add_terminal(session, fds) {
-                    Ok((size, replay)) => {
-                        self.step(Input::Adopted { record, size, replay: &replay });
-                        if let Some(terminal) = self.terminals.get(&session) {
-                            terminal.pty.ask_for_redraw();
-                        }
-                    }
-                    Err(error) => self.log.report(&format!("session {session} could not be taken over: {error}")),
-                }
-            }
+            ToMux::Session(record) => self.step(Input::Recalled(record)),
             ToMux::Spawned { session, started_at } => match self.add_terminal(session, fds) {
                 Ok(_) => self.step(Input::Spawned { session, started_at }),
                 Err(error) => self.step(Input::SpawnFailed { session, error: &error.to_string() }),
             },
             ToMux::SpawnFailed { session, error } => self.step(Input::SpawnFailed { session, error: &error }),
             ToMux::Ended { session, ended } => {
-                let Some(terminal) = self.terminals.get_mut(&session) else { return };
+                let Some(terminal) = self.terminals.get_mut(&session) else {
+                    return;
+                };
                 terminal.ended = Some(ended);
                 if terminal.drained {
                     self.end(session);
@@ -240,7 +252,23 @@ impl Serve {
         }
     }
 
-    fn add_terminal(&mut self, session: SessionId, fds: Vec<OwnedFd>) -> io::Result<(crate::screen::Size, Vec<u8>)> {
+    fn take_over(&mut self, adopted: &mut Vec<Adopted>, record: Record, fds: Vec<OwnedFd>) {
+        let session = record.id;
+        match self.add_terminal(session, fds) {
+            Ok((size, replay)) => {
+                let Some(terminal) = self.terminals.get(&session) else {
+                    return;
+                };
+                terminal.pty.ask_for_redraw();
+                let focused = terminal.spool.as_ref().map_or(0, Spool::focused);
+                self.focused = self.focused.max(focused);
+                adopted.push(Adopted { record, size, replay, focused });
+            }
+            Err(error) => self.log.report(&format!("session {session} could not be taken over: {error}")),
+        }
+    }
+
+    fn add_terminal(&mut self, session: SessionId, fds: Vec<OwnedFd>) -> io::Result<(Size, Vec<u8>)> {
         let Ok([master, spool]) = <[OwnedFd; 2]>::try_from(fds) else {
             return Err(io::Error::other("the message lacks its descriptors"));
         };
@@ -265,7 +293,9 @@ impl Serve {
     fn on_pty(&mut self, event: PtyEvent) {
         match event {
             PtyEvent::Readable(session) => {
-                let Some(terminal) = self.terminals.get_mut(&session) else { return };
+                let Some(terminal) = self.terminals.get_mut(&session) else {
+                    return;
+                };
                 let mut buffer = std::mem::take(&mut self.buffer);
                 let taken = terminal.pty.try_read(&mut buffer);
                 let bytes = &buffer[..taken.len];
@@ -282,7 +312,9 @@ impl Serve {
                 self.buffer = buffer;
             }
             PtyEvent::Drained(session) => {
-                let Some(terminal) = self.terminals.get_mut(&session) else { return };
+                let Some(terminal) = self.terminals.get_mut(&session) else {
+                    return;
+                };
                 terminal.drained = true;
                 if terminal.ended.is_some() {
                     self.end(session);
@@ -345,18 +377,29 @@ impl Serve {
                 }
             }
             Effect::Checkpoint { session, size, bytes } => {
-                let Some(terminal) = self.terminals.get_mut(&session) else { return };
+                let Some(terminal) = self.terminals.get_mut(&session) else {
+                    return;
+                };
                 if let Some(Err(error)) = terminal.spool.as_mut().map(|spool| spool.checkpoint(size, &bytes)) {
                     terminal.spool = None;
                     self.log.line(&format!("session {session} goes on without its spool: {error}"));
                 }
             }
+            Effect::Focused(session) => {
+                self.focused += 1;
+                if let Some(spool) = self.terminals.get_mut(&session).and_then(|terminal| terminal.spool.as_mut()) {
+                    // Only where the next mux starts to look.
+                    let _ = spool.set_focused(self.focused);
+                }
+            }
             Effect::Send { client, frame } => {
-                let Some(outbox) = self.clients.get(&client) else { return };
-                if frame == ServerFrame::Bell && outbox.capacity() < SPARE_OUTBOX {
+                let Some(outbox) = self.clients.get(&client) else {
+                    return;
+                };
+                if frame == ServerFrame::Bell && outbox.frames.capacity() < SPARE_OUTBOX {
                     return;
                 }
-                if outbox.try_send(frame).is_err() {
+                if outbox.frames.try_send(frame).is_err() {
                     self.clients.remove(&client);
                 }
             }
@@ -376,7 +419,9 @@ impl Serve {
     }
 
     fn write(&mut self, session: SessionId, bytes: Vec<u8>) {
-        let Some(terminal) = self.terminals.get(&session) else { return };
+        let Some(terminal) = self.terminals.get(&session) else {
+            return;
+        };
         let mut input = terminal.input.lock().unwrap_or_else(PoisonError::into_inner);
         if !input.push(bytes) {
             return self.log.line(&format!("session {session} does not read; input was dropped"));

@@ -84,7 +84,9 @@ impl Setup {
     fn prepare(&self, agent: Option<&str>, mode: Option<&str>) -> io::Result<()> {
         fs::create_dir_all(&self.state)?;
         self.configure_git();
-        let Some(layout) = LAYOUTS.iter().find(|layout| Some(layout.slug) == agent) else { return Ok(()) };
+        let Some(layout) = LAYOUTS.iter().find(|layout| Some(layout.slug) == agent) else {
+            return Ok(());
+        };
         self.seed_home(layout)?;
         match mode.map(|mode| AuthMode::parse(mode).ok_or(mode)) {
             None => Ok(()),
@@ -177,7 +179,9 @@ impl Setup {
 
 /// Copies when the home has none, or an older one: the host's was renewed. An agent that renewed its own keeps it.
 fn synchronize(from: &Path, to: &Path) -> io::Result<()> {
-    let Ok(source) = fs::symlink_metadata(from) else { return Ok(()) };
+    let Ok(source) = fs::symlink_metadata(from) else {
+        return Ok(());
+    };
     if source.is_symlink() {
         return Ok(());
     }
@@ -229,7 +233,9 @@ fn remove_whole(path: &Path) -> io::Result<()> {
 }
 
 fn copy_missing(from: &Path, to: &Path) -> io::Result<()> {
-    let Ok(source) = fs::symlink_metadata(from) else { return Ok(()) };
+    let Ok(source) = fs::symlink_metadata(from) else {
+        return Ok(());
+    };
     if source.is_dir() {
         fs::create_dir_all(to)?;
         for entry in fs::read_dir(from)? {

@@ -22,10 +22,19 @@ use crate::wire::{ClientFrame, Ctx, Hello, ServerFrame};
 pub const MAX_CLIENTS: usize = 16;
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const CONTROL_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the last frames of a dismissed client may take to leave.
+pub const FLUSH: Duration = Duration::from_secs(2);
 /// Frames waiting for a client. The mux sends one Output at a time and little else.
 const OUTBOX: usize = 32;
 const OUTPUT_PIECE: usize = 1 << 20;
 const MAX_ACCEPT_FAILURES: u32 = 10;
+
+/// The serve loop's end of an attached connection. Dropping it ends the connection, once what is in it has left or
+/// `FLUSH` has passed: a client that stopped reading may not keep its place for ever.
+pub struct Outbox {
+    pub frames: mpsc::Sender<ServerFrame>,
+    _kept: oneshot::Sender<()>,
+}
 
 /// What connections tell the serve loop.
 pub enum Event {
@@ -38,7 +47,7 @@ pub enum Event {
     Attached {
         client: ClientId,
         hello: Hello,
-        outbox: mpsc::Sender<ServerFrame>,
+        outbox: Outbox,
     },
     Frame {
         client: ClientId,
@@ -76,7 +85,9 @@ pub async fn accept(listener: UnixListener, events: mpsc::Sender<Event>, log: Lo
             Ok((stream, _)) => {
                 failures = 0;
                 // One too many is dropped without a word.
-                let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
+                let Ok(permit) = permits.clone().try_acquire_owned() else {
+                    continue;
+                };
                 next += 1;
                 let (client, events, log, alive) = (ClientId(next), events.clone(), log.clone(), alive.clone());
                 tokio::spawn(async move {
@@ -139,7 +150,9 @@ async fn answer(
     if events.send(Event::Asked { client, request, ctx, reply }).await.is_err() {
         return Ok(());
     }
-    let Ok(reply) = answered.await else { return Ok(()) };
+    let Ok(reply) = answered.await else {
+        return Ok(());
+    };
     let json = serde_json::to_string(&reply).map_err(io::Error::from)?;
     timeout(CONTROL_WRITE_TIMEOUT, writer.write_all(&control::frame(&json))).await.map_err(|_| FrameError::TimedOut)??;
     Ok(())
@@ -155,10 +168,14 @@ async fn attached(
     let _alive = alive.upgrade();
     let hello = match read_client_frame(&mut reader).await? {
         Some(ClientFrame::Hello(hello)) => *hello,
-        Some(_) => return Err(FrameError::Io(io::Error::new(io::ErrorKind::InvalidData, "the first frame is not a hello"))),
+        Some(_) => {
+            return Err(FrameError::Io(io::Error::new(io::ErrorKind::InvalidData, "the first frame is not a hello")));
+        }
         None => return Ok(()),
     };
-    let (outbox, frames) = mpsc::channel(OUTBOX);
+    let (sender, frames) = mpsc::channel(OUTBOX);
+    let (kept, dismissed) = oneshot::channel();
+    let outbox = Outbox { frames: sender, _kept: kept };
     if events.send(Event::Attached { client, hello, outbox }).await.is_err() {
         return Ok(());
     }
@@ -166,6 +183,7 @@ async fn attached(
         read = read_frames(reader, client, &events) => read,
         // The mux has closed the outbox and everything in it is out.
         written = write_frames(writer, frames, client, &events) => written.map_err(FrameError::Io),
+        () = async { let _ = dismissed.await; tokio::time::sleep(FLUSH).await } => Err(FrameError::TimedOut),
     };
     let _ = events.send(Event::Gone(client)).await;
     outcome
@@ -210,4 +228,24 @@ async fn write_frames(
 async fn write_frame(writer: &mut OwnedWriteHalf, frame: &ServerFrame) -> io::Result<()> {
     let bytes = frame.encode().map_err(io::Error::other)?;
     writer.write_all(&bytes).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dismissed_client_that_does_not_read_gives_its_place_back() {
+        let (mut theirs, ours) = UnixStream::pair().unwrap();
+        let (events, mut received) = mpsc::channel(8);
+        let (alive, _) = mpsc::channel(1);
+        let connection = tokio::spawn(converse(ours, ClientId(1), events, alive.downgrade()));
+        theirs.write_all(&ClientFrame::Hello(Box::default()).encode().unwrap()).await.unwrap();
+        let Some(Event::Attached { outbox, .. }) = received.recv().await else { panic!("no hello") };
+        outbox.frames.send(ServerFrame::Output(vec![b'x'; 8 << 20])).await.unwrap();
+        assert!(timeout(FLUSH * 3, received.recv()).await.is_err(), "it is kept as long as the mux keeps it");
+        drop(outbox);
+        assert!(matches!(received.recv().await, Some(Event::Gone(ClientId(1)))));
+        assert!(matches!(connection.await.unwrap(), Err(FrameError::TimedOut)));
+    }
 }

@@ -25,13 +25,14 @@ pub struct Spool {
     slot: usize,
     len: u64,
     size: Size,
+    focused: u32,
 }
 
 impl Spool {
     /// A new, empty file for init to keep.
     pub fn create(size: Size) -> io::Result<OwnedFd> {
         let fd = rustix::fs::memfd_create("jackin-spool", MemfdFlags::CLOEXEC)?;
-        let spool = Self { file: File::from(fd), slot: 0, len: 0, size };
+        let spool = Self { file: File::from(fd), slot: 0, len: 0, size, focused: 0 };
         spool.write_header()?;
         Ok(spool.file.into())
     }
@@ -49,11 +50,21 @@ impl Spool {
         let size = Size::clamped(word(12) as u16, word(16) as u16);
         let mut bytes = vec![0; len as usize];
         file.read_exact_at(&mut bytes, SLOTS[slot])?;
-        Ok((Self { file, slot, len, size }, bytes))
+        Ok((Self { file, slot, len, size, focused: word(20) }, bytes))
     }
 
     pub fn size(&self) -> Size {
         self.size
+    }
+
+    /// The larger, the later its session was looked at.
+    pub fn focused(&self) -> u32 {
+        self.focused
+    }
+
+    pub fn set_focused(&mut self, focused: u32) -> io::Result<()> {
+        self.focused = focused;
+        self.write_header()
     }
 
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -77,7 +88,7 @@ impl Spool {
     }
 
     fn write_header(&self) -> io::Result<()> {
-        let words = [MAGIC, self.slot as u32, self.len as u32, u32::from(self.size.rows), u32::from(self.size.cols), 0];
+        let words = [MAGIC, self.slot as u32, self.len as u32, u32::from(self.size.rows), u32::from(self.size.cols), self.focused];
         self.file.write_all_at(&words.map(u32::to_le_bytes).concat(), 0)
     }
 }
@@ -102,7 +113,9 @@ mod tests {
         assert_eq!(reopened(&spool), (SIZE, b"one two".to_vec()));
         let wide = Size { rows: 30, cols: 200 };
         spool.checkpoint(wide, b"whole").unwrap();
+        spool.set_focused(9).unwrap();
         spool.append(b"+tail").unwrap();
+        assert_eq!(Spool::open(spool.file.try_clone().unwrap().into()).unwrap().0.focused(), 9);
         assert_eq!(reopened(&spool), (wide, b"whole+tail".to_vec()));
         spool.checkpoint(SIZE, b"x").unwrap();
         assert_eq!(reopened(&spool), (SIZE, b"x".to_vec()));

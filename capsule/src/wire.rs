@@ -442,7 +442,9 @@ impl Hello {
             1 => Spawn::Shell,
             2 => Spawn::Agent(agent),
             3 => Spawn::AgentWithProvider { agent, provider: r.string16("provider", MAX_PROVIDER_LABEL)? },
-            other => return Err(WireError::BadValue { field: "spawn kind", value: u64::from(other) }),
+            other => {
+                return Err(WireError::BadValue { field: "spawn kind", value: u64::from(other) });
+            }
         };
         let count = usize::from(r.u16()?);
         if count > MAX_ENV_ENTRIES {
@@ -528,7 +530,9 @@ impl Capabilities {
                 0 => ImageProtocol::Unset,
                 1 => ImageProtocol::None,
                 2 => ImageProtocol::Kitty,
-                other => return Err(WireError::BadValue { field: "image protocol", value: u64::from(other) }),
+                other => {
+                    return Err(WireError::BadValue { field: "image protocol", value: u64::from(other) });
+                }
             },
         })
     }
@@ -761,16 +765,12 @@ mod tests {
             Just(ClientFrame::FocusOut),
             (any::<u8>(), bytes()).prop_map(|(format, bytes)| ClientFrame::ClipboardImage { format, bytes }),
             any::<(u64, u8, u64)>().prop_map(|(transfer, format, size)| ClientFrame::ImageStart { transfer, format, size }),
-            (any::<(u64, u64)>(), bytes()).prop_map(|((transfer, offset), bytes)| ClientFrame::ImageChunk { transfer, offset, bytes }),
+            (any::<(u64, u64)>(), bytes()).prop_map(|((transfer, offset), bytes)| { ClientFrame::ImageChunk { transfer, offset, bytes } }),
             any::<(u64, [u8; 32])>().prop_map(|(transfer, sha256)| ClientFrame::ImageEnd { transfer, sha256 }),
             "\\PC{0,20}".prop_map(ClientFrame::ImageError),
             "\\PC{0,20}".prop_map(ClientFrame::HostNotice),
-            (any::<(u8, u64)>(), "\\PC{0,20}", bytes()).prop_map(|((kind, request), ctx, body)| ClientFrame::AttachControl {
-                kind,
-                request,
-                ctx,
-                body
-            }),
+            (any::<(u8, u64)>(), "\\PC{0,20}", bytes())
+                .prop_map(|((kind, request), ctx, body)| { ClientFrame::AttachControl { kind, request, ctx, body } }),
         ]
     }
 
@@ -792,7 +792,7 @@ mod tests {
             (any::<(u64, u64, bool, bool)>(), "\\PC{0,40}", "\\PC{0,40}").prop_map(|((transfer, size, reveal, open), source, name)| {
                 ServerFrame::FileExportStart { transfer, size, reveal, open, source, name }
             }),
-            any::<(u64, u64, Vec<u8>)>().prop_map(|(transfer, offset, bytes)| ServerFrame::FileExportChunk { transfer, offset, bytes }),
+            any::<(u64, u64, Vec<u8>)>().prop_map(|(transfer, offset, bytes)| { ServerFrame::FileExportChunk { transfer, offset, bytes } }),
             any::<(u64, [u8; 32])>().prop_map(|(transfer, sha256)| ServerFrame::FileExportEnd { transfer, sha256 }),
             Just(ServerFrame::StageImageFromPath),
             Just(ServerFrame::PasteImage),

@@ -172,7 +172,17 @@ fn sigterm_is_an_orderly_shutdown() {
     assert!(matches!(client.wait_for_shutdown(), ShutdownReason::Other(reason) if reason.contains("stopped")));
     assert_eq!(capsule.wait().code(), Some(0));
     assert!(!processes().iter().any(|p| p.pid == agent));
-    assert!(capsule.path("farewell").exists() || !capsule.log().contains("ended with 0"), "{}", capsule.log());
+    assert!(capsule.path("farewell").exists(), "the agent had no time to leave: {}", capsule.log());
+}
+
+#[test]
+fn a_shell_that_ignores_the_first_signal_is_hung_up() {
+    let mut capsule = Capsule::start(SHELL_AGENT);
+    capsule.attach().wait_for_text("agent claude");
+    capsule.attach_and_spawn(Spawn::Shell).wait_for("a prompt", |text| !text.trim().is_empty());
+    kill("TERM", capsule.pid());
+    assert_eq!(capsule.wait().code(), Some(0));
+    assert!(!capsule.log().contains("by signal 9"), "{}", capsule.log());
 }
 
 #[test]
@@ -221,6 +231,12 @@ fn sessions_are_many_and_the_focus_moves() {
     assert_eq!(rows, [(1, "Claude", Some("claude"), true), (2, "shell", None, false), (3, "Codex", Some("codex"), false)]);
     let Reply::SessionRead(read) = capsule.ask(r#"{"type":"session_read","session_id":3}"#) else { panic!() };
     assert!(read.text.contains("agent codex"));
+
+    // A new mux looks where the old one looked.
+    kill("KILL", capsule.mux_pid());
+    focused.wait_until_lost();
+    let mut focused = capsule.attach();
+    focused.wait_for_text("agent claude");
 
     // The focused one ends; the one before it is shown.
     focused.type_keys("exit 0\r");

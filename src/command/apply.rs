@@ -42,8 +42,8 @@ pub async fn run(run: &mut Run, args: ApplyArgs) -> Result<i32, Failure> {
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     let mut built = run.graph(&mut session, &wanted).await?;
     built.graph.diagnostics.extend(diagnostics);
-    let carried = run.carry_out(&mut session, built, &options, &args.carrying, saved.as_ref()).await?;
-    Ok(carried.code)
+    let code = run.carry_out(&mut session, built, &options, &args.carrying, saved.as_ref()).await?;
+    Ok(code)
 }
 
 fn read_plan(file: &str) -> Result<Plan, Failure> {

@@ -127,7 +127,10 @@ async fn privileged(connection: Option<&Connection>, session: Option<&Session>) 
                 "the engine refuses them, because this host keeps CAP_SYS_RESOURCE from it (bit 24 of CapBnd in /proc/self/status): {}",
                 error.detail
             ),
-            hint: Some("register the runtime wrapper setup/runc-no-sysres (`./dev setup` does), or use profile `standard`, which needs no sidecar".to_owned()),
+            hint: Some(
+                "register the runtime wrapper setup/runc-no-sysres (`./dev setup` does), or use profile `standard`, which needs no sidecar"
+                    .to_owned(),
+            ),
         },
         Err(error) => Check {
             name: NAME,

@@ -4,7 +4,6 @@ use super::run::Run;
 use super::select::{self, Candidate};
 use super::ui::{DONE, Failure};
 use crate::cli::{Carrying, EjectArgs, ExileArgs};
-use crate::diagnostic::Diagnostic;
 use crate::gather::session::{Freshness, Session};
 use crate::graph::Graph;
 use crate::graph::build::Built;
@@ -50,8 +49,8 @@ pub async fn remove(
     }
     let mut options = PlanOptions::new(Mode::Remove, command, Scope::Instances(keys));
     options.purge = purge;
-    let carried = run.carry_out(session, Built::default(), &options, carrying, None).await?;
-    Ok(carried.code)
+    let code = run.carry_out(session, Built::default(), &options, carrying, None).await?;
+    Ok(code)
 }
 
 /// Instances with a record here, and those of which only containers are left.
@@ -77,9 +76,4 @@ async fn observed_keys(session: &mut Session) -> Result<BTreeSet<String>, Failur
 pub async fn observe_all(session: &mut Session) -> Result<Observed, Failure> {
     let provider = super::live::connect(session, Default::default()).await?;
     Ok(provider.observe(&Graph::default(), &Scope::All).await?)
-}
-
-pub fn gone(key: &str) -> Diagnostic {
-    Diagnostic::error("instance.gone", "This instance left nothing to come back to", format!("{key} has no record on this host."))
-        .help("`jackin load` starts a new one.")
 }

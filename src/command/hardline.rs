@@ -54,7 +54,7 @@ pub async fn bring_back(run: &mut Run, record: &InstanceRecord, carrying: &Carry
     let options = PlanOptions::new(Mode::Restore, "hardline", Scope::Instances(vec![record.instance.clone()]));
     // Coming back is what was asked for: restarting and re-creating what is missing loses nothing.
     let carrying = Carrying { yes: true, ..carrying.clone() };
-    Ok(run.carry_out(&mut session, built, &options, &carrying, None).await?.code)
+    Ok(run.carry_out(&mut session, built, &options, &carrying, None).await?)
 }
 
 /// Attaches; when the last session has ended cleanly, the instance's Docker resources go and its home stays.

@@ -5,13 +5,14 @@ use crate::config::Agent;
 use crate::diagnostic::Diagnostic;
 use crate::gather::session::Session;
 use crate::gather::vault::Vault;
-use crate::gather::{Paths, RoleKey, credentials, role_repo};
+use crate::gather::{Lock, Paths, RoleKey, credentials, role_repo};
 use crate::graph::BuildContext;
 use crate::provider::endpoint;
 use crate::provider::live::{Capsules, Later, Live, LiveParts, Sources};
 use crate::resource::{Address, Binary, Checkout, RoleRepo, SecretSource};
 use jackin_capsule::control::{Reply, Request};
 use secrecy::{SecretSlice, SecretString};
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -131,14 +132,21 @@ impl Sources for SessionSources {
     }
 
     fn make_checkout<'a>(&'a self, checkout: &'a Checkout) -> Later<'a, Result<(), Diagnostic>> {
+        Box::pin(async move { Err(Diagnostic::error("mount.isolation", "Isolated mounts are not supported yet", checkout.path.clone())) })
+    }
+
+    fn build_lock<'a>(&'a self, image: &'a str) -> Later<'a, Result<Box<dyn Any>, Diagnostic>> {
         Box::pin(async move {
-            Err(Diagnostic::error("mount.isolation", "Isolated mounts are not supported yet", checkout.path.clone()))
+            let name: String = image.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
+            let path = self.paths.data().join("builds.locks").join(format!("{name}.lock"));
+            let lock = Lock::exclusive(&path, &format!("the build of {image}"), None, &super::run::notice).await?;
+            Ok(Box::new(lock) as Box<dyn Any>)
         })
     }
 
     fn remove_checkout<'a>(&'a self, path: &'a Path) -> Later<'a, Result<(), Diagnostic>> {
-        Box::pin(async move {
-            Err(Diagnostic::error("mount.isolation", "Isolated mounts are not supported yet", path.display().to_string()))
-        })
+        Box::pin(
+            async move { Err(Diagnostic::error("mount.isolation", "Isolated mounts are not supported yet", path.display().to_string())) },
+        )
     }
 }

@@ -32,11 +32,13 @@ pub async fn run(run: &mut Run, args: LoadArgs) -> Result<i32, Failure> {
     // Loading is itself the request: nobody is asked unless something would be lost.
     let mut carrying = args.carrying.clone();
     carrying.yes = true;
-    let carried = run.carry_out(&mut session, built, &options, &carrying, None).await?;
+    let code = run.carry_out(&mut session, built, &options, &carrying, None).await?;
     if args.carrying.dry_run || args.no_attach {
-        return Ok(carried.code);
+        return Ok(code);
     }
-    let Some(record) = record else { return Ok(DONE) };
+    let Some(record) = record else {
+        return Ok(DONE);
+    };
     hardline::attach(run, &mut session, &record, Spawn::None).await
 }
 
@@ -48,9 +50,13 @@ async fn choose(session: &Session, args: &LoadArgs) -> Result<Wanted, Failure> {
         (Some(role), _) => role.to_ascii_lowercase(),
         (None, Target::Workspace(workspace)) => workspace_role(workspace)?,
         (None, Target::Folder { .. }) => {
-            return Err(Diagnostic::error("role.undecided", "Which role?", "No saved workspace covers this folder, and no role was named.")
-                .help("`jackin load ROLE .`, or save a workspace with `jackin workspace create`.")
-                .into());
+            return Err(Diagnostic::error(
+                "role.undecided",
+                "Which role?",
+                "No saved workspace covers this folder, and no role was named.",
+            )
+            .help("`jackin load ROLE .`, or save a workspace with `jackin workspace create`.")
+            .into());
         }
     };
     let plain = args.mount.is_empty() && args.role_branch.is_none() && args.docker_profile.is_none() && !args.rebuild;
@@ -123,7 +129,8 @@ pub fn parse_mount(facts: &Facts, spec: &str) -> Result<Mount, Failure> {
     let (src, dst) = rest.split_once(':').map_or((rest, None), |(src, dst)| (src, Some(dst)));
     let bad = |detail: &str| {
         Failure::from(
-            Diagnostic::error("mount.spec", "A mount is malformed", format!("`{spec}`: {detail}.")).help("Write SRC[:DST][:ro], DST absolute."),
+            Diagnostic::error("mount.spec", "A mount is malformed", format!("`{spec}`: {detail}."))
+                .help("Write SRC[:DST][:ro], DST absolute."),
         )
     };
     if src.is_empty() {

@@ -67,7 +67,9 @@ async fn dispatch(ui: Ui, debug: bool, command: Command) -> i32 {
         Command::Doctor(args) => doctor::run(&mut run, args).await,
         Command::Runs(args) => runs::run(&mut run, args),
         Command::Workspace(args) => workspace::run(&mut run, args).await,
-        Command::Schema(_) | Command::Completions { .. } | Command::Man { .. } => unreachable!("BUG: handled before"),
+        Command::Schema(_) | Command::Completions { .. } | Command::Man { .. } => {
+            unreachable!("BUG: handled before")
+        }
     };
     run.finish(result)
 }

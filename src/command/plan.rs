@@ -81,8 +81,12 @@ pub async fn look(session: &mut Session, built: &Built, scope: &Scope, looking: 
     if !looking.refresh {
         return read_observed(&last).map_err(|_| {
             Failure::from(
-                Diagnostic::error("observed.none", "There is no earlier snapshot", "--refresh=false plans against the last one that was taken.")
-                    .help("Run `jackin plan` once with the engine at hand."),
+                Diagnostic::error(
+                    "observed.none",
+                    "There is no earlier snapshot",
+                    "--refresh=false plans against the last one that was taken.",
+                )
+                .help("Run `jackin plan` once with the engine at hand."),
             )
         });
     }

@@ -134,9 +134,11 @@ impl Run {
         options: &PlanOptions,
         carrying: &Carrying,
         expected: Option<&Plan>,
-    ) -> Result<Carried, Failure> {
+    ) -> Result<i32, Failure> {
         let mut options = options.clone();
         options.history = session.history();
+        let mut built = built;
+        built.contexts.values_mut().for_each(|context| context.from_scratch = options.rebuild);
         let ask = !carrying.yes && !carrying.dry_run && expected.is_none();
         let containers = locked_containers(session, &built, &options);
         let provider = live::connect(session, built.contexts.clone()).await?;
@@ -151,7 +153,7 @@ impl Run {
         }
         if carrying.dry_run {
             self.show(&plan, carrying.format, false);
-            return Ok(Carried { code: if plan.is_blocked() { ERROR } else { DONE }, plan });
+            return Ok(if plan.is_blocked() { ERROR } else { DONE });
         }
         if plan.is_blocked() {
             self.ui.diagnostics(&plan.blockers);
@@ -164,7 +166,7 @@ impl Run {
             } else {
                 self.ui.result(&plan_text(&plan, &self.ui.out, false));
             }
-            return Ok(Carried { code: DONE, plan });
+            return Ok(DONE);
         }
         let removing = options.mode == crate::plan::Mode::Remove;
         if carrying.format == Format::Human {
@@ -202,7 +204,7 @@ impl Run {
             return Err(Failure::Said(code));
         }
         session.remember_history();
-        Ok(Carried { code, plan })
+        Ok(code)
     }
 
     pub async fn look(&self, provider: &Live, built: &Built, options: &PlanOptions) -> Result<(Observed, Plan), Failure> {
@@ -246,12 +248,6 @@ impl Run {
         screen.finish();
         report
     }
-}
-
-/// What a carried-out plan was, and how it ended.
-pub struct Carried {
-    pub code: i32,
-    pub plan: Plan,
 }
 
 /// The live view, or plain lines.
@@ -317,7 +313,9 @@ fn interrupts() -> watch::Receiver<u32> {
     use tokio::signal::unix::{SignalKind, signal};
     let (sender, receiver) = watch::channel(0);
     tokio::spawn(async move {
-        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else { return };
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+            return;
+        };
         loop {
             tokio::select! {
                 Some(()) = interrupt.recv() => sender.send_modify(|n| *n += 1),

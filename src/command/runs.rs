@@ -51,11 +51,8 @@ pub fn run(run: &mut Run, command: RunsCommand) -> Result<i32, Failure> {
         }
         RunsCommand::Show { run: wanted, format } => {
             let own = run.journal.run_id.clone();
-            let wanted = if wanted == "last" {
-                journal::runs(&directory).into_iter().find(|id| *id != own).unwrap_or(wanted)
-            } else {
-                wanted
-            };
+            let wanted =
+                if wanted == "last" { journal::runs(&directory).into_iter().find(|id| *id != own).unwrap_or(wanted) } else { wanted };
             let (_, lines) = journal::read(&directory, &wanted)?;
             match format {
                 Format::Json => run.ui.result(&envelope(&lines)),
@@ -68,7 +65,9 @@ pub fn run(run: &mut Run, command: RunsCommand) -> Result<i32, Failure> {
 
 fn summary(lines: &[Line]) -> Option<Summary> {
     let first = lines.first()?;
-    let Entry::RunStarted { run_id, command, .. } = &first.entry else { return None };
+    let Entry::RunStarted { run_id, command, .. } = &first.entry else {
+        return None;
+    };
     let end = lines.iter().rev().find_map(|line| match &line.entry {
         Entry::RunFinished { exit_code, actual_milliseconds, .. } => Some((*exit_code, *actual_milliseconds)),
         _ => None,

@@ -27,7 +27,9 @@ pub fn here(config: &Config, facts: &Facts) -> Option<String> {
     for workspace in config.workspaces.values() {
         let sources = workspace.mounts.iter().map(|m| &m.src.value).chain([&workspace.workdir.value]);
         for source in sources {
-            let Ok(source) = std::fs::canonicalize(facts.expand(source)) else { continue };
+            let Ok(source) = std::fs::canonicalize(facts.expand(source)) else {
+                continue;
+            };
             let depth = source.components().count();
             // A mount of `/` would claim every folder.
             if depth > 1 && cwd.starts_with(&source) && best.is_none_or(|(known, _)| depth > known) {

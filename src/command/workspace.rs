@@ -170,9 +170,13 @@ async fn remove(run: &Run, session: &Session, name: &str, yes: bool, dry_run: bo
     let workspace = session.config.workspaces.get(name).ok_or_else(|| Failure::from(unknown_workspace(&session.config, name)))?;
     let file = session.paths.workspaces().join(format!("{name}.toml"));
     if !file.is_file() {
-        return Err(Diagnostic::error("workspace.embedded", "The workspace has no file of its own", format!("`{name}` stands in {}.", workspace.file))
-            .help("Remove its table from config.toml.")
-            .into());
+        return Err(Diagnostic::error(
+            "workspace.embedded",
+            "The workspace has no file of its own",
+            format!("`{name}` stands in {}.", workspace.file),
+        )
+        .help("Remove its table from config.toml.")
+        .into());
     }
     let left: Vec<&str> =
         session.facts.records.values().filter(|r| r.workspace_name.as_deref() == Some(name)).map(|r| r.instance.as_str()).collect();

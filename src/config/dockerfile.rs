@@ -115,7 +115,9 @@ pub fn check(file: &str, text: &str) -> Result<ConstructRef, Diagnostic> {
 
 /// Every stage that is built on the construct, built on `image` instead. Flags and alias stay, the digest goes with the name.
 pub fn override_construct(text: &str, image: &str) -> String {
-    let Ok(froms) = find(text) else { return text.to_owned() };
+    let Ok(froms) = find(text) else {
+        return text.to_owned();
+    };
     let mut out = text.to_owned();
     for from in froms.iter().rev() {
         if let Some(old) = &from.image
@@ -134,7 +136,9 @@ fn find(text: &str) -> Result<Vec<Stage>, (Range<usize>, String)> {
     let mut lines = Lines { text, at: if text.starts_with('\u{feff}') { 3 } else { 0 } };
     while let Some(start) = lines.peek() {
         let words = read_instruction(&mut lines, escape);
-        let Some(keyword) = words.first() else { continue };
+        let Some(keyword) = words.first() else {
+            continue;
+        };
         let mut rest = words[1..].iter();
         let name = keyword.text.to_ascii_uppercase();
         match name.as_str() {
@@ -175,8 +179,12 @@ fn find(text: &str) -> Result<Vec<Stage>, (Range<usize>, String)> {
 /// `# escape=\`` as one of the first lines.
 fn escape_character(text: &str) -> char {
     for line in text.trim_start_matches('\u{feff}').lines() {
-        let Some(directive) = line.trim().strip_prefix('#') else { break };
-        let Some((key, value)) = directive.split_once('=') else { break };
+        let Some(directive) = line.trim().strip_prefix('#') else {
+            break;
+        };
+        let Some((key, value)) = directive.split_once('=') else {
+            break;
+        };
         if key.trim().eq_ignore_ascii_case("escape") {
             return if value.trim() == "`" { '`' } else { '\\' };
         }
@@ -269,7 +277,9 @@ fn heredocs(words: &[Word]) -> Vec<Marker> {
     let mut markers = Vec::new();
     for word in words {
         let text = word.text.trim_start_matches(|c: char| c.is_ascii_digit());
-        let Some(rest) = text.strip_prefix("<<") else { continue };
+        let Some(rest) = text.strip_prefix("<<") else {
+            continue;
+        };
         let (rest, tabs) = match rest.strip_prefix('-') {
             Some(rest) => (rest, true),
             None => (rest, false),

@@ -59,7 +59,9 @@ pub fn read_github_env(table: &Table<'_>, op_account: Option<&str>) -> EnvMap {
 
 fn read(table: &Table<'_>, op_account: Option<&str>, ordinary: bool) -> EnvMap {
     let mut map = EnvMap::new();
-    let Some(entries) = table.table("env") else { return map };
+    let Some(entries) = table.table("env") else {
+        return map;
+    };
     for (key, value) in entries.entries() {
         if entries.reader.full() {
             break;

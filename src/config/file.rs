@@ -124,7 +124,9 @@ fn read_global(root: &Table<'_>, file: &str) -> Option<GlobalFile> {
     let mut embedded = Vec::new();
     if let Some(workspaces) = root.table("workspaces") {
         for (key, value) in workspaces.entries() {
-            let Some(table) = workspaces.as_table(key, value) else { continue };
+            let Some(table) = workspaces.as_table(key, value) else {
+                continue;
+            };
             // Tables in config.toml bear no version of their own: they are as old as the last file that held any.
             if let Some(workspace) = read_workspace(&table, key.get_ref(), file, super::version::LEGACY) {
                 embedded.push(workspace);
@@ -224,7 +226,9 @@ pub fn role_key_problem(text: &str) -> Option<&'static str> {
 fn read_agents(table: &Table<'_>) -> BTreeMap<Agent, AgentPolicy> {
     let mut agents = BTreeMap::new();
     for (slug, agent) in AGENTS {
-        let Some(policy) = table.table(slug) else { continue };
+        let Some(policy) = table.table(slug) else {
+            continue;
+        };
         agents.insert(
             agent,
             // The mode stays absent when it is not written, so that a table for the folder alone overrides nothing else.
@@ -267,7 +271,9 @@ fn read_auth_mode(policy: &Table<'_>, agent: Agent) -> Option<Located<AuthMode>>
 }
 
 fn read_github(table: &Table<'_>, op_account: Option<&str>) -> GithubPolicy {
-    let Some(github) = table.table("github") else { return GithubPolicy::default() };
+    let Some(github) = table.table("github") else {
+        return GithubPolicy::default();
+    };
     let policy = GithubPolicy { auth_forward: github.word("auth_forward", &GITHUB_MODES), env: read_github_env(&github, op_account) };
     github.finish(Unknown::Reject);
     policy
@@ -293,7 +299,9 @@ fn read_backend(runtime: &Table<'_>, key: &'static str) -> Option<Located<String
 fn read_global_mounts(table: &Table<'_>) -> Vec<GlobalMount> {
     let mut mounts = Vec::new();
     for (key, value) in table.entries() {
-        let Some(entry) = table.as_table(key, value) else { continue };
+        let Some(entry) = table.as_table(key, value) else {
+            continue;
+        };
         if entry.reader.full() {
             break;
         }
@@ -373,7 +381,9 @@ fn read_workspace(root: &Table<'_>, name: &str, file: &str, version: Version) ->
     let mut roles = BTreeMap::new();
     if let Some(tables) = root.table("roles") {
         for (key, value) in tables.entries() {
-            let Some(role) = tables.as_table(key, value) else { continue };
+            let Some(role) = tables.as_table(key, value) else {
+                continue;
+            };
             check_role_key(&tables, key);
             roles.insert(
                 key.get_ref().to_string(),

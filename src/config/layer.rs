@@ -125,7 +125,9 @@ pub fn global_mounts<'g>(global: &'g Global, role: &str) -> Vec<&'g GlobalMount>
     };
     let mut by_name: BTreeMap<&str, (u8, &GlobalMount)> = BTreeMap::new();
     for mount in &global.mounts {
-        let Some(rank) = rank(mount.scope.as_deref()) else { continue };
+        let Some(rank) = rank(mount.scope.as_deref()) else {
+            continue;
+        };
         if by_name.get(mount.name.as_str()).is_none_or(|(known, _)| *known <= rank) {
             by_name.insert(&mount.name, (rank, mount));
         }

@@ -1,19 +1,19 @@
 //! Configuration: text in, typed values with their places out. Returns every mistake of a file, not the first.
 //! Absent: files, environment, clock. Reading the files is `gather`'s part; merging layers is `layer.rs`'s.
 
-pub mod model;
-pub mod reader;
-pub mod version;
-pub mod role_key;
-pub mod env;
 pub mod docker;
+pub mod dockerfile;
+pub mod env;
 pub mod file;
 pub mod layer;
-pub mod validate;
-pub mod write;
-pub mod role;
+pub mod model;
 pub mod prompts;
-pub mod dockerfile;
+pub mod reader;
+pub mod role;
+pub mod role_key;
+pub mod validate;
+pub mod version;
+pub mod write;
 pub use model::*;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -93,8 +93,12 @@ fn said_twice_alike(files: &[SourceFile], name: &str) -> bool {
     let text = |wanted: &dyn Fn(&FileKind) -> bool| files.iter().find(|f| wanted(&f.kind)).and_then(|f| std::str::from_utf8(&f.bytes).ok());
     let global = text(&|kind| *kind == FileKind::Global);
     let own = text(&|kind| matches!(kind, FileKind::Workspace { name: n } if n == name));
-    let (Some(global), Some(own)) = (global, own) else { return false };
-    let Ok(Some(split)) = write::split_global_text(global) else { return false };
+    let (Some(global), Some(own)) = (global, own) else {
+        return false;
+    };
+    let Ok(Some(split)) = write::split_global_text(global) else {
+        return false;
+    };
     split.workspaces.get(name).is_some_and(|table| write::same_workspace(table, own))
 }
 

@@ -59,7 +59,9 @@ pub fn resolve(
     let mut states: BTreeMap<String, State> = BTreeMap::new();
     let order = order(declared);
     for name in &order {
-        let Some(declaration) = declared.get(name) else { continue };
+        let Some(declaration) = declared.get(name) else {
+            continue;
+        };
         let state = decide(name, declaration, &states, operator, answers);
         states.insert(name.clone(), state);
     }
@@ -80,7 +82,9 @@ fn decide(
     let dependencies = || declaration.depends_on.iter().filter_map(|other| states.get(other).map(|state| (other, state)));
     for (other, state) in dependencies() {
         match state {
-            State::Skipped { because } => return State::Skipped { because: because.clone() },
+            State::Skipped { because } => {
+                return State::Skipped { because: because.clone() };
+            }
             State::Refused(_) => return State::Waiting { on: other.clone() },
             State::Operator(_) | State::Default(_) | State::Answered(_) | State::Ask(_) | State::Waiting { .. } => {}
         }

@@ -665,7 +665,9 @@ impl<'r> Table<'r> {
     }
 
     pub fn lines_at(&self, key: &'static str) -> Vec<(Range<usize>, Located<String>)> {
-        let Some((_, value)) = self.get(key) else { return Vec::new() };
+        let Some((_, value)) = self.get(key) else {
+            return Vec::new();
+        };
         let DeValue::Array(items) = value.get_ref() else {
             self.reader.wrong_type(&self.path_of(key), value, "an array of strings", "write `[\"one\", \"two\"]`");
             return Vec::new();
@@ -702,7 +704,9 @@ impl<'r> Table<'r> {
     }
 
     pub fn tables(&self, key: &'static str) -> Vec<Table<'r>> {
-        let Some((name, value)) = self.get(key) else { return Vec::new() };
+        let Some((name, value)) = self.get(key) else {
+            return Vec::new();
+        };
         let path = self.path_of(key);
         let DeValue::Array(items) = value.get_ref() else {
             let help = format!("begin each one with `[[{path}]]`");
@@ -762,7 +766,9 @@ impl<'r> Table<'r> {
             let code = format!("{}.unknown_field", self.reader.sort.area);
             let detail = match severity {
                 Severity::Error => format!("`{full}` is not a known field"),
-                Severity::Warning | Severity::Notice => format!("`{full}` is not a known field and has no effect"),
+                Severity::Warning | Severity::Notice => {
+                    format!("`{full}` is not a known field and has no effect")
+                }
             };
             let diagnostic = Diagnostic { severity, ..Diagnostic::error(&code, "There is no such field", detail) };
             self.reader.add(key.span().start, diagnostic.at(self.reader.span_of_key(&key.span(), &value.span())).help(help));

@@ -188,7 +188,9 @@ fn read_agents(root: &Table<'_>, gate: &Gate<'_, '_>) -> Vec<Agent> {
 }
 
 fn read_agent_table(root: &Table<'_>, agent: Agent, gate: &Gate<'_, '_>, manifest: &mut RoleManifest) {
-    let Some(table) = root.table(agent.slug()) else { return };
+    let Some(table) = root.table(agent.slug()) else {
+        return;
+    };
     gate.agent(table.place.clone(), agent);
     let listed = manifest.agents.contains(&agent) && (root.has("agents") || agent == Agent::Claude);
     if !listed {
@@ -211,7 +213,9 @@ fn read_agent_table(root: &Table<'_>, agent: Agent, gate: &Gate<'_, '_>, manifes
         gate.need(providers.place.clone(), alpha(5), "`providers`");
         let mut models = BTreeMap::new();
         for (key, value) in providers.entries() {
-            let Some(provider) = providers.as_table(key, value) else { continue };
+            let Some(provider) = providers.as_table(key, value) else {
+                continue;
+            };
             let id = key.get_ref().as_ref();
             if !PROVIDERS.contains(&id) {
                 providers.reader.warn(
@@ -276,7 +280,9 @@ fn check_path(table: &Table<'_>, key: &str, path: &Option<Located<String>>) {
 }
 
 fn read_declarations(root: &Table<'_>) -> BTreeMap<String, EnvDecl> {
-    let Some(tables) = root.table("env") else { return BTreeMap::new() };
+    let Some(tables) = root.table("env") else {
+        return BTreeMap::new();
+    };
     let reader = root.reader;
     let mut declared = BTreeMap::new();
     let mut places: BTreeMap<String, Range<usize>> = BTreeMap::new();
@@ -284,7 +290,9 @@ fn read_declarations(root: &Table<'_>) -> BTreeMap<String, EnvDecl> {
         if reader.full() {
             break;
         }
-        let Some(table) = tables.as_table(key, value) else { continue };
+        let Some(table) = tables.as_table(key, value) else {
+            continue;
+        };
         let name = key.get_ref().as_ref();
         if !is_variable_name(name) {
             reader.error(
@@ -404,7 +412,9 @@ fn read_depends_on(table: &Table<'_>, name: &str) -> Vec<String> {
 }
 
 fn check_references(table: &Table<'_>, name: &str, declared: &BTreeMap<String, EnvDecl>) {
-    let Some(declaration) = declared.get(name) else { return };
+    let Some(declaration) = declared.get(name) else {
+        return;
+    };
     let reader = table.reader;
     let needs: BTreeSet<&str> = declaration.depends_on.iter().map(String::as_str).collect();
     for other in needs.iter().filter(|other| !declared.contains_key(**other)) {

@@ -70,7 +70,9 @@ impl RoleKey {
     /// so those two names get a sign that no key can hold.
     pub fn cache_folder(&self) -> String {
         match &self.namespace {
-            Some(namespace) if self.name == "default" || self.name == "branches" => format!("{namespace}/+{}", self.name),
+            Some(namespace) if self.name == "default" || self.name == "branches" => {
+                format!("{namespace}/+{}", self.name)
+            }
             Some(namespace) => format!("{namespace}/{}", self.name),
             None => self.name.clone(),
         }
@@ -115,7 +117,9 @@ pub fn clone_url(url: &str) -> String {
 
 /// What people and plans see: without user-info and query, either of which may be a credential.
 pub fn shown_url(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     let (host, path) = match rest.split_once('/') {
         Some((host, path)) => (host, Some(path)),

@@ -6,7 +6,6 @@ use super::file::{GlobalFile, parse_global, parse_workspace};
 use super::layer::{self, Layer};
 use super::role::parse_manifest;
 use super::role_key::{clone_url, git_url_problem, parse_role_key, shown_url, url_identity};
-use super::role_repo::check_role;
 use super::version::{GLOBAL_VERSION, Version};
 use super::write::{
     NewMount, NewWorkspace, migrate_global_text, migrate_role_text, migrate_workspace_text, render_workspace, same_workspace,
@@ -15,6 +14,7 @@ use super::write::{
 use super::*;
 use crate::diagnostic::Severity;
 use crate::facts::{RoleProblem, RoleSnapshot, TreeKind};
+use crate::graph::role_repo::check_role;
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
 use std::collections::BTreeMap;

@@ -321,7 +321,9 @@ fn check_global_mounts(global: &Global, found: &mut Vec<Diagnostic>) {
 }
 
 fn scopes_overlap(a: Option<&str>, b: Option<&str>) -> bool {
-    let (Some(a), Some(b)) = (a, b) else { return true };
+    let (Some(a), Some(b)) = (a, b) else {
+        return true;
+    };
     match (a.strip_suffix("/*"), b.strip_suffix("/*")) {
         (Some(a), Some(b)) => a == b,
         (Some(ns), None) => b.split_once('/').is_some_and(|(n, _)| n == ns),

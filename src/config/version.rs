@@ -70,7 +70,9 @@ impl fmt::Display for Version {
 
 /// `None` after a report: then nothing else in the file can be trusted to mean what it seems to.
 pub fn read_version(table: &Table<'_>, newest: Version) -> Option<Version> {
-    let Some((_, value)) = table.get("version") else { return Some(LEGACY) };
+    let Some((_, value)) = table.get("version") else {
+        return Some(LEGACY);
+    };
     let DeValue::String(text) = value.get_ref() else {
         table.reader.wrong_type("version", value, "a string", &format!("write `version = \"{newest}\"`"));
         return None;

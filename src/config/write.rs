@@ -105,7 +105,9 @@ fn stamp(text: &str, version: Version) -> String {
         None => ("", text),
     };
     let fresh = format!("version = \"{version}\"");
-    let Some((key, value)) = top_level(body, "version") else { return format!("{bom}{fresh}\n{body}") };
+    let Some((key, value)) = top_level(body, "version") else {
+        return format!("{bom}{fresh}\n{body}");
+    };
     let (start, end) = (line_start(body, key.start), line_end(body, value.end));
     let line = format!("{fresh}{}", body[value.end..end].trim_end_matches('\n'));
     let first = DeTable::parse(body).is_ok_and(|tree| tree.get_ref().keys().all(|other| other.span().start >= key.start));
@@ -134,8 +136,12 @@ fn line_end(text: &str, at: usize) -> usize {
 /// The account that a file before `v1alpha5` set once goes onto every reference that has none. `None` if it is not a string.
 fn move_op_account(text: &str) -> Option<String> {
     let tree = DeTable::parse(text).ok()?;
-    let Some(value) = tree.get_ref().get("op_account") else { return Some(text.to_owned()) };
-    let DeValue::String(account) = value.get_ref() else { return None };
+    let Some(value) = tree.get_ref().get("op_account") else {
+        return Some(text.to_owned());
+    };
+    let DeValue::String(account) = value.get_ref() else {
+        return None;
+    };
     let mut document: DocumentMut = text.parse().ok()?;
     let root = document.as_table_mut();
     stamp_account_below(root, account);
@@ -195,9 +201,15 @@ pub struct Split {
 
 /// `None` when there are no workspaces inside (or the file is broken, which reading it reports).
 pub fn split_global_text(text: &str) -> Result<Option<Split>, Diagnostic> {
-    let Ok(mut document) = text.parse::<DocumentMut>() else { return Ok(None) };
-    let Some(tables) = document.remove("workspaces") else { return Ok(None) };
-    let Ok(tables) = tables.into_table() else { return Ok(None) };
+    let Ok(mut document) = text.parse::<DocumentMut>() else {
+        return Ok(None);
+    };
+    let Some(tables) = document.remove("workspaces") else {
+        return Ok(None);
+    };
+    let Ok(tables) = tables.into_table() else {
+        return Ok(None);
+    };
     let mut workspaces = BTreeMap::new();
     for (name, item) in tables {
         if let Some(problem) = workspace_name_problem(&name) {
@@ -208,13 +220,17 @@ pub fn split_global_text(text: &str) -> Result<Option<Split>, Diagnostic> {
             )
             .help("rename the table in config.toml"));
         }
-        let Ok(mut table) = item.into_table() else { return Ok(None) };
+        let Ok(mut table) = item.into_table() else {
+            return Ok(None);
+        };
         table.set_dotted(false);
         table.set_implicit(false);
         table.decor_mut().clear();
         let alone = DocumentMut::from(table).to_string();
         let alone = alone.trim_start_matches('\n');
-        let Some(text) = migrate_workspace_text(alone) else { return Ok(None) };
+        let Some(text) = migrate_workspace_text(alone) else {
+            return Ok(None);
+        };
         workspaces.insert(name.to_string(), text);
     }
     if workspaces.is_empty() {

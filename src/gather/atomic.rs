@@ -89,7 +89,9 @@ pub fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, Diagnostic> 
 
 /// Removes what killed writers of `path` left. Only for one who holds the lock that every writer of `path` takes.
 pub fn remove_leftovers(path: &Path) {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return };
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return;
+    };
     let prefix = format!("{}.tmp.", name.to_string_lossy());
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(&prefix) {

@@ -129,7 +129,9 @@ fn from_environment(
     lookup: &impl Fn(&str) -> Option<OsString>,
     digests: &mut FileDigests,
 ) -> Result<Option<BinaryFact>, Diagnostic> {
-    let Some(value) = lookup(variable).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let Some(value) = lookup(variable).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
     let path = PathBuf::from(value);
     let wrong = |reason: &str| {
         Err(Diagnostic::error("binary.unusable", "Binary cannot be used", format!("{variable} is {}, which {reason}", path.display()))
@@ -141,7 +143,9 @@ fn from_environment(
     match fs::metadata(&path) {
         Ok(found) if found.is_file() => {}
         Ok(_) => return wrong("is not a file"),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return wrong("does not exist"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return wrong("does not exist");
+        }
         Err(error) => return wrong(&format!("cannot be read: {error}")),
     }
     let mut fact = fact(&path, String::new(), BinarySource::Environment, digests)?;

@@ -123,7 +123,9 @@ fn read_file(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Diagnostic> {
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => return Err(is_symlink(path)),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            return Err(is_symlink(path));
+        }
         Err(error) => return Err(io_failed("read", path, &error)),
     };
     let failed = |error| io_failed("read", path, &error);
@@ -207,12 +209,16 @@ fn files_below(dir: &Path) -> Result<BTreeMap<String, PathBuf>, Diagnostic> {
     while let Some((prefix, dir)) = open.pop() {
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                continue;
+            }
             Err(error) => return Err(io_failed("read the folder", &dir, &error)),
         };
         for entry in entries {
             let entry = entry.map_err(|error| io_failed("read the folder", &dir, &error))?;
-            let (Ok(kind), Ok(name)) = (entry.file_type(), entry.file_name().into_string()) else { continue };
+            let (Ok(kind), Ok(name)) = (entry.file_type(), entry.file_name().into_string()) else {
+                continue;
+            };
             if kind.is_dir() {
                 open.push((format!("{prefix}{name}/"), entry.path()));
             } else if kind.is_file() {

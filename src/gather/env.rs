@@ -30,7 +30,9 @@ pub fn variable(name: &str) -> Option<OsString> {
 pub fn passthrough(all: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
     let mut passed = BTreeMap::new();
     for (name, value) in all {
-        let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) else { continue };
+        let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) else {
+            continue;
+        };
         if is_passed(&name) && !(is_proxy(&name) && has_user_info(&value)) {
             passed.insert(name, value);
         }
@@ -43,7 +45,9 @@ pub fn passthrough(all: impl IntoIterator<Item = (OsString, OsString)>) -> BTree
 pub fn secret_proxies(all: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<String, SecretString> {
     let mut secrets = BTreeMap::new();
     for (name, value) in all {
-        let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) else { continue };
+        let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) else {
+            continue;
+        };
         if is_proxy(&name) && has_user_info(&value) {
             secrets.insert(name, SecretString::from(value));
         }

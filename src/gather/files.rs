@@ -65,7 +65,9 @@ pub fn read_text(path: &Path, name: &str) -> Result<Option<SourceFile>, Diagnost
     // Looked at before it is opened: opening a pipe would wait for a writer.
     match fs::metadata(path) {
         Ok(found) if found.is_file() => {}
-        Ok(found) if found.is_dir() => return Err(io_failed("read", path, &ErrorKind::IsADirectory.into())),
+        Ok(found) if found.is_dir() => {
+            return Err(io_failed("read", path, &ErrorKind::IsADirectory.into()));
+        }
         Ok(_) => {
             return Err(Diagnostic::error(
                 "file.not_regular",
@@ -75,7 +77,9 @@ pub fn read_text(path: &Path, name: &str) -> Result<Option<SourceFile>, Diagnost
             .help("put a text file in its place"));
         }
         // A dangling link is a mistake to report, unlike an absent file.
-        Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {
+            return Ok(None);
+        }
         Err(error) => return Err(io_failed("read", path, &error)),
     }
     let bytes = fs::read(path).map_err(|error| io_failed("read", path, &error))?;

@@ -104,7 +104,9 @@ fn attempt(path: &Path, exclusive: bool) -> Result<Attempt, Diagnostic> {
     let opened = OpenOptions::new().read(true).write(exclusive).create(exclusive).truncate(false).mode(0o600).open(path);
     let file = match opened {
         Ok(file) => file,
-        Err(error) if !exclusive && error.kind() == ErrorKind::NotFound => return Ok(Attempt::Absent),
+        Err(error) if !exclusive && error.kind() == ErrorKind::NotFound => {
+            return Ok(Attempt::Absent);
+        }
         Err(error) => return Err(io_failed("open the lock", path, &error)),
     };
     match if exclusive { FileExt::try_lock(&file) } else { FileExt::try_lock_shared(&file) } {

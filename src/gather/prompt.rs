@@ -144,7 +144,9 @@ pub fn hidden_line(input: &mut impl Read) -> io::Result<Option<Zeroizing<String>
             return Ok(None);
         }
         match byte[0] {
-            b'\r' | b'\n' => return Ok(Some(Zeroizing::new(String::from_utf8_lossy(&line).into_owned()))),
+            b'\r' | b'\n' => {
+                return Ok(Some(Zeroizing::new(String::from_utf8_lossy(&line).into_owned())));
+            }
             3 => return Ok(None),
             4 if line.is_empty() => return Ok(None),
             21 => line.clear(),

@@ -151,7 +151,9 @@ impl Objects {
     }
 
     async fn text(&mut self, path: &str, ids: &BTreeMap<String, String>, contents: &mut Contents) -> io::Result<()> {
-        let Some(id) = ids.get(path) else { return Ok(()) };
+        let Some(id) = ids.get(path) else {
+            return Ok(());
+        };
         let object = self.object(id, TEXT_MAX).await?;
         if let Some(text) = object.and_then(|object| object.bytes).and_then(|bytes| String::from_utf8(bytes).ok()) {
             contents.files.insert(path.to_owned(), text);
@@ -177,7 +179,9 @@ fn entries(mut bytes: &[u8], id_bytes: usize) -> Vec<(&[u8], &[u8], String)> {
 /// Paths the manifest names, as they stand in the tree. A manifest that does not parse names none; its mistakes are told by whoever
 /// parses it in earnest.
 fn named_paths(manifest: &str) -> Vec<String> {
-    let Ok(table) = manifest.parse::<toml::Table>() else { return Vec::new() };
+    let Ok(table) = manifest.parse::<toml::Table>() else {
+        return Vec::new();
+    };
     let hooks = table.get("hooks").and_then(|hooks| hooks.as_table()).into_iter().flat_map(|hooks| hooks.values());
     table.get("dockerfile").into_iter().chain(hooks).filter_map(|value| in_tree(value.as_str()?)).collect()
 }

@@ -335,7 +335,9 @@ impl Clone {
     /// Was there a complete fetch within the time? git empties `FETCH_HEAD` when it starts, so one that failed leaves it empty. A time
     /// in the future is a clock that was set, and proves nothing.
     fn is_fresh(&self, ttl: Duration) -> bool {
-        let Ok(found) = fs::metadata(self.cache.join(".git/FETCH_HEAD")) else { return false };
+        let Ok(found) = fs::metadata(self.cache.join(".git/FETCH_HEAD")) else {
+            return false;
+        };
         let age = found.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
         found.len() > 0 && age.is_some_and(|age| age < ttl)
     }

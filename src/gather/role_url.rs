@@ -109,7 +109,9 @@ fn owner_and_name(path: &str) -> Vec<String> {
 
 /// A URL as it may be printed. The login name of ssh (`git@`) stays: it is no secret, and without it the URL is another.
 fn shown(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text.to_owned();
+    };
     let rest = rest.split(['?', '#']).next().unwrap_or(rest);
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let authority = match authority.rsplit_once('@') {

@@ -68,8 +68,12 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
             Some(value) => Some(value.to_owned()),
             None => {
                 warnings.push(
-                    Diagnostic::warning("env.image_name", "An image name is malformed and ignored", format!("{name} is not an image reference."))
-                        .help("Use letters, digits and `. _ - / : @ +`, at most 256."),
+                    Diagnostic::warning(
+                        "env.image_name",
+                        "An image name is malformed and ignored",
+                        format!("{name} is not an image reference."),
+                    )
+                    .help("Use letters, digits and `. _ - / : @ +`, at most 256."),
                 );
                 None
             }
@@ -255,8 +259,12 @@ impl Session {
     async fn role_values(&mut self, wanted: &[Wanted]) -> Result<(), Diagnostics> {
         let mut wrong = Vec::new();
         for instance in wanted {
-            let Some(snapshot) = self.facts.roles.get(&role_slot(instance)) else { continue };
-            let (Some(role), _) = crate::graph::role::check(snapshot) else { continue };
+            let Some(snapshot) = self.facts.roles.get(&role_slot(instance)) else {
+                continue;
+            };
+            let (Some(role), _) = crate::graph::role::check(snapshot) else {
+                continue;
+            };
             let declared = &role.manifest.env;
             let workspace = instance.workspace.as_ref().and_then(|n| self.config.workspaces.get(n));
             let operator: BTreeMap<String, Option<SecretString>> = layer::env(&self.config.global, workspace, &instance.role)

@@ -34,8 +34,12 @@ impl Vault {
             }
         };
         known.cloned().ok_or_else(|| {
-            Diagnostic::error("env.gone", "A value is no longer there", format!("`{}` had a value when the plan was made.", String::from(source.clone())))
-                .help("Plan again.")
+            Diagnostic::error(
+                "env.gone",
+                "A value is no longer there",
+                format!("`{}` had a value when the plan was made.", String::from(source.clone())),
+            )
+            .help("Plan again.")
         })
     }
 

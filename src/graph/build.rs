@@ -70,8 +70,12 @@ impl Builder<'_> {
         if let Some(refusal) = refused_role(workspace, wanted) {
             self.say(refusal);
         }
-        let Some(parts) = self.role_parts(wanted) else { return };
-        let Some(agent) = self.agent(wanted, &parts.role) else { return };
+        let Some(parts) = self.role_parts(wanted) else {
+            return;
+        };
+        let Some(agent) = self.agent(wanted, &parts.role) else {
+            return;
+        };
         let grants =
             match layer::grants(&self.config.global, workspace, Some(&wanted.docker), wanted.profile_flag, &parts.role.manifest.docker) {
                 Ok((grants, warnings)) => {
@@ -146,7 +150,6 @@ impl Builder<'_> {
         let mut sources: Vec<(String, String)> = vec![
             ("argv".to_owned(), wanted.agent_source.clone()),
             ("image".to_owned(), wanted.role_source.clone()),
-            ("recipe".to_owned(), wanted.role_source.clone()),
             ("role_key".to_owned(), wanted.role_source.clone()),
             ("profile".to_owned(), grant_source("profile")),
             ("workdir".to_owned(), place(&wanted.workdir.span, "command line")),
@@ -388,6 +391,7 @@ impl Builder<'_> {
                 files: BTreeMap::new(),
                 repo: Some(RepoFiles { cache: snapshot.cache.clone(), commit: commit.clone() }),
                 build_args: BTreeMap::new(),
+                from_scratch: false,
             },
         );
 

@@ -14,6 +14,8 @@ pub struct BuildContext {
     /// Files of a role repo at one commit, laid down first.
     pub repo: Option<RepoFiles>,
     pub build_args: BTreeMap<String, String>,
+    /// Layers of earlier builds are not taken, and neither is an image that another run has just built.
+    pub from_scratch: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -102,6 +102,7 @@ pub fn derived_context(inputs: &DerivedInputs<'_>) -> BuildContext {
         files,
         repo: None,
         build_args: BTreeMap::from([("JACKIN_RUN_UID".to_owned(), inputs.host_uid.to_string())]),
+        from_scratch: false,
     }
 }
 

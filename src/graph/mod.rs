@@ -2,9 +2,9 @@
 //!
 //! Serialisable, so that a run can be replayed elsewhere. petgraph stays inside this module. Absent: what exists.
 
+pub mod build;
 mod context;
 pub mod derived;
-pub mod build;
 pub mod names;
 pub mod role;
 pub mod role_repo;

@@ -2,9 +2,9 @@
 //!
 //! In: a snapshot. Out: the role, or the reasons why not as diagnostics. Absent: git.
 
+use super::role_repo::check_role;
 use crate::config::RoleManifest;
 use crate::config::dockerfile::override_construct;
-use super::role_repo::check_role;
 use crate::diagnostic::Diagnostic;
 use crate::facts::RoleSnapshot;
 use std::collections::BTreeMap;

@@ -3,8 +3,8 @@
 //! In: a `RoleSnapshot`, whose contents come from git objects. Out: manifest, construct and warnings, or every reason against it.
 //! Absent: git, the cache folder, marketplaces on the network.
 
-use crate::config::dockerfile::{self, ConstructRef};
 use crate::config::RoleManifest;
+use crate::config::dockerfile::{self, ConstructRef};
 use crate::config::reader::{near, quote};
 use crate::config::role::{MANIFEST, parse_manifest, repo_path};
 use crate::config::role_key::parse_role_key;
@@ -76,7 +76,11 @@ fn describe(snapshot: &RoleSnapshot, problem: &RoleProblem) -> Diagnostic {
         RoleProblem::ForeignOrigin { found } => Diagnostic::error(
             "role.foreign_origin",
             "A cached role comes from somewhere else",
-            format!("{} was cloned from {}, the configuration says {url}", snapshot.cache, quote(&crate::config::role_key::shown_url(found))),
+            format!(
+                "{} was cloned from {}, the configuration says {url}",
+                snapshot.cache,
+                quote(&crate::config::role_key::shown_url(found))
+            ),
         )
         .help("correct `git` in config.toml, or remove the folder; it is cloned again"),
         RoleProblem::NoCommit => Diagnostic::error("role.no_commit", "A role repo is empty", format!("{url} has no commit"))

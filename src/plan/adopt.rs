@@ -42,7 +42,9 @@ pub(super) fn adopt<'a>(graph: &'a Graph, observed: &Observed) -> (Cow<'a, Graph
         if !wants || !nothing_there {
             continue;
         }
-        let Spec::Sidecar(wanted) = &graph.resources[&parts[2]].spec else { continue };
+        let Spec::Sidecar(wanted) = &graph.resources[&parts[2]].spec else {
+            continue;
+        };
         let mut refusal = Reason::NoCandidate;
         let fitting = free.iter().position(|member| match mismatch(wanted, member) {
             None => true,
@@ -117,7 +119,9 @@ fn rebind(graph: &mut Graph, instance: &str, member: &PoolMember) {
         }
     };
     for kind in [Kind::Home, Kind::Network, Kind::Certs, Kind::Sidecar, Kind::Capsule] {
-        let Some(resource) = graph.resources.get_mut(&Address::new(kind, instance)) else { continue };
+        let Some(resource) = graph.resources.get_mut(&Address::new(kind, instance)) else {
+            continue;
+        };
         match &mut resource.spec {
             Spec::Network(spec) => exact(&mut spec.name),
             Spec::Certs(spec) => exact(&mut spec.name),

@@ -156,7 +156,10 @@ impl Planner<'_> {
         if self.options.rebuild && matches!(kind, Kind::RoleImage | Kind::DerivedImage) {
             out.push(Difference { reason: Reason::Requested { flag: "--rebuild".to_owned() }, needs: Rung::Rebuild, field: None });
         }
+        // Coming back takes an existing thing as it was made; what the configuration says now is `apply`'s business.
+        let as_it_was = self.options.mode == Mode::Restore && kind.per_instance() && kind != Kind::Home;
         match &found.recorded {
+            Some(recorded) if as_it_was => out.extend(differences(kind, recorded, recorded, &found.live)),
             Some(recorded) => out.extend(differences(kind, &resource.spec.fields(), recorded, &found.live)),
             None => out.extend(unrecorded(kind, resource, found)),
         }
@@ -170,6 +173,7 @@ impl Planner<'_> {
             out.push(Difference { reason: Reason::Unhealthy { state: found.state.word() }, needs, field: None });
         }
         if kind == Kind::Sidecar
+            && !as_it_was
             && let Some(recorded) = &found.image_id
             && let Some(live) = self.image_id_of(resource)
             && *recorded != live
@@ -196,6 +200,8 @@ impl Planner<'_> {
             (Kind::Home | Kind::Checkout, Some(Action::Create | Action::Replace)) => {
                 matches!(found.state, State::Running | State::Paused)
             }
+            // An image made anew on demand has the same recipe, so nothing else would show that the container is of the old one.
+            (Kind::DerivedImage, _) => self.image_requested(dependency),
             _ => false,
         };
         resource
@@ -204,6 +210,12 @@ impl Planner<'_> {
             .filter(|d| forced(d))
             .map(|d| Difference { reason: Reason::DependencyReplaced { address: d.clone() }, needs: Rung::Replace, field: None })
             .collect()
+    }
+
+    fn image_requested(&self, derived: &Address) -> bool {
+        let named = |address: &Address| self.options.replace.contains(address);
+        let base = self.graph.resources.get(derived).and_then(|r| r.depends_on.iter().find(|d| d.kind == Kind::RoleImage));
+        self.options.rebuild || named(derived) || base.is_some_and(named)
     }
 
     fn image_id_of(&self, resource: &Resource) -> Option<String> {
@@ -224,7 +236,7 @@ impl Planner<'_> {
                 .is_some_and(|dependents| dependents.iter().any(|d| self.changes.get(d).is_some_and(|c| makes(address.kind, c.action))));
         let found = self.observed.found(address).first();
         let change = match (&resource.spec, found) {
-            (Spec::AgentBinary(spec), None) | (Spec::CapsuleBinary(spec), None) if spec.digest.is_none() => {
+            (Spec::AgentBinary(spec) | Spec::CapsuleBinary(spec), None) if spec.digest.is_none() => {
                 Change::new(address, Some(resource), Action::Reuse, vec![Reason::NotCached])
             }
             (_, None) if !wanted => Change::new(address, Some(resource), Action::Reuse, vec![Reason::NotNeeded]),
@@ -263,7 +275,9 @@ impl Planner<'_> {
             .collect();
         let mut reported = BTreeSet::new();
         for (address, found) in undeclared {
-            let Some(instance) = address.instance() else { continue };
+            let Some(instance) = address.instance() else {
+                continue;
+            };
             if !self.options.scope.covers(instance) {
                 continue;
             }
@@ -369,12 +383,16 @@ fn needs_of_state(kind: Kind, state: &State) -> Option<Rung> {
 fn settle(address: &Address, resource: &Resource, found: &Found, differences: Vec<Difference>) -> Change {
     let kind = address.kind;
     let needs = differences.iter().map(|d| d.needs).max().unwrap_or(Rung::Reuse);
-    let action = Action::for_rung(kind, needs);
+    let action_of = |rung| match rung {
+        // Starting is for what stands still.
+        Rung::Restart if found.state == State::Running => Action::Restart,
+        rung => Action::for_rung(kind, rung),
+    };
+    let action = action_of(needs);
     let mut change = Change::new(address, Some(resource), action, Vec::new());
     for rung in [Rung::Reuse, Rung::Update, Rung::Restart, Rung::Replace].into_iter().filter(|r| *r < needs && applies(kind, *r)) {
-        let blocking = differences.iter().filter(|d| d.needs > rung).min_by_key(|d| d.needs == Rung::Reuse);
-        if let Some(blocking) = blocking {
-            change.considered.push(Considered { action: Action::for_rung(kind, rung), ruled_out_by: blocking.reason.clone() });
+        if let Some(blocking) = differences.iter().filter(|d| d.needs > rung).min_by_key(|d| (std::cmp::Reverse(d.needs), says_little(d))) {
+            change.considered.push(Considered { action: action_of(rung), ruled_out_by: blocking.reason.clone() });
         }
     }
     for difference in differences {
@@ -389,6 +407,11 @@ fn settle(address: &Address, resource: &Resource, found: &Found, differences: Ve
         change.loss = total_loss([found]);
     }
     change
+}
+
+/// A digest shows that something changed, not what; another difference explains better.
+fn says_little(difference: &Difference) -> bool {
+    difference.field.as_ref().is_some_and(|f| f.field.contains("digest") || f.field.contains("hash"))
 }
 
 /// Which rungs mean something for a kind.
@@ -481,7 +504,9 @@ fn judge_strangers(graph: &Graph, observed: &Observed, changes: &BTreeMap<Addres
 }
 
 fn judge_engine(observed: &Observed, diagnostics: &mut Vec<Diagnostic>) {
-    let Some(engine) = &observed.engine else { return };
+    let Some(engine) = &observed.engine else {
+        return;
+    };
     let version = engine.api_version.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
     if version.is_some_and(|v: (u32, u32)| v < OLDEST_API) {
         diagnostics.push(
@@ -508,11 +533,12 @@ fn notices(graph: &Graph, changes: &BTreeMap<Address, Change>) -> Vec<Diagnostic
     if privileged.is_empty() {
         return Vec::new();
     }
+    let verb = if privileged.len() == 1 { "gets" } else { "get" };
     vec![
         Diagnostic::notice(
             "plan.privileged_sidecar",
             "A private Docker daemon runs privileged",
-            format!("Profile `compat` gives {} a privileged sidecar.", privileged.join(", ")),
+            format!("{} {verb} a privileged sidecar.", privileged.join(", ")),
         )
         .help("`[docker] profile = \"standard\"` runs agents without one."),
     ]

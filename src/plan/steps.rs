@@ -144,9 +144,13 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
     }
 
     for (address, resource) in &graph.resources {
-        let Some(mine) = parts.get(address).cloned() else { continue };
+        let Some(mine) = parts.get(address).cloned() else {
+            continue;
+        };
         for dependency in &resource.depends_on {
-            let Some(theirs) = parts.get(dependency).cloned() else { continue };
+            let Some(theirs) = parts.get(dependency).cloned() else {
+                continue;
+            };
             if let (Some(first), Some(made)) = (mine.first_make, theirs.last_make) {
                 // Creating the capsule overlaps with its Docker coming up; starting it waits.
                 let first = if dependency.kind == Kind::Sidecar { mine.start.unwrap_or(first) } else { first };
@@ -180,7 +184,9 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
     // Undeclared things have no edges in the graph; their kinds say what hangs on what.
     let undeclared = |address: &Address| !graph.resources.contains_key(address);
     for (address, mine) in parts.iter().filter(|(_, p)| !p.remove.is_empty()) {
-        let Some(instance) = address.instance() else { continue };
+        let Some(instance) = address.instance() else {
+            continue;
+        };
         for kind in Kind::ALL.into_iter().filter(|k| *k > address.kind && k.is_container()) {
             let above = Address::new(kind, instance);
             if let Some(theirs) = parts.get(&above)

@@ -321,9 +321,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 enum Dial {
     Unix(String),
     Tcp(String),
-    Tls { address: String, name: ServerName<'static>, config: Arc<rustls::ClientConfig> },
+    Tls {
+        address: String,
+        name: ServerName<'static>,
+        config: Arc<rustls::ClientConfig>,
+    },
     /// Arguments of the ssh program, and the folder of its shared connection.
-    Ssh { arguments: Vec<String>, _control: Arc<tempfile::TempDir> },
+    Ssh {
+        arguments: Vec<String>,
+        _control: Arc<tempfile::TempDir>,
+    },
 }
 
 impl Dial {
@@ -345,17 +352,23 @@ impl Dial {
                 .await
                 .expect("BUG: reading certificates does not panic")
                 .map_err(|(path, why)| {
-                    Diagnostic::error("docker.tls", "The TLS files of the Docker endpoint cannot be used", format!("{}: {why}.", path.display()))
-                        .help("Check DOCKER_CERT_PATH, or the context's TLS files.")
+                    Diagnostic::error(
+                        "docker.tls",
+                        "The TLS files of the Docker endpoint cannot be used",
+                        format!("{}: {why}.", path.display()),
+                    )
+                    .help("Check DOCKER_CERT_PATH, or the context's TLS files.")
                 })?;
                 let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host).trim_matches(['[', ']']);
-                let name = ServerName::try_from(host.to_owned()).map_err(|_| refused(&format!("`{host}` is not a host name."), "Check DOCKER_HOST."))?;
+                let name = ServerName::try_from(host.to_owned())
+                    .map_err(|_| refused(&format!("`{host}` is not a host name."), "Check DOCKER_HOST."))?;
                 Dial::Tls { address: address.clone(), name, config: Arc::new(config) }
             }
             Endpoint::Ssh { destination, port, socket } => {
                 let control = private_folder().map_err(|error| unreachable(endpoint, &error))?;
                 // One ssh connection for all streams; the first one opens it, the folder's name keeps it ours.
-                let mut arguments: Vec<String> = ["-T", "-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o"].map(str::to_owned).to_vec();
+                let mut arguments: Vec<String> =
+                    ["-T", "-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o"].map(str::to_owned).to_vec();
                 arguments.push(format!("ControlPath={}/c", control.path().display()));
                 arguments.extend(["-o".to_owned(), "ConnectTimeout=10".to_owned()]);
                 if let Some(port) = port {
@@ -465,7 +478,9 @@ fn unreachable(endpoint: &Endpoint, error: &io::Error) -> Diagnostic {
             "The Docker socket may not be used",
             format!("{url}: permission denied."),
         )
-        .help("Join the socket's group (`sudo usermod -aG docker $USER`, then log in again), or use a rootless engine through DOCKER_HOST."),
+        .help(
+            "Join the socket's group (`sudo usermod -aG docker $USER`, then log in again), or use a rootless engine through DOCKER_HOST.",
+        ),
         io::ErrorKind::InvalidData if tls => {
             Diagnostic::error("docker.tls", "The Docker engine and jackin do not trust each other", format!("{url}: {error}."))
                 .help("Check that DOCKER_CERT_PATH (or the context) holds the CA of this engine and a client certificate it knows.")
@@ -549,7 +564,8 @@ mod tests {
 
     #[test]
     fn contexts() {
-        let meta = |host: &str, skip: bool| format!(r#"{{"Name":"far","Endpoints":{{"docker":{{"Host":"{host}","SkipTLSVerify":{skip}}}}}}}"#);
+        let meta =
+            |host: &str, skip: bool| format!(r#"{{"Name":"far","Endpoints":{{"docker":{{"Host":"{host}","SkipTLSVerify":{skip}}}}}}}"#);
         let at = "/h/.docker/contexts/meta/{far}/meta.json";
         let home = ("HOME", "/h");
         assert_eq!(check(&[home, ("DOCKER_CONTEXT", "far")], &[(at, &meta("unix:///f.sock", false))]), unix("/f.sock"));

@@ -58,8 +58,12 @@ impl Host {
             .collect();
         let (facts, scope) = (self.facts.clone(), scope.clone());
         let mut seen = blocking(move || look(&facts, &wanted, &scope, &*digest)).await.map_err(|error| {
-            Diagnostic::error("host.unreadable", "The state folder cannot be read", format!("{}: {error}.", self.facts.shorten(&self.facts.jackin_home)))
-                .help("Give yourself access to it, or choose another with JACKIN_HOME_DIR.")
+            Diagnostic::error(
+                "host.unreadable",
+                "The state folder cannot be read",
+                format!("{}: {error}.", self.facts.shorten(&self.facts.jackin_home)),
+            )
+            .help("Give yourself access to it, or choose another with JACKIN_HOME_DIR.")
         })?;
         for (address, resource) in &graph.resources {
             let found = match &resource.spec {
@@ -90,7 +94,9 @@ impl Host {
     }
 
     pub async fn repair(&self, binary: &Binary) -> Result<(), StepError> {
-        let Some(path) = binary.path.as_deref().map(|path| PathBuf::from(self.facts.expand(path))) else { return Ok(()) };
+        let Some(path) = binary.path.as_deref().map(|path| PathBuf::from(self.facts.expand(path))) else {
+            return Ok(());
+        };
         let shown = binary.path.clone().unwrap_or_default();
         blocking(move || {
             let mode = fs::metadata(&path)?.permissions().mode();
@@ -141,14 +147,20 @@ impl Host {
             return blocking(move || gone(fs::remove_file(record))).await.map_err(|error| unwritable(path, &error));
         }
         if base != full {
-            return Err(Diagnostic::error("host.not_ours", "A part of an instance's folder is not removed by itself", path.to_owned()).into());
+            return Err(
+                Diagnostic::error("host.not_ours", "A part of an instance's folder is not removed by itself", path.to_owned()).into()
+            );
         }
         let facts = self.facts.clone();
         blocking(move || remove(&facts, &base, &now)).await.map_err(|error| {
             if error.kind() == io::ErrorKind::PermissionDenied {
-                return Diagnostic::error("host.permission", "Files in an instance's home belong to someone else", format!("{path}: {error}."))
-                    .help(format!("A program in the container wrote them as another user. Remove them: `sudo rm -rf {path}`."))
-                    .into();
+                return Diagnostic::error(
+                    "host.permission",
+                    "Files in an instance's home belong to someone else",
+                    format!("{path}: {error}."),
+                )
+                .help(format!("A program in the container wrote them as another user. Remove them: `sudo rm -rf {path}`."))
+                .into();
             }
             unwritable(path, &error)
         })
@@ -220,7 +232,9 @@ fn look(facts: &Facts, wanted: &BTreeMap<PathBuf, Address>, scope: &Scope, diges
         let recorded: Option<Fields> = fs::read(folder.join(RECORD)).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let text = |field: &str| recorded.as_ref()?.get(field)?.as_str().map(str::to_owned);
         let named = text("record.instance").map(|instance| Address::new(Kind::Home, instance));
-        let Some(address) = wanted.get(&folder).cloned().or(named) else { continue };
+        let Some(address) = wanted.get(&folder).cloned().or(named) else {
+            continue;
+        };
         let instance = address.name.clone();
         let parts = [(Kind::Network, "network"), (Kind::Certs, "certs_volume"), (Kind::Sidecar, "dind_container")];
         let names = parts.into_iter().filter_map(|(kind, field)| Some((kind, text(&format!("record.{field}"))?))).collect();
@@ -273,7 +287,9 @@ fn living(facts: &Facts, folder: &Path, recorded: &Fields, digest: &dyn Fn(&[u8]
     }
 
     for field in recorded.keys() {
-        let Some((_, file)) = field.strip_prefix("auth.").and_then(|rest| rest.split_once(".files.")) else { continue };
+        let Some((_, file)) = field.strip_prefix("auth.").and_then(|rest| rest.split_once(".files.")) else {
+            continue;
+        };
         put(field, fs::read(folder.join(file)).ok().map(|content| digest(&content)).into());
     }
 
@@ -282,7 +298,8 @@ fn living(facts: &Facts, folder: &Path, recorded: &Fields, digest: &dyn Fn(&[u8]
     put("record.instance_id", id.into());
     let number = |field: &str| recorded.get(field).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
     if let (Some(uid), Some(gid)) = (number("uid"), number("gid")) {
-        let mapped = users(uid, gid).iter().all(|(name, line)| fs::read(extrausers(facts).join(name)).is_ok_and(|is| is == line.as_bytes()));
+        let mapped =
+            users(uid, gid).iter().all(|(name, line)| fs::read(extrausers(facts).join(name)).is_ok_and(|is| is == line.as_bytes()));
         put("uid", if mapped { uid.into() } else { Value::Null });
         put("gid", if mapped { gid.into() } else { Value::Null });
     }
@@ -371,10 +388,7 @@ fn extrausers(facts: &Facts) -> PathBuf {
 }
 
 fn users(uid: u32, gid: u32) -> [(&'static str, String); 2] {
-    [
-        ("passwd", format!("agent:x:{uid}:{gid}:agent:/home/agent:/bin/zsh\n")),
-        ("group", format!("agent-host:x:{gid}:agent\n")),
-    ]
+    [("passwd", format!("agent:x:{uid}:{gid}:agent:/home/agent:/bin/zsh\n")), ("group", format!("agent-host:x:{gid}:agent\n"))]
 }
 
 /// `instance.json`, version 2. What others keep in it stays; returns the row for the index.
@@ -453,7 +467,8 @@ fn index(data: &Path, now: &str, row: Option<Map<String, Value>>, base: &str) ->
     if file.get("version").and_then(Value::as_u64) != Some(INDEX_VERSION) {
         return Err(io::Error::other("instances.json is of another version; this jackin knows version 1"));
     }
-    let rows = file.entry("instances").or_insert_with(|| json!([])).as_array_mut().ok_or_else(|| io::Error::other("instances.json: no list"))?;
+    let rows =
+        file.entry("instances").or_insert_with(|| json!([])).as_array_mut().ok_or_else(|| io::Error::other("instances.json: no list"))?;
     let at = rows.iter().position(|r| r.get("container_base").and_then(Value::as_str) == Some(base));
     match (row, at) {
         (Some(row), Some(at)) => rows[at] = Value::Object(row),
@@ -532,7 +547,9 @@ fn make(base: &Path, folder: &str) -> io::Result<()> {
         path.push(part);
         match fs::symlink_metadata(&path) {
             Ok(is) if is.is_dir() => {}
-            Ok(_) => return Err(io::Error::other(format!("{} is not a folder", path.display()))),
+            Ok(_) => {
+                return Err(io::Error::other(format!("{} is not a folder", path.display())));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => private(&path)?,
             Err(error) => return Err(error),
         }

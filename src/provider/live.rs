@@ -15,6 +15,7 @@ use crate::observed::Observed;
 use crate::plan::{Effect, Scope};
 use crate::resource::{Address, Binary, Checkout, RoleRepo, SecretSource, Spec};
 use secrecy::{SecretSlice, SecretString};
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
@@ -55,18 +56,16 @@ pub trait Sources {
     fn check_out<'a>(&'a self, repo: &'a RoleRepo) -> Later<'a, Result<(), Diagnostic>>;
 
     /// Puts a program into the cache.
-    fn download<'a>(
-        &'a self,
-        address: &'a Address,
-        binary: &'a Binary,
-        report: &'a dyn Fn(String),
-    ) -> Later<'a, Result<(), Diagnostic>>;
+    fn download<'a>(&'a self, address: &'a Address, binary: &'a Binary, report: &'a dyn Fn(String)) -> Later<'a, Result<(), Diagnostic>>;
 
     /// Content of one hand-off file, `file` being its path below the instance's state folder; `None` = the host has none (any more).
     fn credential<'a>(&'a self, agent: Agent, file: &'a str) -> Later<'a, Result<Option<SecretSlice<u8>>, Diagnostic>>;
 
     /// Makes the isolated checkout of a mount's source; one that is there is taken as it is.
     fn make_checkout<'a>(&'a self, checkout: &'a Checkout) -> Later<'a, Result<(), Diagnostic>>;
+
+    /// Held while an image of this name is built, so that two runs that need it build it once.
+    fn build_lock<'a>(&'a self, image: &'a str) -> Later<'a, Result<Box<dyn Any>, Diagnostic>>;
 
     /// Removes an isolated checkout, and whatever the repository remembers of it.
     fn remove_checkout<'a>(&'a self, path: &'a Path) -> Later<'a, Result<(), Diagnostic>>;
@@ -103,6 +102,15 @@ impl Live {
         Self { engine: Engine { connection, facts: facts.clone() }, host: Host { facts }, contexts, vault, capsules, sources, digest, now }
     }
 
+    async fn build(&self, address: &Address, spec: &Spec, context: &BuildContext, report: &dyn Fn(String)) -> Result<(), StepError> {
+        let _lock = self.sources.build_lock(spec.object_name()).await?;
+        if !context.from_scratch && self.engine.image_is(spec).await {
+            report("another run has built it meanwhile".to_owned());
+            return Ok(());
+        }
+        self.engine.build(address, spec, context, &*self.sources, report).await
+    }
+
     pub fn connection(&self) -> &Connection {
         &self.engine.connection
     }
@@ -110,9 +118,10 @@ impl Live {
 
 impl Provider for Live {
     async fn observe(&self, graph: &Graph, scope: &Scope) -> Result<Observed, Diagnostics> {
-        let homes = self.host.observe(graph, scope, self.digest.clone()).await?;
+        let homes = self.host.observe(graph, scope, self.digest.clone());
+        let (homes, inventory) = futures_util::future::try_join(homes, self.engine.inventory(graph)).await?;
         let look = Look { graph, scope, digest: &*self.digest, sessions: &*self.capsules, homes: &homes.records };
-        let mut observed = self.engine.observe(&look).await?;
+        let mut observed = self.engine.observe(inventory, &look).await?;
         for (address, found) in homes.resources {
             observed.resources.entry(address).or_default().push(found);
         }
@@ -129,7 +138,7 @@ impl Provider for Live {
             }
             (Effect::Pull, Some(Spec::Image(image))) => self.engine.pull(image, report).await,
             (Effect::Build, Some(spec)) => match self.contexts.get(address) {
-                Some(context) => self.engine.build(address, spec, context, &*self.sources, report).await,
+                Some(context) => self.build(address, spec, context, report).await,
                 None => Err(mismatched(task)),
             },
             (Effect::WriteHome, Some(Spec::Home(home))) => self.host.write_home(home, &*self.sources, (self.now)()).await,

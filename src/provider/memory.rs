@@ -674,7 +674,9 @@ impl Inner {
         match container.state {
             State::Running => return Ok(()),
             State::Created | State::Exited { .. } => {}
-            _ => return Err(refuse("docker.conflict", format!("{name} is {}", container.state.word()))),
+            _ => {
+                return Err(refuse("docker.conflict", format!("{name} is {}", container.state.word())));
+            }
         }
         if let Some((network, id)) = container.networks.iter().find(|(_, id)| !self.networks.contains_key(*id)) {
             return Err(refuse("docker.not_found", format!("network {network} ({id}) not found")));
@@ -723,7 +725,9 @@ impl Inner {
 
     /// A container whose environment names a Docker can use it: it runs, answers, shares a network and its certificates fit.
     fn docker_works_in(&self, container: &Container) -> Result<(), String> {
-        let Some(EnvEntry::Plain(host)) = container.setup.env.get("DOCKER_HOST") else { return Ok(()) };
+        let Some(EnvEntry::Plain(host)) = container.setup.env.get("DOCKER_HOST") else {
+            return Ok(());
+        };
         let name = host.trim_start_matches("tcp://").split(':').next().unwrap_or_default();
         let sidecar = self.containers.values().find(|c| c.name == name).ok_or_else(|| format!("there is no {name}"))?;
         if sidecar.state != State::Running || !sidecar.ready {
@@ -786,11 +790,15 @@ impl Inner {
         let spec = || task.spec.as_ref().ok_or_else(|| refuse("step.invalid", format!("{} comes without a spec", task.step.id)));
         match &task.step.effect {
             Effect::CheckOut => {
-                let Spec::RoleRepo(spec) = spec()? else { return Err(wrong(task)) };
+                let Spec::RoleRepo(spec) = spec()? else {
+                    return Err(wrong(task));
+                };
                 self.repos.insert(spec.path.clone(), Repo { url: spec.url.clone(), commit: spec.commit.clone() });
             }
             Effect::Download => {
-                let (Spec::AgentBinary(spec) | Spec::CapsuleBinary(spec)) = spec()? else { return Err(wrong(task)) };
+                let (Spec::AgentBinary(spec) | Spec::CapsuleBinary(spec)) = spec()? else {
+                    return Err(wrong(task));
+                };
                 let path = spec.path.clone().ok_or_else(|| refuse("step.invalid", "a download needs a path"))?;
                 self.programs.insert(path, Program { digest: spec.digest.clone(), executable: true });
             }
@@ -800,7 +808,9 @@ impl Inner {
                 program.executable = true;
             }
             Effect::Pull => {
-                let Spec::Image(spec) = spec()? else { return Err(wrong(task)) };
+                let Spec::Image(spec) = spec()? else {
+                    return Err(wrong(task));
+                };
                 let id = format!("sha256:{}", sha256_hex(&spec.reference));
                 let platform = Some(spec.platform.clone());
                 self.images.insert(spec.reference.clone(), Image { id, labels: Labels::new(), platform });
@@ -824,12 +834,16 @@ impl Inner {
                 self.checkouts.remove(path);
             }
             Effect::CreateNetwork => {
-                let Spec::Network(network) = spec()? else { return Err(wrong(task)) };
+                let Spec::Network(network) = spec()? else {
+                    return Err(wrong(task));
+                };
                 self.create_network(network, labels(address, spec()?, &self.installation))?;
             }
             Effect::RemoveNetwork { id } => self.remove_network(id)?,
             Effect::CreateVolume => {
-                let Spec::Certs(certs) = spec()? else { return Err(wrong(task)) };
+                let Spec::Certs(certs) = spec()? else {
+                    return Err(wrong(task));
+                };
                 self.create_volume(&certs.name, labels(address, spec()?, &self.installation))?;
             }
             Effect::RemoveVolume { name } => self.remove_volume(name)?,
@@ -840,7 +854,9 @@ impl Inner {
                 match container.state {
                     State::Paused => container.state = State::Running,
                     State::Running => {}
-                    _ => return Err(refuse("docker.conflict", format!("{} is {}", container.name, container.state.word()))),
+                    _ => {
+                        return Err(refuse("docker.conflict", format!("{} is {}", container.name, container.state.word())));
+                    }
                 }
             }
             Effect::AwaitReady => {
@@ -851,8 +867,12 @@ impl Inner {
                         let id = id.clone();
                         self.come_up(&id);
                     }
-                    Some((state, _)) => return Err(refuse("docker.not_ready", format!("{name} is {}", state.word()))),
-                    None => return Err(refuse("docker.not_found", format!("no such container: {name}"))),
+                    Some((state, _)) => {
+                        return Err(refuse("docker.not_ready", format!("{name} is {}", state.word())));
+                    }
+                    None => {
+                        return Err(refuse("docker.not_found", format!("no such container: {name}")));
+                    }
                 }
             }
             Effect::RenameContainer { id, to } => {
@@ -867,7 +887,9 @@ impl Inner {
                 self.container(id)?.networks.entry(network.clone()).or_insert(network_id);
             }
             Effect::LimitContainer { id } => {
-                let Spec::Capsule(spec) = spec()? else { return Err(wrong(task)) };
+                let Spec::Capsule(spec) = spec()? else {
+                    return Err(wrong(task));
+                };
                 let limits = &mut self.container(id)?.setup.limits;
                 // To the engine an absent limit means "as it is"; only the number of processes can be set free.
                 limits.memory = spec.limits.memory.or(limits.memory);
@@ -956,7 +978,9 @@ impl Inner {
             graph.resources.iter().filter(|(a, _)| a.kind == Kind::Home).map(|(a, r)| (r.spec.object_name(), a)).collect();
         for (path, home) in &self.homes {
             let own = home.manifest.as_ref().map(|m| Address::new(Kind::Home, &m.record.instance));
-            let Some(address) = wanted.get(path.as_str()).map(|a| (*a).clone()).or(own) else { continue };
+            let Some(address) = wanted.get(path.as_str()).map(|a| (*a).clone()).or(own) else {
+                continue;
+            };
             if in_scope(graph, scope, &address) {
                 put(address, found_home(path, home));
             }

@@ -58,8 +58,12 @@ fn snippet(page: &mut Page, span: &Span, ink: Ink, style: &Style) {
         return;
     }
     let (line, start, length) = window(span, style.width.saturating_sub(gutter + 3).max(20), style);
-    let mark = |text: &str| if style.colour { Ink::Info.paint(text) } else { text.to_owned() };
-    let bad = |text: &str| if style.colour { ink.paint(text) } else { text.to_owned() };
+    let mark = |text: &str| {
+        if style.colour { Ink::Info.paint(text) } else { text.to_owned() }
+    };
+    let bad = |text: &str| {
+        if style.colour { ink.paint(text) } else { text.to_owned() }
+    };
     let bar = mark(&format!("{} |", " ".repeat(gutter)));
     let source = format!("{} {}", mark(&format!("{number} |")), line);
     let marks = format!("{bar} {}{}", " ".repeat(start), bad(&"^".repeat(length)));

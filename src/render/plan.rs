@@ -327,7 +327,9 @@ fn every_field(change: &Change, spec: &Spec, depth: Depth) -> Vec<Row> {
         .map(|(field, value)| Row {
             label: field_words(field),
             value: match mounts(spec).and_then(|m| m.get(field.strip_prefix("mounts.")?.strip_suffix(".source")?)) {
-                Some(mount) if mount.readonly => format!("{} (read-only)", value_words(field, Some(value), depth)),
+                Some(mount) if mount.readonly => {
+                    format!("{} (read-only)", value_words(field, Some(value), depth))
+                }
                 _ => value_words(field, Some(value), depth),
             },
             source: source_of(&change.sources, field).map(str::to_owned),
@@ -392,7 +394,9 @@ fn unchanged_words(plan: &Plan) -> String {
 }
 
 fn estimate(page: &mut Page, plan: &Plan) {
-    let Some(estimate) = &plan.estimate else { return };
+    let Some(estimate) = &plan.estimate else {
+        return;
+    };
     // Steps of one address in a row are told once: `sidecar/app/default create, start, ready`.
     let mut path: Vec<(&str, Vec<&str>)> = Vec::new();
     for id in &estimate.critical_path {

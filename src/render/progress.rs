@@ -161,7 +161,9 @@ impl Progress {
                 }
             }
             Event::StepOutput { id, line } => {
-                let Some(row) = self.row(id) else { return Vec::new() };
+                let Some(row) = self.row(id) else {
+                    return Vec::new();
+                };
                 if row.output.len() == KEPT_OUTPUT {
                     row.output.pop_front();
                 }
@@ -171,12 +173,16 @@ impl Progress {
                 }
             }
             Event::StepRetried { id, attempt, error } => {
-                let Some(row) = self.row(id) else { return Vec::new() };
+                let Some(row) = self.row(id) else {
+                    return Vec::new();
+                };
                 row.retry = Some(clean(error));
                 return vec![format!("{}  tried again (attempt {attempt}): {}", headed(&row.address), clean(error))];
             }
             Event::StepFinished { id, .. } => return self.end(id, now_ms, None),
-            Event::StepFailed { id, error, .. } => return self.end(id, now_ms, Some(State::Failed(Box::new(error.clone())))),
+            Event::StepFailed { id, error, .. } => {
+                return self.end(id, now_ms, Some(State::Failed(Box::new(error.clone()))));
+            }
             Event::StepSkipped { id, because } => {
                 let because = self.culprit(because);
                 return self.end(id, now_ms, Some(State::Skipped(because)));
@@ -194,7 +200,9 @@ impl Progress {
     /// One step of a row is over; `bad` when it was not done. The row speaks once: at its first bad step, or when all are done.
     fn end(&mut self, id: &StepId, now_ms: u64, bad: Option<State>) -> Vec<String> {
         let verbose = self.verbose;
-        let Some(row) = self.row(id) else { return Vec::new() };
+        let Some(row) = self.row(id) else {
+            return Vec::new();
+        };
         row.open = row.open.saturating_sub(1);
         let spoke = row.state.is_final();
         row.ended = Some(now_ms);

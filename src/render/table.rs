@@ -17,7 +17,9 @@ pub fn table(rows: &[Vec<String>], headers: &[&str], style: &Style) -> String {
         (0..headers.len()).map(|c| cells.iter().map(|row| row.get(c).map_or(0, |cell| width(cell))).max().unwrap_or(0)).collect();
     let room = style.width.saturating_sub(GAP * headers.len().saturating_sub(1));
     while columns.iter().sum::<usize>() > room {
-        let Some(widest) = columns.iter_mut().max().filter(|w| **w > NARROWEST) else { break };
+        let Some(widest) = columns.iter_mut().max().filter(|w| **w > NARROWEST) else {
+            break;
+        };
         *widest -= 1;
     }
     let mut builder = Builder::default();

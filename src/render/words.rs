@@ -188,7 +188,9 @@ pub(super) fn field_words(field: &str) -> String {
         "record.network" => "network",
         "record.certs_volume" => "certificate volume",
         "record.workspace_name" => "workspace",
-        other => return other.strip_prefix("record.").unwrap_or(other).replace(['_', '.'], " "),
+        other => {
+            return other.strip_prefix("record.").unwrap_or(other).replace(['_', '.'], " ");
+        }
     };
     known.to_owned()
 }
@@ -203,7 +205,9 @@ pub(super) fn is_hash(field: &str) -> bool {
 
 /// One side of a difference.
 pub(super) fn value_words(field: &str, value: Option<&Value>, depth: Depth) -> String {
-    let Some(value) = value else { return "none".to_owned() };
+    let Some(value) = value else {
+        return "none".to_owned();
+    };
     if is_hash(field) {
         return "set".to_owned();
     }
@@ -333,14 +337,18 @@ fn reason_words(address: &Address, reason: &Reason, depth: Depth) -> String {
             Kind::Checkout | Kind::Home | Kind::Network | Kind::Certs | Kind::Sidecar | Kind::Capsule => "does not exist",
         }
         .to_owned(),
-        Reason::FieldChanged { field, .. } if is_hash(field) => format!("{} changed", field_words(field)),
+        Reason::FieldChanged { field, .. } if is_hash(field) => {
+            format!("{} changed", field_words(field))
+        }
         Reason::FieldChanged { field, recorded, desired } => format!(
             "{}: recorded {} -> desired {}",
             field_words(field),
             value_words(field, recorded.as_ref(), depth),
             value_words(field, desired.as_ref(), depth)
         ),
-        Reason::Drifted { field, .. } if is_hash(field) => format!("drifted {}", field_words(field)),
+        Reason::Drifted { field, .. } if is_hash(field) => {
+            format!("drifted {}", field_words(field))
+        }
         Reason::Drifted { field, recorded, live } => format!(
             "drifted {}: recorded {}, live: {}",
             field_words(field),
@@ -351,7 +359,9 @@ fn reason_words(address: &Address, reason: &Reason, depth: Depth) -> String {
                 live => value_words(field, live.as_ref(), depth),
             }
         ),
-        Reason::LabelMissing { label } => format!("does not say what it was made from (no label {label})"),
+        Reason::LabelMissing { label } => {
+            format!("does not say what it was made from (no label {label})")
+        }
         Reason::DependencyReplaced { address } => format!("{address} is made anew"),
         Reason::Requested { flag } if flag.starts_with('-') => format!("asked for by {flag}"),
         Reason::Requested { flag } => format!("asked for by `jackin {flag}`"),

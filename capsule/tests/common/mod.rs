@@ -220,7 +220,9 @@ impl Attached {
         let mut header = [0; HEADER_LEN];
         match self.stream.read_exact(&mut header) {
             Ok(()) => {}
-            Err(error) if [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset].contains(&error.kind()) => return None,
+            Err(error) if [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset].contains(&error.kind()) => {
+                return None;
+            }
             Err(error) => panic!("{error}; the screen shows\n{}", self.terminal.text()),
         }
         let (tag, len) = decode_header(header).unwrap();

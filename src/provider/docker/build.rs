@@ -8,7 +8,7 @@ use crate::diagnostic::Diagnostic;
 use crate::graph::{BuildContext, ContextFile};
 use crate::provider::StepError;
 use crate::provider::live::Sources;
-use crate::resource::{Address, Image, Spec, labels, sha256_hex};
+use crate::resource::{Address, Image, Spec, label, labels, sha256_hex};
 use bollard::errors::Error;
 use bollard::models::BuildInfoAux;
 use bollard::query_parameters::{BuildImageOptions, BuildImageOptionsBuilder, BuilderVersion, CreateImageOptionsBuilder};
@@ -45,6 +45,15 @@ impl Engine {
         Ok(())
     }
 
+    /// Does the image of that name bear this very spec?
+    pub async fn image_is(&self, spec: &Spec) -> bool {
+        let Ok(found) = self.connection.docker.inspect_image(spec.object_name()).await else {
+            return false;
+        };
+        let labels = found.config.and_then(|c| c.labels).unwrap_or_default();
+        labels.get(label::FINGERPRINT) == Some(&spec.fingerprint())
+    }
+
     pub async fn build(
         &self,
         address: &Address,
@@ -69,8 +78,9 @@ impl Engine {
             .forcerm(true)
             .buildargs(&build_args)
             .labels(&labels)
+            .nocache(context.from_scratch)
             .build();
-        let mut lines = Lines { report, last: VecDeque::new() };
+        let mut lines = Lines { report, last: VecDeque::new(), open: BTreeMap::new() };
         if self.connection.greeting.buildkit {
             match self.run(self.buildkit(tag, options.clone()), parcel.clone(), &mut lines).await {
                 // Nothing was said and nothing was built: the engine has no sessions after all.
@@ -110,8 +120,8 @@ impl Engine {
             match part {
                 Ok(info) => {
                     begun = true;
-                    if let Some(text) = info.stream.or(info.status) {
-                        lines.push(&text);
+                    if let Some(text) = info.stream.or(info.status.map(|status| status + "\n")) {
+                        lines.piece("", text.as_bytes());
                     }
                     if let Some(BuildInfoAux::BuildKit(state)) = info.aux {
                         for vertex in state.vertexes {
@@ -125,7 +135,7 @@ impl Engine {
                             *told = (*told).max(stage);
                         }
                         for log in state.logs {
-                            lines.push(&String::from_utf8_lossy(&log.msg));
+                            lines.piece(&log.vertex, &log.msg);
                         }
                     }
                 }
@@ -135,6 +145,7 @@ impl Engine {
                 }
             }
         }
+        lines.close();
         let packed = packing.await;
         match outcome {
             Ok(()) => Ok(()),
@@ -154,16 +165,21 @@ struct Failure {
 impl Failure {
     fn told(self, doing: Doing<'_>, lines: &Lines<'_>) -> StepError {
         if let Some(why) = self.context {
-            return Diagnostic::error("docker.context_unreadable", "The files for an image cannot be read", format!("{}: {why}.", doing.what))
-                .help("Make the file readable, then run the command again.")
-                .into();
+            return Diagnostic::error(
+                "docker.context_unreadable",
+                "The files for an image cannot be read",
+                format!("{}: {why}.", doing.what),
+            )
+            .help("Make the file readable, then run the command again.")
+            .into();
         }
         let from_stream = matches!(self.error, Error::DockerStreamError { .. });
         let mut failed = doing.failed(self.error);
         if from_stream && failed.diagnostic.code == "docker.refused" {
             failed.diagnostic.code = "docker.build_failed".to_owned();
             failed.diagnostic.summary = "An image could not be built".to_owned();
-            failed.diagnostic.help = Some("The last line of its own says why. What was built before it is kept in the build cache.".to_owned());
+            failed.diagnostic.help =
+                Some("The last line of its own says why. What was built before it is kept in the build cache.".to_owned());
         }
         for line in &lines.last {
             failed.diagnostic.detail.push_str("\n  ");
@@ -177,9 +193,29 @@ impl Failure {
 struct Lines<'a> {
     report: &'a dyn Fn(String),
     last: VecDeque<String>,
+    /// Lines that are not at their end yet, by who writes them.
+    open: BTreeMap<String, Vec<u8>>,
 }
 
 impl Lines<'_> {
+    /// A part of what one build step writes; parts end anywhere.
+    fn piece(&mut self, from: &str, bytes: &[u8]) {
+        let mut pending = self.open.remove(from).unwrap_or_default();
+        pending.extend_from_slice(bytes);
+        let whole = pending.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let rest = pending.split_off(whole);
+        self.push(&String::from_utf8_lossy(&pending));
+        if !rest.is_empty() {
+            self.open.insert(from.to_owned(), rest);
+        }
+    }
+
+    fn close(&mut self) {
+        for bytes in std::mem::take(&mut self.open).into_values() {
+            self.push(&String::from_utf8_lossy(&bytes));
+        }
+    }
+
     fn push(&mut self, text: &str) {
         for line in text.lines().map(|l| l.trim_end_matches('\r').trim_end()).filter(|l| !l.is_empty()) {
             if self.last.len() == KEPT_LINES {
@@ -372,6 +408,7 @@ mod tests {
             files: BTreeMap::new(),
             repo: None,
             build_args: BTreeMap::new(),
+            from_scratch: false,
         };
         let parcel = Parcel::new(&context, Some(repo.into_inner().unwrap()));
         let mut out = Vec::new();

@@ -3,7 +3,7 @@
 //! In: specs, ids and names from the plan. Out: nothing, or why not. A name that is taken counts as done only when what bears it is
 //! ours, for the same address, made from the same spec.
 
-use super::observe::nano_cpus;
+use super::observe::{SWAP_UNLIMITED, UNLIMITED, limited, nano_cpus};
 use super::{Engine, Marks, doing, message, name_conflict, scrub, short_id, status};
 use crate::diagnostic::Diagnostic;
 use crate::provider::StepError;
@@ -13,7 +13,9 @@ use bollard::models::{
     ContainerCreateBody, ContainerUpdateBody, EndpointSettings, HostConfig, Mount, MountType, NetworkConnectRequest, NetworkCreateRequest,
     NetworkDisconnectRequest, NetworkingConfig, ResourcesUlimits, VolumeCreateRequest,
 };
-use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions, RenameContainerOptionsBuilder};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions, RenameContainerOptionsBuilder,
+};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -33,7 +35,9 @@ impl Engine {
     /// Ours, for this address, from this spec.
     fn same(&self, found: Option<&HashMap<String, String>>, wanted: &HashMap<String, String>) -> bool {
         let found = Marks::of(found);
-        [label::INSTALLATION, label::ADDRESS, label::FINGERPRINT].into_iter().all(|name| found.get(name) == wanted.get(name).map(String::as_str))
+        [label::INSTALLATION, label::ADDRESS, label::FINGERPRINT]
+            .into_iter()
+            .all(|name| found.get(name) == wanted.get(name).map(String::as_str))
     }
 
     pub async fn create_network(&self, address: &Address, spec: &Spec, network: &Network) -> Result<(), StepError> {
@@ -118,9 +122,13 @@ impl Engine {
                 Err(error) if status(&error) == Some(404) => return Ok(()),
                 Err(error) if status(&error) == Some(409) && begun.elapsed() < RELEASING => tokio::time::sleep(POLL).await,
                 Err(error) if status(&error) == Some(409) => {
-                    return Err(Diagnostic::error("docker.volume_in_use", "A container still uses the volume", format!("{what}: {}", message(&error)))
-                        .help(format!("`docker ps -a --filter volume={name}` shows which."))
-                        .into());
+                    return Err(Diagnostic::error(
+                        "docker.volume_in_use",
+                        "A container still uses the volume",
+                        format!("{what}: {}", message(&error)),
+                    )
+                    .help(format!("`docker ps -a --filter volume={name}` shows which."))
+                    .into());
                 }
                 Err(error) => return Err(doing(&what).failed(error)),
             }
@@ -247,7 +255,9 @@ impl Engine {
 
     pub async fn unpause_container(&self, id: &str) -> Result<(), StepError> {
         let what = format!("Unpausing container {}", short_id(id));
-        let Err(error) = self.connection.docker.unpause_container(id).await else { return Ok(()) };
+        let Err(error) = self.connection.docker.unpause_container(id).await else {
+            return Ok(());
+        };
         let running = match self.connection.docker.inspect_container(id, None).await {
             Ok(inspection) => super::observe::state(&inspection) == crate::observed::State::Running,
             Err(_) => false,
@@ -258,7 +268,9 @@ impl Engine {
     pub async fn rename_container(&self, id: &str, to: &str) -> Result<(), StepError> {
         let what = format!("Renaming container {} to {to}", short_id(id));
         let options = RenameContainerOptionsBuilder::default().name(to).build();
-        let Err(error) = self.connection.docker.rename_container(id, options).await else { return Ok(()) };
+        let Err(error) = self.connection.docker.rename_container(id, options).await else {
+            return Ok(());
+        };
         let inspection = self.connection.docker.inspect_container(id, None).await.map_err(|e| doing(&what).failed(e))?;
         let named = inspection.name.is_some_and(|name| name.trim_start_matches('/') == to);
         if named { Ok(()) } else { Err(doing(&what).failed(error)) }
@@ -298,7 +310,8 @@ impl Engine {
         }
     }
 
-    /// Docker can lift limits on memory and processes by -1, but not one on CPUs.
+    /// Docker has no word for lifting a limit. On processes -1 does it; on memory a number beyond all memory (-1 is refused, and
+    /// for swap not passed on to the kernel); on CPUs nothing does.
     pub async fn limit_container(&self, id: &str, limits: &Limits) -> Result<(), StepError> {
         let what = format!("Limiting container {}", short_id(id));
         let docker = &self.connection.docker;
@@ -314,15 +327,18 @@ impl Engine {
             .help("Have the container made anew: `jackin apply --replace ADDRESS`.")
             .into());
         }
-        let changed = |want: Option<i64>, had: Option<i64>| (want.unwrap_or(0) != had.unwrap_or(0).max(0)).then(|| want.unwrap_or(-1));
-        let memory = changed(limits.memory, host.memory);
+        let changed = |want: Option<i64>, had: Option<i64>, none: i64| {
+            let had = had.filter(|had| limited(*had));
+            (want != had).then(|| want.unwrap_or(none))
+        };
+        let memory = changed(limits.memory, host.memory, UNLIMITED);
         let update = ContainerUpdateBody {
             memory,
             // Swap must not be below memory; twice the memory is what the engine itself gives at creation.
-            memory_swap: memory.map(|m| if m > 0 { m.saturating_mul(2) } else { -1 }),
-            memory_reservation: changed(limits.memory_reservation, host.memory_reservation),
+            memory_swap: memory.map(|memory| if memory == UNLIMITED { SWAP_UNLIMITED } else { memory.saturating_mul(2) }),
+            memory_reservation: changed(limits.memory_reservation, host.memory_reservation, UNLIMITED),
             nano_cpus: limits.cpus.map(nano_cpus).filter(|n| *n != had_cpus),
-            pids_limit: changed(limits.pids, host.pids_limit),
+            pids_limit: changed(limits.pids, host.pids_limit, -1),
             ..Default::default()
         };
         docker.update_container(id, update).await.map_err(|e| doing(&what).failed(e))?;
@@ -348,9 +364,13 @@ impl Engine {
                 Ok(_) => tokio::time::sleep(POLL).await,
             }
         }
-        Err(Diagnostic::error("docker.removal_stuck", "A removal does not come to an end", format!("{what}: still there after 60 seconds."))
-            .help("Restart the engine, then run the command again.")
-            .into())
+        Err(Diagnostic::error(
+            "docker.removal_stuck",
+            "A removal does not come to an end",
+            format!("{what}: still there after 60 seconds."),
+        )
+        .help("Restart the engine, then run the command again.")
+        .into())
     }
 
     /// Taking over needs no call, but what is taken over must still be there.

@@ -2,10 +2,10 @@
 //!
 //! In: specs and effects. Out: own types and diagnostics. Absent: any opinion on what should be done, and credentials in messages.
 
-mod probe;
 mod build;
 mod execute;
 mod observe;
+mod probe;
 mod ready;
 
 pub use observe::{HomeRecord, Look};

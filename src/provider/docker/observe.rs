@@ -12,7 +12,8 @@ use crate::plan::Scope;
 use crate::resource::{Address, Fields, Kind, label};
 use bollard::errors::Error;
 use bollard::models::{
-    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum, HostConfig, ImageInspect, MountType, Network, Volume,
+    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum, HostConfig, ImageInspect, MountType,
+    Network, Volume,
 };
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder};
 use futures_util::future::join_all;
@@ -41,6 +42,12 @@ pub struct Look<'a> {
     pub homes: &'a [HomeRecord],
 }
 
+/// What the engine holds, before anything is matched: everything that can be asked without knowing the homes.
+pub struct Inventory {
+    lists: Lists,
+    images: Vec<(Address, Vec<Found>)>,
+}
+
 /// What the four lists returned.
 struct Lists {
     containers: Vec<ContainerSummary>,
@@ -49,8 +56,12 @@ struct Lists {
 }
 
 impl Engine {
-    pub async fn observe(&self, look: &Look<'_>) -> Result<Observed, Diagnostics> {
-        let (lists, images) = futures_util::future::try_join(self.lists(), self.images(look.graph)).await.map_err(|error| unseen(&error))?;
+    pub async fn inventory(&self, graph: &Graph) -> Result<Inventory, Diagnostics> {
+        let (lists, images) = futures_util::future::try_join(self.lists(), self.images(graph)).await.map_err(|error| unseen(&error))?;
+        Ok(Inventory { lists, images })
+    }
+
+    pub async fn observe(&self, Inventory { lists, images }: Inventory, look: &Look<'_>) -> Result<Observed, Diagnostics> {
         let mut observed = Observed::empty();
         observed.engine = Some(crate::observed::Engine { api_version: self.connection.api_version() });
         observed.resources.extend(images);
@@ -114,7 +125,9 @@ impl Engine {
             .filter_map(|m| m.name.as_deref())
             .collect();
         for network in &lists.networks {
-            let (Some(name), Some(id)) = (&network.name, &network.id) else { continue };
+            let (Some(name), Some(id)) = (&network.name, &network.id) else {
+                continue;
+            };
             if let Some(address) = address_of(Kind::Network, name, network.labels.as_ref()).filter(|a| in_scope(a)) {
                 let found = seen_network(network, name, id, attached.contains(id));
                 observed.resources.entry(address).or_default().push(found);
@@ -177,7 +190,9 @@ impl Engine {
 
     fn is_kept(&self, labels: Option<&HashMap<String, String>>) -> bool {
         let marks = Marks::of(labels);
-        marks.installation() == Some(&self.facts.installation) && marks.get(label::KIND) == Some(KEPT) && marks.get(label::ADDRESS).is_none()
+        marks.installation() == Some(&self.facts.installation)
+            && marks.get(label::KIND) == Some(KEPT)
+            && marks.get(label::ADDRESS).is_none()
     }
 
     async fn loss(&self, address: &Address, container: &ContainerSummary, look: &Look<'_>) -> Loss {
@@ -266,7 +281,9 @@ impl Engine {
             lists.networks.iter().map(|n| (Kind::Network, n.name.as_deref().unwrap_or_default(), n.id.as_deref(), n.labels.as_ref()));
         let volumes = lists.volumes.iter().map(|v| (Kind::Certs, v.name.as_str(), Some(v.name.as_str()), Some(&v.labels)));
         for (kind, name, id, labels) in containers.chain(networks).chain(volumes) {
-            let (Some(address), Some(id)) = (wanted.get(&(kind, name)), id) else { continue };
+            let (Some(address), Some(id)) = (wanted.get(&(kind, name)), id) else {
+                continue;
+            };
             if let Some(why) = why(address, labels, id, observed) {
                 observed.strangers.insert((*address).clone(), Stranger { id: id.to_owned(), name: name.to_owned(), why });
             }
@@ -312,20 +329,13 @@ fn seen_image(kind: Kind, reference: &str, image: &ImageInspect) -> Found {
 }
 
 fn present(name: &str, id: &str, recorded: Option<Fields>, live: Fields, in_use: bool) -> Found {
-    Found {
-        id: id.to_owned(),
-        name: name.to_owned(),
-        recorded,
-        live,
-        state: State::Present,
-        in_use,
-        loss: Loss::default(),
-        image_id: None,
-    }
+    Found { id: id.to_owned(), name: name.to_owned(), recorded, live, state: State::Present, in_use, loss: Loss::default(), image_id: None }
 }
 
 pub(super) fn state(inspection: &ContainerInspectResponse) -> State {
-    let Some(state) = &inspection.state else { return State::Dead };
+    let Some(state) = &inspection.state else {
+        return State::Dead;
+    };
     let yes = |flag: Option<bool>| flag == Some(true);
     let ended = State::Exited { code: state.exit_code.unwrap_or_default(), oom: yes(state.oom_killed) };
     match state.status {
@@ -387,7 +397,9 @@ impl Seen<'_> {
 
     /// The recorded network's name while attached to it; null when detached, or attached to a network that is gone.
     fn network(&self, live: &mut Fields, network_ids: &BTreeSet<&str>) {
-        let Some(want) = self.text("network") else { return };
+        let Some(want) = self.text("network") else {
+            return;
+        };
         let empty = HashMap::new();
         let networks = self.inspection.network_settings.as_ref().and_then(|s| s.networks.as_ref()).unwrap_or(&empty);
         let is = match networks.get(want) {
@@ -407,7 +419,9 @@ impl Seen<'_> {
         let variables = self.inspection.config.as_ref().and_then(|c| c.env.as_deref()).unwrap_or_default();
         let values: HashMap<&str, &str> = variables.iter().filter_map(|v| v.split_once('=')).collect();
         for field in self.recorded.keys() {
-            let Some(rest) = field.strip_prefix("env.") else { continue };
+            let Some(rest) = field.strip_prefix("env.") else {
+                continue;
+            };
             let secret = |name: &str| self.recorded.contains_key(&format!("env.{name}.from"));
             let is = match (rest.strip_suffix(".digest"), rest.strip_suffix(".from")) {
                 (Some(name), _) if secret(name) => values.get(name).map(|value| digest(value.as_bytes())).into(),
@@ -422,7 +436,9 @@ impl Seen<'_> {
     fn mounts(&self, live: &mut Fields, host: &HostConfig, home: &str) {
         let mut mounts: HashMap<&str, (&str, &str, bool)> = HashMap::new();
         for mount in self.inspection.mounts.iter().flatten() {
-            let Some(target) = mount.destination.as_deref() else { continue };
+            let Some(target) = mount.destination.as_deref() else {
+                continue;
+            };
             let writable = mount.rw.unwrap_or(true);
             match (mount.typ.as_deref(), &mount.name, &mount.source) {
                 (Some("volume"), Some(name), _) => mounts.insert(target, ("volume", name, !writable)),
@@ -431,7 +447,9 @@ impl Seen<'_> {
             };
         }
         for mount in host.mounts.iter().flatten() {
-            let (Some(target), Some(source)) = (mount.target.as_deref(), mount.source.as_deref()) else { continue };
+            let (Some(target), Some(source)) = (mount.target.as_deref(), mount.source.as_deref()) else {
+                continue;
+            };
             let readonly = mount.read_only.unwrap_or(false);
             match mount.typ {
                 Some(MountType::VOLUME) => mounts.insert(target, ("volume", source, readonly)),
@@ -440,7 +458,9 @@ impl Seen<'_> {
             };
         }
         for field in self.recorded.keys() {
-            let Some((target, part)) = field.strip_prefix("mounts.").and_then(|rest| rest.rsplit_once('.')) else { continue };
+            let Some((target, part)) = field.strip_prefix("mounts.").and_then(|rest| rest.rsplit_once('.')) else {
+                continue;
+            };
             let is = match (mounts.get(target), part) {
                 (Some((kind, _, _)), "kind") => (*kind).into(),
                 (Some((kind, source, _)), "source") if *kind == "bind" => {
@@ -482,7 +502,7 @@ impl Seen<'_> {
                 None => {}
             }
         };
-        let positive = |value: Option<i64>| value.filter(|v| *v > 0).map(Value::from);
+        let positive = |value: Option<i64>| value.filter(|v| limited(*v)).map(Value::from);
         limit("memory", positive(host.memory));
         limit("memory_reservation", positive(host.memory_reservation));
         limit(
@@ -526,6 +546,16 @@ impl Seen<'_> {
             (_, false) => live.insert(field.to_owned(), is.into_iter().collect::<Vec<_>>().into()),
         };
     }
+}
+
+/// Stands for "no limit" on the memory of a living container; memory and swap together must be more.
+pub(super) const UNLIMITED: i64 = 1 << 62;
+/// The highest number of whole pages.
+pub(super) const SWAP_UNLIMITED: i64 = i64::MAX - 4095;
+
+/// A limit that limits anything.
+pub(super) fn limited(value: i64) -> bool {
+    value > 0 && value < UNLIMITED
 }
 
 pub(super) fn nano_cpus(cpus: f64) -> i64 {

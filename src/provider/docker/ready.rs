@@ -95,12 +95,7 @@ impl Engine {
     }
 
     /// Asks again and again, at growing intervals, for as long as the container runs.
-    async fn poll(
-        &self,
-        name: &str,
-        what: &str,
-        mut ask: impl AsyncFnMut(&ContainerInspectResponse) -> Answer,
-    ) -> Result<(), StepError> {
+    async fn poll(&self, name: &str, what: &str, mut ask: impl AsyncFnMut(&ContainerInspectResponse) -> Answer) -> Result<(), StepError> {
         let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
@@ -123,7 +118,11 @@ impl Engine {
                 Answer::NotYet(why) | Answer::NoRoute(why) => why,
             };
             if begun.elapsed() > DEADLINE {
-                let detail = format!("{name} runs, but {what} did not answer within {} s: {why}.{}", DEADLINE.as_secs(), self.last_lines(name).await);
+                let detail = format!(
+                    "{name} runs, but {what} did not answer within {} s: {why}.{}",
+                    DEADLINE.as_secs(),
+                    self.last_lines(name).await
+                );
                 return Err(Diagnostic::error("docker.not_ready", "A container does not become ready", detail)
                     .help(format!("`docker logs {name}` shows all it said. Run the command again to go on waiting."))
                     .into());
@@ -134,7 +133,13 @@ impl Engine {
     }
 
     async fn ended(&self, name: &str, inspection: &ContainerInspectResponse, state: &State) -> StepError {
-        let told = inspection.state.as_ref().and_then(|s| s.error.clone()).filter(|e| !e.is_empty()).map(|e| format!(" ({e})")).unwrap_or_default();
+        let told = inspection
+            .state
+            .as_ref()
+            .and_then(|s| s.error.clone())
+            .filter(|e| !e.is_empty())
+            .map(|e| format!(" ({e})"))
+            .unwrap_or_default();
         let detail = format!("{name} is {}{told}.{}", state.word(), self.last_lines(name).await);
         let help = match state {
             State::Exited { oom: true, .. } => {
@@ -193,7 +198,8 @@ impl Engine {
         let at = |file: &str| format!("{CLIENT_CERTS}/{file}.pem");
         let words = ["docker", "--host", "tcp://localhost:2376", "--tlsverify", "--tlscacert"].map(str::to_owned).into_iter();
         let words = words.chain([at("ca"), "--tlscert".to_owned(), at("cert"), "--tlskey".to_owned(), at("key"), "version".to_owned()]);
-        let options = CreateExecOptions { cmd: Some(words.collect()), attach_stdout: Some(true), attach_stderr: Some(true), ..Default::default() };
+        let options =
+            CreateExecOptions { cmd: Some(words.collect()), attach_stdout: Some(true), attach_stderr: Some(true), ..Default::default() };
         let docker = &self.connection.docker;
         let run = async {
             let exec = docker.create_exec(name, options).await?;
@@ -223,7 +229,9 @@ async fn ask_over_tls(address: &str, name: &str, config: Arc<rustls::ClientConfi
     let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
     let stream = match tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(format!("{host}:2376"))).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Answer::NotYet("it does not listen yet".to_owned()),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            return Answer::NotYet("it does not listen yet".to_owned());
+        }
         Ok(Err(error)) => return Answer::NoRoute(format!("{address} cannot be reached: {error}")),
         Err(_) => return Answer::NoRoute(format!("{address} does not answer")),
     };
