@@ -451,6 +451,15 @@ fn replace_by_flag_replaces_and_converges() {
 }
 
 #[test]
+fn a_base_image_made_anew_takes_along_what_is_built_on_it() {
+    let want = Want::new("app", "default", "architect");
+    let world = launched(std::slice::from_ref(&want));
+    let options = PlanOptions { replace: vec![Address::new(Kind::RoleImage, "architect")], ..launch() };
+    let plan = plan_of(&world, &graph(&world, &[want]), &options);
+    assert_eq!(summary(&plan), "capsule replace, derived-image rebuild, role-image rebuild");
+}
+
+#[test]
 fn remove_leaves_nothing_but_homes_and_purge_not_even_those() {
     for (name, wants) in cases() {
         for (purge, options) in [(false, eject()), (true, PlanOptions { purge: true, ..eject() })] {
