@@ -125,8 +125,8 @@ fn recipe(want: &Want) -> Recipe {
     }
 }
 
-/// What several instances of a role share; returns the derived image's address and reference.
-fn add_role(graph: &mut Graph, want: &Want) -> (Address, String) {
+/// What several instances of a role share; returns the repository, the derived image and its reference.
+fn add_role(graph: &mut Graph, want: &Want) -> (Address, Address, String) {
     let platform = || "linux/amd64".to_owned();
     let construct = Address::new(Kind::Image, CONSTRUCT);
     put(graph, construct.clone(), Spec::Image(Image { reference: CONSTRUCT.to_owned(), platform: platform() }), []);
@@ -163,8 +163,8 @@ fn add_role(graph: &mut Graph, want: &Want) -> (Address, String) {
     let derived = Address::new(Kind::DerivedImage, &want.role);
     let reference = format!("jk_{}:{}", want.role, &want.commit[..7]);
     let spec = DerivedImage { reference: reference.clone(), role: want.role.clone(), base, recipe: recipe(want) };
-    put(graph, derived.clone(), Spec::DerivedImage(Box::new(spec)), [role_image, repo, claude, capsule]);
-    (derived, reference)
+    put(graph, derived.clone(), Spec::DerivedImage(Box::new(spec)), [role_image, repo.clone(), claude, capsule]);
+    (repo, derived, reference)
 }
 
 fn mount(kind: MountKind, source: impl Into<String>) -> MountSpec {
@@ -176,7 +176,7 @@ fn plain(text: impl Into<String>) -> EnvEntry {
 }
 
 fn add_instance(graph: &mut Graph, record: Option<InstanceRecord>, want: &Want) {
-    let (derived, image) = add_role(graph, want);
+    let (repo, derived, image) = add_role(graph, want);
     let container = want.container();
     let kept =
         |of: fn(InstanceRecord) -> Option<String>, own: &str| record.clone().and_then(of).unwrap_or_else(|| format!("{container}{own}"));
@@ -225,12 +225,14 @@ fn add_instance(graph: &mut Graph, record: Option<InstanceRecord>, want: &Want) 
             network: network.clone(),
             certs_volume: certs.clone(),
             declared: want.declared,
+            ad_hoc_mounts: Vec::new(),
+            workdir: "/workspace".to_owned(),
         },
         uid: 1000,
         gid: 1000,
     };
     needs.push(want.at(Kind::Home));
-    put(graph, want.at(Kind::Home), Spec::Home(Box::new(home)), []);
+    put(graph, want.at(Kind::Home), Spec::Home(Box::new(home)), [repo]);
 
     let mut mounts = BTreeMap::from([
         ("/jackin/state".to_owned(), mount(MountKind::Bind, format!("{}/state", want.home()))),
