@@ -64,7 +64,6 @@ pub const JOURNAL_FORMAT: u32 = 1;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Line {
     /// RFC 3339, UTC, microseconds.
     pub time: String,

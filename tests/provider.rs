@@ -226,6 +226,8 @@ impl World {
                 network: Some(network.clone()),
                 certs_volume: Some(certs.clone()),
                 declared: true,
+                ad_hoc_mounts: Vec::new(),
+                workdir: "/workspace".to_owned(),
             },
             uid: 1000,
             gid: 1000,

@@ -140,7 +140,7 @@ fn failed(what: &str, error: &Error) -> StepError {
     if low.contains("no space left on device") || low.contains("disk quota exceeded") {
         return permanent(
             diagnostic("docker.disk_full", "The engine's disk is full")
-                .help("Free space: `jackin prune images`, `docker system prune`. Then run the command again."),
+                .help("Free space, for example with `docker system prune`, then run the command again."),
         );
     }
     if low.contains("unable to apply caps") && low.contains("operation not permitted") {
