@@ -417,7 +417,8 @@ fn check_plan(plan: &Plan, graph: &Graph) -> Result<(), TestCaseError> {
                 Reason::FieldChanged { recorded, desired, .. } => prop_assert!(recorded != desired),
                 Reason::Drifted { recorded, live, .. } => prop_assert!(recorded != live),
                 Reason::DependencyReplaced { address } => {
-                    prop_assert!(plan.change(address).is_some_and(|c| matches!(c.action, Action::Create | Action::Replace)));
+                    let made = [Action::Create, Action::Replace, Action::Build, Action::Rebuild];
+                    prop_assert!(plan.change(address).is_some_and(|c| made.contains(&c.action)), "{} {}", change.address, address);
                 }
                 _ => {}
             }

@@ -1,6 +1,6 @@
 //! `jackin apply`: the declared instances of these workspaces exist and are healthy; or a saved plan is carried out.
 
-use super::run::Run;
+use super::run::{Asks, Run};
 use super::select;
 use super::ui::Failure;
 use crate::cli::ApplyArgs;
@@ -42,7 +42,7 @@ pub async fn run(run: &mut Run, args: ApplyArgs) -> Result<i32, Failure> {
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     let mut built = run.graph(&mut session, &wanted).await?;
     built.graph.diagnostics.extend(diagnostics);
-    let code = run.carry_out(&mut session, built, &options, &args.carrying, saved.as_ref()).await?;
+    let code = run.carry_out(&mut session, built, &options, &args.carrying, Asks::Always, saved.as_ref()).await?;
     Ok(code)
 }
 

@@ -5,11 +5,12 @@ use super::ui::{CHANGES, DONE, ERROR, Failure};
 use super::{live, select};
 use crate::cli::{Looking, PlanArgs, PlanFormat};
 use crate::diagnostic::Diagnostic;
+use crate::event::Entry;
 use crate::gather::session::{Freshness, Session};
 use crate::gather::{Paths, atomic};
 use crate::graph::build::Built;
 use crate::graph::want::declared;
-use crate::journal::{self, Entry};
+use crate::journal;
 use crate::observed::{OBSERVED_FORMAT, Observed};
 use crate::plan::{Mode, Plan, PlanOptions, Scope, plan};
 use crate::provider::Provider;
@@ -18,7 +19,7 @@ use std::path::Path;
 
 pub async fn run(run: &mut Run, args: PlanArgs) -> Result<i32, Failure> {
     if let Some(id) = &args.replay {
-        let plan = replay(id)?;
+        let plan = replay(run, id)?;
         return print(run, &args, &plan);
     }
     let mut session = run.open(&args.answers.env, freshness(&args.looking), true).await?;
@@ -115,12 +116,14 @@ fn read_observed(file: &Path) -> Result<Observed, Failure> {
 }
 
 /// Plans again from what an earlier run embedded.
-fn replay(id: &str) -> Result<Plan, Failure> {
+fn replay(run: &Run, id: &str) -> Result<Plan, Failure> {
     let paths = Paths::from_env(crate::gather::env::variable)?;
     let (id, lines) = if Path::new(id).extension().is_some_and(|e| e == "jsonl") {
         (id.to_owned(), journal::read_file(Path::new(id))?)
     } else {
-        journal::read(&paths.runs(), id)?
+        let newest = || journal::runs(&paths.runs()).into_iter().find(|known| *known != run.journal.run_id);
+        let id = if id == "last" { newest().unwrap_or_else(|| id.to_owned()) } else { id.to_owned() };
+        journal::read(&paths.runs(), &id)?
     };
     let mut graph = None;
     let mut options = None;

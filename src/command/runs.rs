@@ -3,9 +3,9 @@
 use super::run::Run;
 use super::ui::{DONE, Failure};
 use crate::cli::{Format, RunsCommand};
-use crate::event::Event;
+use crate::event::{Entry, Event, Line};
 use crate::gather::Paths;
-use crate::journal::{self, Entry, Line};
+use crate::journal;
 use crate::render::diagnostic::diagnostics_text;
 use crate::render::json::envelope;
 use crate::render::table::table;

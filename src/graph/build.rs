@@ -9,6 +9,7 @@ use super::role::{self, CheckedRole};
 use super::want::{Wanted, place};
 use super::{Graph, InstanceInfo, Resource, names};
 use crate::config::layer;
+use crate::config::validate::sensitive;
 use crate::config::{Agent, AuthMode, Config, Dind, DirtyExit, EnvValue, GithubMode, Isolation, NetworkMode, Workspace};
 use crate::diagnostic::Diagnostic;
 use crate::facts::{BinarySource, Facts, PathKind, RoleSnapshot, RoleValue};
@@ -21,6 +22,10 @@ pub struct Built {
     pub graph: Graph,
     pub contexts: BTreeMap<Address, BuildContext>,
 }
+
+/// Warnings that want a person's word before anything is carried out.
+pub const SENSITIVE_MOUNT: &str = "mount.sensitive";
+pub const UNTRUSTED_ROLE: &str = "role.untrusted";
 
 /// Image of the sidecar when `JACKIN_DIND_IMAGE` does not say otherwise.
 const DIND_IMAGE: &str = "docker:29-dind";
@@ -356,7 +361,20 @@ impl Builder<'_> {
             return Some(RoleParts { role, derived, derived_reference, recipe, commit });
         }
 
-        let configured = self.config.global.roles.get(&wanted.role).map_or_else(|| "default".to_owned(), |r| place(&r.git.span, "default"));
+        let source = self.config.global.roles.get(&wanted.role);
+        let configured = source.map_or_else(|| "default".to_owned(), |r| place(&r.git.span, "default"));
+        if !source.is_some_and(|r| r.trusted) || branch.is_some() {
+            let what = branch.map_or_else(String::new, |b| format!(", branch `{b}`"));
+            self.say(
+                Diagnostic::warning(
+                    UNTRUSTED_ROLE,
+                    "A role is not marked as trusted",
+                    format!("Building `{}`{what} runs what {} says.", wanted.role, snapshot.url),
+                )
+                .on(&repo)
+                .help(format!("Read it first. `trusted = true` under `[roles.\"{}\"]` says that you have.", wanted.role)),
+            );
+        }
         let spec = RoleRepo {
             url: snapshot.url.clone(),
             branch: snapshot.branch.clone(),
@@ -619,7 +637,7 @@ impl Builder<'_> {
                         format!("`{agent}` runs with auth_forward `{}`, which needs `{name}`, and no env layer sets it.", auth_word(mode)),
                     )
                     .at(auth.mode.span.clone())
-                    .help(format!("Set it, for example: `jackin config env set {name} '${name}'`, or use auth_forward = \"sync\".")),
+                    .help(format!("Write `{name} = \"${name}\"` under `[env]`, or use auth_forward = \"sync\".")),
                 );
             }
             out.insert(*agent, handoff);
@@ -659,6 +677,18 @@ impl Builder<'_> {
         for (src, dst, readonly, span) in all {
             let host = self.facts.expand(&src);
             self.check_source(&src, &dst, &span);
+            let canonical = self.facts.paths.get(&host).map_or(host.as_str(), |fact| fact.canonical.as_str());
+            if let Some(what) = sensitive(canonical) {
+                self.say(
+                    Diagnostic::warning(
+                        SENSITIVE_MOUNT,
+                        "A mount gives credentials of this host away",
+                        format!("{} sees `{src}` (`{what}`) at {dst}.", wanted.key),
+                    )
+                    .at(span.clone())
+                    .help("Leave it out unless the agent is to have them."),
+                );
+            }
             let spec = MountSpec { kind: MountKind::Bind, source: self.facts.shorten(&host), readonly };
             if let Some(other) = mounts.insert(dst.clone(), spec) {
                 self.say(

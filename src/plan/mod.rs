@@ -156,6 +156,11 @@ impl Planner<'_> {
         if self.options.rebuild && matches!(kind, Kind::RoleImage | Kind::DerivedImage) {
             out.push(Difference { reason: Reason::Requested { flag: "--rebuild".to_owned() }, needs: Rung::Rebuild, field: None });
         }
+        if kind == Kind::DerivedImage
+            && let Some(base) = resource.depends_on.iter().find(|d| d.kind == Kind::RoleImage && self.options.replace.contains(d))
+        {
+            out.push(Difference { reason: Reason::DependencyReplaced { address: base.clone() }, needs: Rung::Rebuild, field: None });
+        }
         // Coming back takes an existing thing as it was made; what the configuration says now is `apply`'s business.
         let as_it_was = self.options.mode == Mode::Restore && kind.per_instance() && kind != Kind::Home;
         match &found.recorded {
@@ -229,7 +234,8 @@ impl Planner<'_> {
         let wanted = self.options.mode == Mode::PrewarmOnly
             || self.options.targets.contains(address)
             || self.options.replace.contains(address)
-            || (self.options.rebuild && matches!(address.kind, Kind::RoleImage | Kind::DerivedImage))
+            || (self.options.rebuild && address.kind == Kind::RoleImage)
+            || (address.kind == Kind::DerivedImage && self.image_requested(address))
             || self
                 .dependents
                 .get(address)

@@ -25,6 +25,9 @@ use std::sync::Arc;
 /// An answer that takes a while.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
+/// The keyed digest that facts show credentials by.
+pub type Digest = Arc<dyn Fn(&[u8]) -> String + Send + Sync>;
+
 /// Finds the value behind a reference. Values go into containers and nowhere else.
 pub trait Vault {
     fn value<'a>(&'a self, source: &'a SecretSource) -> Later<'a, Result<SecretString, Diagnostic>>;
@@ -79,8 +82,7 @@ pub struct LiveParts {
     pub vault: Box<dyn Vault>,
     pub capsules: Box<dyn Capsules>,
     pub sources: Box<dyn Sources>,
-    /// The keyed digest that facts show credentials by.
-    pub digest: Arc<dyn Fn(&[u8]) -> String + Send + Sync>,
+    pub digest: Digest,
     /// Now, RFC 3339 in UTC; only instance records have it.
     pub now: Box<dyn Fn() -> String>,
 }
@@ -92,7 +94,7 @@ pub struct Live {
     vault: Box<dyn Vault>,
     capsules: Box<dyn Capsules>,
     sources: Box<dyn Sources>,
-    digest: Arc<dyn Fn(&[u8]) -> String + Send + Sync>,
+    digest: Digest,
     now: Box<dyn Fn() -> String>,
 }
 

@@ -1,7 +1,7 @@
 //! JSON Schemas of the documents that jackin writes, made from the types; copies lie in `schemas/`, compared by a test.
 
 use crate::diagnostic::Diagnostic;
-use crate::event::Event;
+use crate::event::Line;
 use crate::graph::Graph;
 use crate::observed::Observed;
 use crate::plan::Plan;
@@ -18,7 +18,7 @@ pub fn schema(name: &str) -> Option<String> {
         "observed" => schema_for!(Observed),
         "diagnostics" => schema_for!(Vec<Diagnostic>),
         // One line of a run's journal.
-        "events" => schema_for!(Event),
+        "events" => schema_for!(Line),
         _ => return None,
     };
     schema.insert("title".to_owned(), format!("jackin {name}").into());
