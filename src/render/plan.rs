@@ -6,8 +6,8 @@ use super::Style;
 use super::diagnostic::{diagnostics_text, escape_markdown, severity_word};
 use super::page::{Ink, Page, clean, pad, width};
 use super::words::{
-    Depth, Why, about_words, action_words, bytes_words, commit_words, count_words, field_words, id_words, is_hash, is_idle, loss_words, plural,
-    reused, secret_words, source_of, value_words, why_nots, whys,
+    Depth, Why, about_words, action_words, bytes_words, commit_words, count_words, field_words, id_words, is_hash, is_idle, loss_words,
+    plural, reused, secret_words, source_of, value_words, why_nots, whys,
 };
 use crate::plan::{Action, Change, Mode, Plan, Scope};
 use crate::resource::{EnvEntry, Limits, MountKind, MountSpec, Origin, Spec};
