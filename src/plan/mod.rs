@@ -433,9 +433,11 @@ fn is_written(resource: &Resource, difference: &Difference) -> bool {
     source.is_some_and(|s| s != "default" && !s.starts_with("profile "))
 }
 
-/// A digest shows that something changed, not what; another difference explains better.
+/// A digest shows that something changed, not what; another difference explains better, and so does one that others follow.
 fn says_little(difference: &Difference) -> bool {
-    difference.field.as_ref().is_some_and(|f| f.field.contains("digest") || f.field.contains("hash"))
+    // This variable lists the mounts; the mount itself is the news.
+    const DERIVED: &str = "env.MISE_TRUSTED_CONFIG_PATHS";
+    difference.field.as_ref().is_some_and(|f| f.field.contains("digest") || f.field.contains("hash") || f.field == DERIVED)
 }
 
 /// Which rungs mean something for a kind.
