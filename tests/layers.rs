@@ -6,24 +6,9 @@ use std::path::{Path, PathBuf};
 /// The comment in lib.rs that divides values from effects.
 const LINE: &str = "// ---- the line";
 /// What only code below the line may name.
-const WORLD: [&str; 17] = [
-    "tokio",
-    "bollard",
-    "rustix",
-    "std::fs",
-    "std::env",
-    "std::net",
-    "std::process",
-    "std::thread",
-    "Instant",
-    "SystemTime",
-    "jiff::",
-    "getrandom",
-    "rand::",
-    "println!",
-    "print!",
-    "stdout()",
-    "stderr()",
+const WORLD: [&str; 19] = [
+    "tokio", "bollard", "rustix", "std::fs", "std::env", "std::net", "std::process", "std::thread", "Instant", "SystemTime", "jiff::",
+    "getrandom", "rand::", "println!", "eprintln!", "print!", "eprint!", "stdout()", "stderr()",
 ];
 
 struct Module {
@@ -33,10 +18,9 @@ struct Module {
 
 /// `pub mod` lines in order.
 fn order(lib: &str) -> Vec<Module> {
-    let line = lib.find(LINE).expect("lib.rs draws the line");
-    let starts = lib.match_indices("pub mod ").filter(|(at, _)| lib[..*at].ends_with('\n'));
-    let name = |at: usize| lib[at + "pub mod ".len()..].split(';').next().unwrap_or_default().to_owned();
-    starts.map(|(at, _)| Module { name: name(at), above_the_line: at < line }).collect()
+    let line = lib.lines().position(|line| line.starts_with(LINE)).expect("lib.rs draws the line");
+    let name = |text: &str| Some(text.strip_prefix("pub mod ")?.strip_suffix(';')?.to_owned());
+    lib.lines().enumerate().filter_map(|(at, text)| Some(Module { name: name(text)?, above_the_line: at < line })).collect()
 }
 
 /// Code without comments and without its `#[cfg(test)]` tail, by line number.

@@ -30,7 +30,7 @@ pub async fn run(run: &mut Run, args: ApplyArgs) -> Result<i32, Failure> {
             (names, plan.goal.clone())
         }
         None => {
-            let (names, scope) = select::workspaces(&session.config, &session.facts, &args.what, args.all);
+            let (names, scope) = select::workspaces(&session.config, &session.facts, &args.what, args.all)?;
             let mut options = PlanOptions::new(Mode::Launch, "apply", scope);
             options.targets = args.narrowing.target.clone();
             options.replace = args.narrowing.replace.clone();

@@ -161,18 +161,17 @@ fn one(page: &mut Page, change: &Change, style: &Style, verbose: bool) {
     }
 }
 
-/// A long list is cut to what somebody wrote; the rest follows from it.
+/// What somebody wrote comes first; the rest follows from it, and a long list is cut.
 fn telling(whys: Vec<Why>) -> Vec<Why> {
     const FEW: usize = 6;
-    if whys.len() <= FEW {
-        return whys;
-    }
     let all = whys.len();
     let (mut shown, rest): (Vec<Why>, Vec<Why>) = whys.into_iter().partition(|why| why.source.as_deref().is_some_and(is_written));
-    if shown.is_empty() {
-        shown = rest;
+    let written = shown.len();
+    shown.extend(rest);
+    if all <= FEW {
+        return shown;
     }
-    shown.truncate(FEW);
+    shown.truncate(if written == 0 { FEW / 2 } else { written.min(FEW) });
     let more = all - shown.len();
     shown.push(Why { text: format!("and {more} more that --verbose shows"), source: None });
     shown

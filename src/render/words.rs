@@ -389,9 +389,14 @@ fn reason_words(address: &Address, reason: &Reason, depth: Depth) -> String {
 
 /// A reason that ruled a cheaper action out; its values stand among the change's own reasons already.
 fn ruled_out_words(address: &Address, reason: &Reason, depth: Depth) -> String {
+    // A mount as a whole, whichever part of it differs.
+    let thing = |field: &str| match Field::of(field) {
+        Field::Mount { path, .. } => format!("mount {path}"),
+        _ => field_words(field),
+    };
     match reason {
-        Reason::FieldChanged { field, .. } => format!("{} changed", field_words(field)),
-        Reason::Drifted { field, .. } => format!("{} drifted", field_words(field)),
+        Reason::FieldChanged { field, .. } => format!("{} changed", thing(field)),
+        Reason::Drifted { field, .. } => format!("{} drifted", thing(field)),
         Reason::ImageChanged { .. } => "image was replaced under the same name".to_owned(),
         other => reason_words(address, other, depth),
     }

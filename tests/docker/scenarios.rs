@@ -109,6 +109,7 @@ pub fn ctrl_c_leaves_a_world_that_is_mended_by_the_next_apply(engine: &Engine) {
     }
 
     // An engine that does not answer keeps the first Ctrl-C waiting.
+    let home = Home::new(engine, COMPAT);
     let strike = Strike { at: 3, when: When::Sent, what: What::Silence };
     let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
     let child = home.start(&["apply", "w", "--yes"], Some(&proxy));

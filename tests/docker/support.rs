@@ -473,6 +473,10 @@ impl Plan {
     }
 }
 
+pub fn construct_image() -> String {
+    std::env::var("JACKIN_CONSTRUCT_IMAGE").unwrap_or_else(|_| "projectjackin/construct:0.1-trixie".to_owned())
+}
+
 /// Asks again and again until it is so.
 pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     let begun = Instant::now();

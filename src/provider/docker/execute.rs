@@ -3,7 +3,7 @@
 //! In: specs, ids and names from the plan. Out: nothing, or why not. A name that is taken counts as done only when what bears it is
 //! ours, for the same address, made from the same spec.
 
-use super::observe::{SWAP_UNLIMITED, UNLIMITED, limited, nano_cpus};
+use super::observe::{CPU_PERIOD, SWAP_UNLIMITED, UNLIMITED, cpu_quota, cpus, limited};
 use super::{Engine, Marks, doing, message, name_conflict, scrub, short_id, status};
 use crate::diagnostic::Diagnostic;
 use crate::provider::StepError;
@@ -212,7 +212,9 @@ impl Engine {
             tmpfs: (!capsule.tmpfs.is_empty()).then(|| capsule.tmpfs.iter().map(|path| (path.clone(), tmpfs_options(path))).collect()),
             memory: limits.memory,
             memory_reservation: limits.memory_reservation,
-            nano_cpus: limits.cpus.map(nano_cpus),
+            // Not `NanoCpus`, of which the engine refuses more than the machine has: then nothing is limited, as wanted.
+            cpu_period: limits.cpus.map(|_| CPU_PERIOD),
+            cpu_quota: limits.cpus.map(cpu_quota),
             pids_limit: limits.pids,
             ulimits: limits.nofile.map(|n| vec![ResourcesUlimits { name: Some("nofile".to_owned()), soft: Some(n), hard: Some(n) }]),
             ..Default::default()
@@ -332,16 +334,17 @@ impl Engine {
         let docker = &self.connection.docker;
         let inspection = docker.inspect_container(id, None).await.map_err(|e| doing(&what).failed(e))?;
         let host = inspection.host_config.unwrap_or_default();
-        let had_cpus = host.nano_cpus.unwrap_or_default();
-        if limits.cpus.is_none() && had_cpus > 0 {
+        let had_cpus = cpus(&host);
+        if let (None, Some(had_cpus)) = (limits.cpus, had_cpus) {
             return Err(Diagnostic::error(
                 "docker.limit_stays",
                 "Docker cannot lift a CPU limit from a living container",
-                format!("{what}: it has {} CPUs and should have no limit.", had_cpus as f64 / 1e9),
+                format!("{what}: it has {had_cpus} CPUs and should have no limit."),
             )
             .help("Have the container made anew: `jackin apply --replace ADDRESS`.")
             .into());
         }
+        let new_cpus = limits.cpus.filter(|want| had_cpus.map(cpu_quota) != Some(cpu_quota(*want)));
         let changed = |want: Option<i64>, had: Option<i64>, none: i64| {
             let had = had.filter(|had| limited(*had));
             (want != had).then(|| want.unwrap_or(none))
@@ -352,7 +355,8 @@ impl Engine {
             // Swap must not be below memory; twice the memory is what the engine itself gives at creation.
             memory_swap: memory.map(|memory| if memory == UNLIMITED { SWAP_UNLIMITED } else { memory.saturating_mul(2) }),
             memory_reservation: changed(limits.memory_reservation, host.memory_reservation, UNLIMITED),
-            nano_cpus: limits.cpus.map(nano_cpus).filter(|n| *n != had_cpus),
+            cpu_period: new_cpus.map(|_| CPU_PERIOD),
+            cpu_quota: new_cpus.map(cpu_quota),
             pids_limit: changed(limits.pids, host.pids_limit, -1),
             ..Default::default()
         };

@@ -523,9 +523,9 @@ impl Seen<'_> {
         limit("memory_reservation", positive(host.memory_reservation));
         limit(
             "cpus",
-            host.nano_cpus.filter(|n| *n > 0).map(|nano| match self.recorded.get("limits.cpus") {
-                Some(want) if want.as_f64().map(nano_cpus) == Some(nano) => want.clone(),
-                _ => (nano as f64 / 1e9).into(),
+            cpus(host).map(|is| match self.recorded.get("limits.cpus") {
+                Some(want) if want.as_f64().map(cpu_quota) == Some(cpu_quota(is)) => want.clone(),
+                _ => is.into(),
             }),
         );
         // Podman gives every container a limit of its own accord; so may the engine's defaults for open files.
@@ -574,8 +574,20 @@ pub(super) fn limited(value: i64) -> bool {
     value > 0 && value < UNLIMITED
 }
 
-pub(super) fn nano_cpus(cpus: f64) -> i64 {
-    (cpus * 1e9).round() as i64
+/// Microseconds over which a quota of CPU time counts; the kernel's own.
+pub(super) const CPU_PERIOD: i64 = 100_000;
+
+pub(super) fn cpu_quota(cpus: f64) -> i64 {
+    (cpus * CPU_PERIOD as f64).round() as i64
+}
+
+/// The limit on CPUs, in whichever of Docker's two ways it was given.
+pub(super) fn cpus(host: &HostConfig) -> Option<f64> {
+    if let Some(nano) = host.nano_cpus.filter(|n| *n > 0) {
+        return Some(nano as f64 / 1e9);
+    }
+    let period = host.cpu_period.filter(|p| *p > 0).unwrap_or(CPU_PERIOD);
+    host.cpu_quota.filter(|q| *q > 0).map(|quota| quota as f64 / period as f64)
 }
 
 fn expand(home: &str, path: &str) -> String {
