@@ -59,6 +59,15 @@ pub fn runs(directory: &Path) -> Vec<String> {
     ids
 }
 
+/// The newest run that is not `own` and of which `wanted` holds; looking at diaries is not itself worth looking at.
+pub fn newest(directory: &Path, own: &str, wanted: impl Fn(&[Line]) -> bool) -> Option<String> {
+    let looking = |lines: &[Line]| matches!(lines.first().map(|l| &l.entry), Some(Entry::RunStarted { command, .. }) if command == "runs");
+    runs(directory)
+        .into_iter()
+        .filter(|id| id != own)
+        .find(|id| read_lines(&directory.join(format!("{id}.jsonl"))).is_ok_and(|lines| !looking(&lines) && wanted(&lines)))
+}
+
 /// Removes all but the newest runs.
 pub fn prune(directory: &Path) {
     for id in runs(directory).into_iter().skip(KEEP) {

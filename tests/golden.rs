@@ -561,9 +561,9 @@ fn plans_travel() {
 
 /// `12:34:56`.
 fn holds_a_clock(text: &str) -> bool {
-    text.as_bytes().windows(8).any(|w| {
-        w.iter().enumerate().all(|(at, byte)| if at == 2 || at == 5 { *byte == b':' } else { byte.is_ascii_digit() })
-    })
+    text.as_bytes()
+        .windows(8)
+        .any(|w| w.iter().enumerate().all(|(at, byte)| if at == 2 || at == 5 { *byte == b':' } else { byte.is_ascii_digit() }))
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::run::{Asks, Run};
 use super::select;
-use super::ui::Failure;
+use super::ui::{DONE, Failure};
 use crate::cli::ApplyArgs;
 use crate::diagnostic::Diagnostic;
 use crate::gather::session::Freshness;
@@ -42,7 +42,12 @@ pub async fn run(run: &mut Run, args: ApplyArgs) -> Result<i32, Failure> {
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     let mut built = run.graph(&mut session, &wanted).await?;
     built.graph.diagnostics.extend(diagnostics);
+    let instances: Vec<String> = built.graph.instances.keys().cloned().collect();
     let code = run.carry_out(&mut session, built, &options, &args.carrying, Asks::Always, saved.as_ref()).await?;
+    if code == DONE && !args.carrying.dry_run && !instances.is_empty() {
+        let more = if instances.len() > 1 { format!(" ({} more run as well)", instances.len() - 1) } else { String::new() };
+        run.ui.talk(&format!("Attach with `jackin hardline {}`{more}.", instances[0]));
+    }
     Ok(code)
 }
 

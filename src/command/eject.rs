@@ -49,8 +49,7 @@ pub async fn remove(
     }
     let mut options = PlanOptions::new(Mode::Remove, command, Scope::Instances(keys));
     options.purge = purge;
-    let code = run.carry_out(session, Built::default(), &options, carrying, Asks::Always, None).await?;
-    Ok(code)
+    run.carry_out(session, Built::default(), &options, carrying, Asks::Always, None).await
 }
 
 /// Instances with a record here, and those of which only containers are left.

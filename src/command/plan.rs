@@ -5,7 +5,7 @@ use super::ui::{CHANGES, DONE, ERROR, Failure};
 use super::{live, select};
 use crate::cli::{Looking, PlanArgs, PlanFormat};
 use crate::diagnostic::Diagnostic;
-use crate::event::Entry;
+use crate::event::{Entry, Line};
 use crate::gather::session::{Freshness, Session};
 use crate::gather::{Paths, atomic};
 use crate::graph::build::Built;
@@ -121,7 +121,8 @@ fn replay(run: &Run, id: &str) -> Result<Plan, Failure> {
     let (id, lines) = if Path::new(id).extension().is_some_and(|e| e == "jsonl") {
         (id.to_owned(), journal::read_file(Path::new(id))?)
     } else {
-        let newest = || journal::runs(&paths.runs()).into_iter().find(|known| *known != run.journal.run_id);
+        let embeds = |lines: &[Line]| lines.iter().any(|l| matches!(&l.entry, Entry::Planned { graph: Some(_), .. }));
+        let newest = || journal::newest(&paths.runs(), &run.journal.run_id, embeds);
         let id = if id == "last" { newest().unwrap_or_else(|| id.to_owned()) } else { id.to_owned() };
         journal::read(&paths.runs(), &id)?
     };

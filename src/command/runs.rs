@@ -51,8 +51,7 @@ pub fn run(run: &mut Run, command: RunsCommand) -> Result<i32, Failure> {
         }
         RunsCommand::Show { run: wanted, format } => {
             let own = run.journal.run_id.clone();
-            let wanted =
-                if wanted == "last" { journal::runs(&directory).into_iter().find(|id| *id != own).unwrap_or(wanted) } else { wanted };
+            let wanted = if wanted == "last" { journal::newest(&directory, &own, |_| true).unwrap_or(wanted) } else { wanted };
             let (_, lines) = journal::read(&directory, &wanted)?;
             match format {
                 Format::Json => run.ui.result(&envelope(&lines)),

@@ -708,12 +708,10 @@ impl Builder<'_> {
     /// Is there something to mount?
     fn check_source(&mut self, src: &str, dst: &str, span: &Option<crate::diagnostic::Span>) {
         let problem = match self.facts.paths.get(&self.facts.expand(src)).map(|f| f.kind) {
-            Some(PathKind::Missing) => Diagnostic::error(
-                "mount.missing",
-                "A mount's source does not exist",
-                format!("`{src}` (mounted at {dst}) does not exist."),
-            )
-            .help("Create it, or correct `src`."),
+            Some(PathKind::Missing) => {
+                Diagnostic::error("mount.missing", "A mount's source does not exist", format!("`{src}` (mounted at {dst}) does not exist."))
+                    .help("Create it, or correct `src`.")
+            }
             Some(PathKind::Unreadable) => Diagnostic::error(
                 "mount.unreadable",
                 "A mount's source cannot be looked at",

@@ -405,7 +405,11 @@ fn settle(address: &Address, resource: &Resource, found: &Found, differences: Ve
     let action = action_of(needs);
     let mut change = Change::new(address, Some(resource), action, Vec::new());
     for rung in [Rung::Reuse, Rung::Update, Rung::Restart, Rung::Replace].into_iter().filter(|r| *r < needs && applies(kind, *r)) {
-        if let Some(blocking) = differences.iter().filter(|d| d.needs > rung).min_by_key(|d| (std::cmp::Reverse(d.needs), !is_written(resource, d), says_little(d))) {
+        if let Some(blocking) = differences
+            .iter()
+            .filter(|d| d.needs > rung)
+            .min_by_key(|d| (std::cmp::Reverse(d.needs), !is_written(resource, d), says_little(d)))
+        {
             change.considered.push(Considered { action: action_of(rung), ruled_out_by: blocking.reason.clone() });
         }
     }
@@ -429,9 +433,11 @@ fn is_written(resource: &Resource, difference: &Difference) -> bool {
     source.is_some_and(|s| s != "default" && !s.starts_with("profile "))
 }
 
-/// A digest shows that something changed, not what; another difference explains better.
+/// A digest shows that something changed, not what; another difference explains better, and so does one that others follow.
 fn says_little(difference: &Difference) -> bool {
-    difference.field.as_ref().is_some_and(|f| f.field.contains("digest") || f.field.contains("hash"))
+    // This variable lists the mounts; the mount itself is the news.
+    const DERIVED: &str = "env.MISE_TRUSTED_CONFIG_PATHS";
+    difference.field.as_ref().is_some_and(|f| f.field.contains("digest") || f.field.contains("hash") || f.field == DERIVED)
 }
 
 /// Which rungs mean something for a kind.
@@ -505,10 +511,7 @@ fn judge_strangers(graph: &Graph, observed: &Observed, changes: &BTreeMap<Addres
                 Diagnostic::error(
                     "plan.stranger",
                     "Something that jackin did not make is in the way",
-                    format!(
-                        "The {object} `{}`{id} has the name that {address} needs, but {}.",
-                        stranger.name, stranger.why
-                    ),
+                    format!("The {object} `{}`{id} has the name that {address} needs, but {}.", stranger.name, stranger.why),
                 )
                 .on(address)
                 .help(match object {

@@ -76,9 +76,9 @@ impl Host {
 
     fn role_repo(&self, address: &Address, path: &str) -> Option<Found> {
         let snapshot = self.facts.roles.get(&address.name)?;
-        snapshot.commit.as_ref()?;
-        let mut live = Fields::from([("url".to_owned(), snapshot.url.clone().into())]);
-        live.insert("commit".to_owned(), snapshot.checked_out.clone().into());
+        // A clone whose files were never laid down is as good as missing.
+        let checked_out = snapshot.checked_out.clone()?;
+        let live = Fields::from([("url".to_owned(), snapshot.url.clone().into()), ("commit".to_owned(), checked_out.into())]);
         Some(found(path, path, None, live))
     }
 

@@ -120,6 +120,7 @@ impl Live {
 
 impl Provider for Live {
     async fn observe(&self, graph: &Graph, scope: &Scope) -> Result<Observed, Diagnostics> {
+        tracing::debug!(resources = graph.resources.len(), "observe");
         let homes = self.host.observe(graph, scope, self.digest.clone());
         let (homes, inventory) = futures_util::future::try_join(homes, self.engine.inventory(graph)).await?;
         let look = Look { graph, scope, digest: &*self.digest, sessions: &*self.capsules, homes: &homes.records };
@@ -132,6 +133,7 @@ impl Provider for Live {
 
     async fn execute(&self, task: &Task, report: &dyn Fn(String)) -> Result<(), StepError> {
         let address = &task.step.address;
+        tracing::debug!(step = %task.step.id, "execute");
         let result = match (&task.step.effect, &task.spec) {
             (Effect::CheckOut, Some(Spec::RoleRepo(repo))) => self.sources.check_out(repo).await.map_err(StepError::from),
             (Effect::RepairBinary, Some(Spec::AgentBinary(binary) | Spec::CapsuleBinary(binary))) => self.host.repair(binary).await,

@@ -6,8 +6,8 @@ use super::Style;
 use super::diagnostic::{diagnostics_text, escape_markdown, severity_word};
 use super::page::{Ink, Page, clean, pad, width};
 use super::words::{
-    Depth, Why, about_words, action_words, bytes_words, commit_words, count_words, field_words, id_words, is_hash, is_idle, loss_words, plural,
-    reused, secret_words, source_of, value_words, why_nots, whys,
+    Depth, Why, about_words, action_words, bytes_words, commit_words, count_words, field_words, id_words, is_hash, is_idle, loss_words,
+    plural, reused, secret_words, source_of, value_words, why_nots, whys,
 };
 use crate::plan::{Action, Change, Mode, Plan, Scope};
 use crate::resource::{EnvEntry, Limits, MountKind, MountSpec, Origin, Spec};
@@ -288,7 +288,7 @@ fn key_fields(change: &Change, spec: &Spec) -> Vec<Row> {
                 |value: serde_json::Result<serde_json::Value>| value.ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
             row("profile", word(serde_json::to_value(spec.profile)), "profile");
             row("network", format!("{} ({})", spec.network, word(serde_json::to_value(spec.network_mode))), "network_mode");
-            let (own, operators): (Vec<_>, Vec<_>) = spec.mounts.iter().partition(|(_, mount)| is_own(mount));
+            let (own, operators): (Vec<_>, Vec<_>) = spec.mounts.iter().partition(|(path, mount)| is_own(path, mount));
             for (path, mount) in &operators {
                 row("mounts", mount_words(path, mount), &format!("mounts.{path}"));
             }
@@ -310,9 +310,10 @@ fn key_fields(change: &Change, spec: &Spec) -> Vec<Row> {
     out
 }
 
-/// Mounts that jackin makes up itself: its volumes and its state folder.
-fn is_own(mount: &MountSpec) -> bool {
-    mount.kind == MountKind::Volume || mount.source.starts_with("~/.jackin/")
+/// Mounts that jackin makes up itself: its volumes, and those into the folders that are its own in a container.
+fn is_own(path: &str, mount: &MountSpec) -> bool {
+    const OWN: [&str; 3] = ["/jackin/", "/home/agent/", "/var/lib/extrausers/"];
+    mount.kind == MountKind::Volume || OWN.iter().any(|own| path.starts_with(own))
 }
 
 fn mount_words(path: &str, mount: &MountSpec) -> String {

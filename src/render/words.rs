@@ -441,9 +441,11 @@ pub(super) fn whys(change: &Change, depth: Depth) -> Vec<Why> {
     }
     // One value may stand in two places of a home.
     let mut seen: Vec<String> = Vec::new();
-    out.retain(|why| !seen.contains(&why.text) && {
-        seen.push(why.text.clone());
-        true
+    out.retain(|why| {
+        !seen.contains(&why.text) && {
+            seen.push(why.text.clone());
+            true
+        }
     });
     out
 }

@@ -90,8 +90,7 @@ impl Proxy {
         let engine = PathBuf::from(host.strip_prefix("unix://").expect("tests need an engine on a unix socket"));
         let socket = (0..).map(|n| folder.join(format!("p{n}.sock"))).find(|path| !path.exists()).expect("a free name");
         let listener = UnixListener::bind(&socket).expect("bind the proxy's socket");
-        let shared =
-            Arc::new(Shared { engine, state: Mutex::new(State { strike, ..State::default() }), changed: Condvar::new() });
+        let shared = Arc::new(Shared { engine, state: Mutex::new(State { strike, ..State::default() }), changed: Condvar::new() });
         let accepting = shared.clone();
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {

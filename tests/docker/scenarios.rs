@@ -150,8 +150,7 @@ pub fn eight_applies_at_once_make_one_of_everything(engine: &Engine) {
 pub fn workspaces_that_share_an_image_to_be_built_all_come_up(engine: &Engine) {
     let home = Home::with_own_role(engine, STANDARD);
     home.workspace("v", STANDARD);
-    let children: Vec<(&str, Child)> =
-        ["v", "w", "v", "w"].into_iter().map(|w| (w, home.start(&["apply", w, "--yes"], None))).collect();
+    let children: Vec<(&str, Child)> = ["v", "w", "v", "w"].into_iter().map(|w| (w, home.start(&["apply", w, "--yes"], None))).collect();
     for (workspace, child) in children {
         let output = home.finish(&["apply", workspace], child);
         assert_eq!(output.code, Some(0), "{workspace}: {output}");

@@ -20,7 +20,8 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Builds on the construct and asks for no network.
 const DOCKERFILE: &str = "FROM projectjackin/construct:0.1-trixie\n";
-const MANIFEST: &str = "version = \"v1alpha6\"\ndockerfile = \"Dockerfile\"\nagents = [\"claude\"]\n\n[identity]\nname = \"Test\"\n\n[claude]\n";
+const MANIFEST: &str =
+    "version = \"v1alpha6\"\ndockerfile = \"Dockerfile\"\nagents = [\"claude\"]\n\n[identity]\nname = \"Test\"\n\n[claude]\n";
 
 /// Answers on demand, so that a test can tell what reached it.
 const AGENT: &str = r#"#!/usr/bin/env bash
@@ -222,7 +223,16 @@ impl Home {
         let output = Command::new("git")
             .arg("-C")
             .arg(self.path(folder))
-            .args(["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null"])
+            .args([
+                "-c",
+                "user.name=test",
+                "-c",
+                "user.email=test@localhost",
+                "-c",
+                "commit.gpgsign=false",
+                "-c",
+                "core.hooksPath=/dev/null",
+            ])
             .args(args)
             .env("HOME", self.folder())
             // Equal files are an equal commit, and so an image that is there already.
@@ -413,11 +423,9 @@ impl Home {
     fn clear_up(&self) {
         // Twice: a request of a killed jackin may still be under way.
         for _ in 0..2 {
-            for (list, remove) in [
-                (&["ps", "-a"][..], &["rm", "-fv"][..]),
-                (&["network", "ls"], &["network", "rm"]),
-                (&["volume", "ls"], &["volume", "rm"]),
-            ] {
+            for (list, remove) in
+                [(&["ps", "-a"][..], &["rm", "-fv"][..]), (&["network", "ls"], &["network", "rm"]), (&["volume", "ls"], &["volume", "rm"])]
+            {
                 let format = if list[0] == "volume" { "{{.Name}}" } else { "{{.ID}}" };
                 for id in self.labelled(list, format) {
                     self.engine.try_docker(&[remove, &[&id]].concat());
