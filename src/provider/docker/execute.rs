@@ -167,17 +167,26 @@ impl Engine {
         };
         let body = ContainerCreateBody { env: Some(env), labels: Some(labels.clone()), ..body };
         let options = CreateContainerOptionsBuilder::default().name(name).build();
-        match self.connection.docker.create_container(Some(options), body).await {
-            Ok(_) => Ok(()),
-            Err(error) if status(&error) == Some(409) => {
-                let found = self.connection.docker.inspect_container(name, None).await.map_err(|e| doing(&what).failed(e))?;
-                let found = found.config.and_then(|c| c.labels);
-                if self.same(found.as_ref(), &labels) { Ok(()) } else { Err(name_conflict(&what, &message(&error)).into()) }
-            }
-            Err(error) => {
+        let docker = &self.connection.docker;
+        let begun = Instant::now();
+        loop {
+            let error = match docker.create_container(Some(options.clone()), body.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            if status(&error) != Some(409) {
                 let mut error = doing(&what).failed(error);
                 scrub(&mut error.diagnostic.detail, &secrets);
-                Err(error)
+                return Err(error);
+            }
+            match docker.inspect_container(name, None).await {
+                Ok(found) => {
+                    let found = found.config.and_then(|c| c.labels);
+                    return if self.same(found.as_ref(), &labels) { Ok(()) } else { Err(name_conflict(&what, &message(&error)).into()) };
+                }
+                // A killed run's request is still under way: the name is taken, and nothing bears it yet or any more.
+                Err(error) if status(&error) == Some(404) && begun.elapsed() < GOING => tokio::time::sleep(POLL).await,
+                Err(error) => return Err(doing(&what).failed(error)),
             }
         }
     }
