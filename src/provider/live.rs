@@ -118,6 +118,16 @@ impl Live {
     }
 }
 
+/// This host's part of an observation, for planning without an engine: homes, programs, cached role repos.
+pub async fn observe_host(facts: Arc<Facts>, digest: Digest, graph: &Graph, scope: &Scope) -> Result<Observed, Diagnostics> {
+    let seen = Host { facts }.observe(graph, scope, digest).await?;
+    let mut observed = Observed::empty();
+    for (address, found) in seen.resources {
+        observed.resources.entry(address).or_default().push(found);
+    }
+    Ok(observed)
+}
+
 impl Provider for Live {
     async fn observe(&self, graph: &Graph, scope: &Scope) -> Result<Observed, Diagnostics> {
         tracing::debug!(resources = graph.resources.len(), "observe");
