@@ -302,6 +302,8 @@ pub struct ExplainArgs {
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub format: Format,
     #[command(flatten)]
+    pub answers: RoleAnswers,
+    #[command(flatten)]
     pub looking: Looking,
 }
 
@@ -310,6 +312,8 @@ pub struct ExplainArgs {
 pub struct GraphArgs {
     #[command(flatten)]
     pub selection: Selection,
+    #[command(flatten)]
+    pub answers: RoleAnswers,
     #[arg(long, value_enum, default_value_t = GraphFormat::Dot)]
     pub format: GraphFormat,
 }
@@ -319,6 +323,8 @@ pub struct GraphArgs {
 pub struct ObserveArgs {
     #[command(flatten)]
     pub selection: Selection,
+    #[command(flatten)]
+    pub answers: RoleAnswers,
     /// Where to write it; none = standard output.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,

@@ -11,7 +11,7 @@ use crate::render::explain::{explain_json, explain_text};
 use crate::render::json::envelope;
 
 pub async fn run(run: &mut Run, args: ExplainArgs) -> Result<i32, Failure> {
-    let mut session = run.open(&[], freshness(&args.looking), false).await?;
+    let mut session = run.open(&args.answers.env, freshness(&args.looking), false).await?;
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &[]);
     let mut built = run.graph(&mut session, &wanted).await?;
     built.graph.diagnostics.extend(diagnostics);

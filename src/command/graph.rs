@@ -10,7 +10,7 @@ use crate::graph::want::declared;
 use crate::render::graph::{dot, json, mermaid};
 
 pub async fn run(run: &mut Run, args: GraphArgs) -> Result<i32, Failure> {
-    let mut session = run.open(&[], Freshness::Ttl, false).await?;
+    let mut session = run.open(&args.answers.env, Freshness::Ttl, false).await?;
     let (names, _) = select::workspaces(&session.config, &session.facts, &args.selection.workspaces, args.selection.all)?;
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     let mut built = run.graph(&mut session, &wanted).await?;

@@ -9,7 +9,7 @@ use crate::gather::session::Freshness;
 use crate::graph::want::declared;
 
 pub async fn run(run: &mut Run, args: ObserveArgs) -> Result<i32, Failure> {
-    let mut session = run.open(&[], Freshness::Ttl, false).await?;
+    let mut session = run.open(&args.answers.env, Freshness::Ttl, false).await?;
     let (names, scope) = select::workspaces(&session.config, &session.facts, &args.selection.workspaces, args.selection.all)?;
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     run.ui.diagnostics(&diagnostics);
