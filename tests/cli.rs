@@ -155,7 +155,8 @@ fn may_be_written(file: &str) -> bool {
 
 #[track_caller]
 fn nothing_but_traces(before: &BTreeMap<String, Vec<u8>>, after: &BTreeMap<String, Vec<u8>>) {
-    let changed: Vec<&String> = after.iter().filter(|(name, text)| before.get(*name) != Some(text) && !may_be_written(name)).map(|(n, _)| n).collect();
+    let changed: Vec<&String> =
+        after.iter().filter(|(name, text)| before.get(*name) != Some(text) && !may_be_written(name)).map(|(n, _)| n).collect();
     let gone: Vec<&String> = before.keys().filter(|name| !after.contains_key(*name) && !may_be_written(name)).collect();
     assert!(changed.is_empty() && gone.is_empty(), "written: {changed:?}, removed: {gone:?}");
 }
@@ -183,7 +184,7 @@ fn commands() -> Vec<Vec<String>> {
 #[test]
 fn results_go_to_stdout_talk_to_stderr_and_codes_are_as_promised() {
     let site = Site::with_app();
-    site.config("workspaces/idle.toml", &APP.replace("default_role = \"local\"\n", "").replace("\"/workspace\"\n\n", "\"/workspace\"\n\n"));
+    site.config("workspaces/idle.toml", &APP.replace("default_role = \"local\"\n", ""));
     // Arguments, exit code, words on stdout, words on stderr; empty = nothing at all.
     let table: [(&[&str], i32, &str, &str); 14] = [
         (&["--version"], 0, env!("CARGO_PKG_VERSION"), ""),
@@ -212,8 +213,15 @@ fn results_go_to_stdout_talk_to_stderr_and_codes_are_as_promised() {
 #[test]
 fn without_an_engine_one_message_says_so() {
     let site = Site::with_app();
-    for args in [&["apply", "app", "--yes"][..], &["apply"], &["status"], &["eject", "app"], &["exile", "--yes"], &["observe"], &["load", "local", "app", "--yes"]]
-    {
+    for args in [
+        &["apply", "app", "--yes"][..],
+        &["apply"],
+        &["status"],
+        &["eject", "app"],
+        &["exile", "--yes"],
+        &["observe"],
+        &["load", "local", "app", "--yes"],
+    ] {
         let said = site.run(args);
         assert_eq!((said.code, errors(&said.err), said.out.as_str()), (1, 1, ""), "{args:?}: {said:?}");
         assert!(said.err.contains(NO_ENGINE) && said.err.contains("help:"), "{args:?}: {said:?}");
@@ -264,7 +272,14 @@ fn colour_is_for_terminals_that_were_not_told_otherwise() {
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     let site = Site::with_app();
-    for args in [&["schema", "plan"][..], &["plan", "--offline", "--format", "json"], &["completions", "bash"], &["man"], &["--help"], &["workspace", "list"]] {
+    for args in [
+        &["schema", "plan"][..],
+        &["plan", "--offline", "--format", "json"],
+        &["completions", "bash"],
+        &["man"],
+        &["--help"],
+        &["workspace", "list"],
+    ] {
         let mut command = std::process::Command::new(JACKIN);
         command.args(args).env_clear().envs(site.environment()).current_dir(site.path("cwd"));
         let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("jackin starts");
@@ -378,7 +393,10 @@ fn a_plan_in_three_forms_and_as_a_file() {
     let plan = Plan::from_json("stdout", &json).expect("a plan");
     assert!(plan.steps.len() > 5, "{}", plan.steps.len());
     let markdown = site.run(["plan", "app", "--offline", "--format", "markdown"]).out;
-    assert!(markdown.starts_with("### Plan for workspace app\n") && markdown.contains("| `+` | capsule/app/default | create |"), "{markdown}");
+    assert!(
+        markdown.starts_with("### Plan for workspace app\n") && markdown.contains("| `+` | capsule/app/default | create |"),
+        "{markdown}"
+    );
     let human = site.run(["plan", "app", "--offline", "--out", "app.plan"]).out;
     assert!(human.contains(&plan.digest[..12]), "{human}");
     assert_eq!(std::fs::read_to_string(site.path("cwd/app.plan")).expect("the file"), json);
@@ -422,8 +440,10 @@ fn a_debug_run_replays_to_the_same_bytes_here_and_elsewhere() {
     let said = site.run(["plan", "--replay", "nonesuch"]);
     assert!(said.code == 1 && said.err.contains("[run.unknown]"), "{said:?}");
     site.run(["plan", "app", "--offline"]);
-    let said = site.run(["plan", "--replay", "last"]);
+    let bare = site.diaries().pop().expect("a diary");
+    let said = site.run(["plan", "--replay", Path::new(&bare).file_stem().expect("a name").to_str().expect("UTF-8")]);
     assert!(said.code == 1 && said.err.contains("[run.not_embedded]") && said.err.contains("--debug"), "{said:?}");
+    assert_eq!(site.run(["plan", "--replay", "last", "--format", "json"]).out, first.out, "the last that can be replayed");
 }
 
 // ---- diaries ----
@@ -452,7 +472,7 @@ fn every_invocation_leaves_one_diary() {
     assert_eq!(rows[0]["command"], "doctor", "newest first");
     assert_eq!(rows[2]["exit_code"], 1, "{rows:?}");
     let shown = site.run(["runs", "show", "last"]);
-    assert!(shown.out.contains("jackin") && shown.out.contains("runs") && shown.out.contains("exit 0"), "{shown:?}");
+    assert!(shown.out.contains("doctor") && shown.out.contains("exit 1"), "looking at diaries is not worth looking at: {shown:?}");
     let said = site.run(["runs", "show", rows[2]["run_id"].as_str().expect("an id")]);
     assert!(said.out.contains("[docker.unreachable]"), "{said:?}");
 }
@@ -499,8 +519,14 @@ fn a_workspace_from_create_to_remove() {
 #[test]
 fn a_name_that_is_nearly_right_is_guessed() {
     let site = Site::with_app();
-    for args in [&["plan", "ap"][..], &["apply", "ap", "--yes"], &["graph", "ap"], &["workspace", "show", "ap"], &["workspace", "remove", "ap", "--yes"], &["load", "local", "ap"]]
-    {
+    for args in [
+        &["plan", "ap"][..],
+        &["apply", "ap", "--yes"],
+        &["graph", "ap"],
+        &["workspace", "show", "ap"],
+        &["workspace", "remove", "ap", "--yes"],
+        &["load", "local", "ap"],
+    ] {
         let said = site.run(args);
         assert_eq!((said.code, errors(&said.err), said.out.as_str()), (1, 1, ""), "{args:?}: {said:?}");
         assert!(said.err.contains("[workspace.unknown]") && said.err.contains("`app`"), "{args:?}: {said:?}");
@@ -537,8 +563,20 @@ fn bad_configuration_is_refused_whole() {
     let table: Vec<(&str, &str, String, usize, Vec<&str>)> = vec![
         ("broken TOML", "config.toml", "version = \"v1alpha9\"\n[roles\n".into(), 1, vec!["config.toml:2", "[config."]),
         ("not TOML at all", "workspaces/app.toml", "\u{0}\u{1}".into(), 1, vec!["workspaces/app.toml"]),
-        ("unknown field", "workspaces/app.toml", APP.replace("src =", "source ="), 1, vec!["workspaces/app.toml:6", "source", "[config.unknown_field]"]),
-        ("wrong types", "workspaces/app.toml", APP.replace("\"/workspace\"\ndef", "7\ndef").replace("\"~/src/app\"", "true"), 2, vec!["workspaces/app.toml:2:11", "workspaces/app.toml:6:7"]),
+        (
+            "unknown field",
+            "workspaces/app.toml",
+            APP.replace("src =", "source ="),
+            1,
+            vec!["workspaces/app.toml:6", "source", "[config.unknown_field]"],
+        ),
+        (
+            "wrong types",
+            "workspaces/app.toml",
+            APP.replace("\"/workspace\"\ndef", "7\ndef").replace("\"~/src/app\"", "true"),
+            2,
+            vec!["workspaces/app.toml:2:11", "workspaces/app.toml:6:7"],
+        ),
         ("newer version", "workspaces/app.toml", APP.replace("v1alpha8", "v2"), 1, vec!["workspaces/app.toml:1", "v2"]),
         ("newer version", "config.toml", "version = \"v1alpha99\"\n".into(), 1, vec!["config.toml:1", "v1alpha99"]),
         ("nonsense version", "config.toml", "version = \"latest\"\n".into(), 1, vec!["config.toml:1", "latest"]),
@@ -548,9 +586,27 @@ fn bad_configuration_is_refused_whole() {
         ("long role key", "workspaces/app.toml", APP.replace("local", &long_role), 1, vec!["rrrr"]),
         ("malformed role key", "workspaces/app.toml", APP.replace("local", "../x"), 1, vec!["../x"]),
         ("role without a source", "workspaces/app.toml", APP.replace("local", "nowhere"), 1, vec!["nowhere", "config.toml"]),
-        ("missing host path", "workspaces/app.toml", APP.replace("src/app", "src/gone"), 1, vec!["[mount.missing]", "~/src/gone", "workspaces/app.toml:6:7"]),
-        ("unset variable", "workspaces/app.toml", format!("{APP}\n[env]\nKEY = \"$UNSET_HERE\"\n"), 1, vec!["[env.unset]", "UNSET_HERE", "workspaces/app.toml:10:7"]),
-        ("unknown profile", "workspaces/app.toml", format!("{APP}\n[docker]\nprofile = \"lax\"\n"), 1, vec!["workspaces/app.toml:10", "lax", "standard"]),
+        (
+            "missing host path",
+            "workspaces/app.toml",
+            APP.replace("src/app", "src/gone"),
+            1,
+            vec!["[mount.missing]", "~/src/gone", "workspaces/app.toml:6:7"],
+        ),
+        (
+            "unset variable",
+            "workspaces/app.toml",
+            format!("{APP}\n[env]\nKEY = \"$UNSET_HERE\"\n"),
+            1,
+            vec!["[env.unset]", "UNSET_HERE", "workspaces/app.toml:10:7"],
+        ),
+        (
+            "unknown profile",
+            "workspaces/app.toml",
+            format!("{APP}\n[docker]\nprofile = \"lax\"\n"),
+            1,
+            vec!["workspaces/app.toml:10", "lax", "standard"],
+        ),
     ];
     for (name, file, text, count, words) in table {
         let site = Site::with_app();
@@ -729,7 +785,11 @@ fn bad_plan_files_are_refused() {
         ("empty", String::new(), ["bad.plan", "line 1"]),
         ("tampered", tampered, ["bad.plan", "changed after it was written"]),
         ("newer", good.replacen("\"format_version\": 1", "\"format_version\": 2", 1), ["bad.plan", "format 2"]),
-        ("with a stranger in it", good.replacen("\"format_version\": 1", "\"format_version\": 1, \"surprise\": 1", 1), ["bad.plan", "surprise"]),
+        (
+            "with a stranger in it",
+            good.replacen("\"format_version\": 1", "\"format_version\": 1, \"surprise\": 1", 1),
+            ["bad.plan", "surprise"],
+        ),
     ] {
         site.write("cwd/bad.plan", text);
         let before = site.files();
@@ -774,7 +834,10 @@ fn wrong_usage_is_code_2_and_leaves_nothing() {
 fn secrets_are_seen_nowhere() {
     let site = Site::empty();
     let [in_file, in_environment, on_command_line] = CANARIES;
-    site.role(&[("jackin.role.toml", &format!("{MANIFEST}\n[env.ASKED]\ninteractive = true\nprompt = \"Say it\"\n")), ("Dockerfile", DOCKERFILE)]);
+    site.role(&[
+        ("jackin.role.toml", &format!("{MANIFEST}\n[env.ASKED]\ninteractive = true\nprompt = \"Say it\"\n")),
+        ("Dockerfile", DOCKERFILE),
+    ]);
     site.config("config.toml", &format!("{CONFIG}\n[env]\nLITERAL = \"{in_file}\"\n"));
     site.config("workspaces/app.toml", &format!("{APP}\n[env]\nANTHROPIC_API_KEY = \"$CANARY\"\n"));
     let answer = format!("ASKED={on_command_line}");

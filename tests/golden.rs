@@ -93,7 +93,9 @@ enum Start {
     Launched,
     /// An engine with nothing on it; the role is cloned, programs are cached.
     Files,
-    /// No observed.json: nobody was asked, as with --offline.
+    /// The same without an engine that was asked, as with --offline.
+    Offline,
+    /// No observed.json: nothing was looked at. For cases that are blocked before anything could exist.
     Unasked,
 }
 
@@ -346,6 +348,9 @@ fn make_observed(name: &str, case: &Case) -> Observed {
     let mut observed = observe(&world, &graph, &options.scope);
     for words in late {
         edit_observed(&mut observed, &words);
+    }
+    if case.world == Start::Offline {
+        observed.engine = None;
     }
     observed
 }

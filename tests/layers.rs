@@ -7,8 +7,25 @@ use std::path::{Path, PathBuf};
 const LINE: &str = "// ---- the line";
 /// What only code below the line may name.
 const WORLD: [&str; 19] = [
-    "tokio", "bollard", "rustix", "std::fs", "std::env", "std::net", "std::process", "std::thread", "Instant", "SystemTime", "jiff::",
-    "getrandom", "rand::", "println!", "eprintln!", "print!", "eprint!", "stdout()", "stderr()",
+    "tokio",
+    "bollard",
+    "rustix",
+    "std::fs",
+    "std::env",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "Instant",
+    "SystemTime",
+    "jiff::",
+    "getrandom",
+    "rand::",
+    "println!",
+    "eprintln!",
+    "print!",
+    "eprint!",
+    "stdout()",
+    "stderr()",
 ];
 
 struct Module {

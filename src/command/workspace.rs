@@ -29,7 +29,7 @@ pub async fn run(run: &mut Run, command: WorkspaceCommand) -> Result<i32, Failur
 }
 
 async fn create(run: &Run, session: &Session, args: WorkspaceCreateArgs) -> Result<i32, Failure> {
-    if let Some(problem) = config::validate::check_workspace_name(&args.name) {
+    if let Some(problem) = config::validate::check_new_workspace_name(&args.name) {
         return Err(problem.into());
     }
     let facts = &session.facts;

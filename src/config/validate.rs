@@ -31,7 +31,14 @@ pub fn workspace_name_problem(name: &str) -> Option<&'static str> {
         Some("it holds a slash")
     } else if name.chars().any(char::is_control) {
         Some("it holds a control character")
-    } else if name.trim() != name {
+    } else {
+        None
+    }
+}
+
+/// Why a new workspace should not have this name: what could hardly be named again is not saved. Files that are there are read.
+fn new_name_problem(name: &str) -> Option<&'static str> {
+    workspace_name_problem(name).or(if name.trim() != name {
         Some("it begins or ends with a blank")
     } else if name.starts_with('.') {
         Some("it begins with a dot, as hidden files do, which are not read")
@@ -39,14 +46,22 @@ pub fn workspace_name_problem(name: &str) -> Option<&'static str> {
         Some("it begins with `-`, as options do")
     } else {
         None
-    }
+    })
 }
 
+fn malformed_name(name: &str, problem: &str) -> Diagnostic {
+    Diagnostic::error("config.workspace_name", "A workspace name is malformed", format!("`{}`: {problem}", quote(name)))
+        .help("name the workspace (the file without `.toml`) without slashes, and not `.` or `..`")
+}
+
+/// Of a workspace that there is.
 pub fn check_workspace_name(name: &str) -> Option<Diagnostic> {
-    workspace_name_problem(name).map(|problem| {
-        Diagnostic::error("config.workspace_name", "A workspace name is malformed", format!("`{}`: {problem}", quote(name)))
-            .help("name the workspace (the file without `.toml`) without slashes, and not `.` or `..`")
-    })
+    workspace_name_problem(name).map(|problem| malformed_name(name, problem))
+}
+
+/// Of one that is to be.
+pub fn check_new_workspace_name(name: &str) -> Option<Diagnostic> {
+    new_name_problem(name).map(|problem| malformed_name(name, problem))
 }
 
 fn error(code: &str, summary: &str, detail: String, at: &Option<Span>, help: impl Into<String>) -> Diagnostic {

@@ -528,6 +528,11 @@ fn judge_strangers(graph: &Graph, observed: &Observed, changes: &BTreeMap<Addres
 
 fn judge_engine(observed: &Observed, diagnostics: &mut Vec<Diagnostic>) {
     let Some(engine) = &observed.engine else {
+        diagnostics.push(Diagnostic::notice(
+            "plan.offline",
+            "No engine was asked",
+            "The plan takes it that none of the images, networks, volumes and containers exist.",
+        ));
         return;
     };
     let version = engine.api_version.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
