@@ -1,6 +1,7 @@
 //! Gathering against real files, real git and real processes, in temporary folders.
 
 use jackin::config::Agent;
+use jackin::config::role_key::RoleKey;
 use jackin::facts::{BinarySource, PathKind, RoleProblem, RoleSnapshot, TreeKind};
 use jackin::gather::*;
 use secrecy::ExposeSecret;
@@ -325,10 +326,15 @@ async fn a_removed_lock_is_not_held_by_two() {
 
 #[test]
 fn trap_a_role_named_default_or_branches_cannot_collide() {
-    for good in ["smith", "a/b", "Agent-Smith", "default", "branches", "default/x"] {
+    for good in ["smith", "a/b", "Agent-Smith", "default", "branches", "default/x", "ns/default", "ns/branches"] {
         RoleKey::parse(good).unwrap();
     }
-    for bad in ["", "..", "a/..", "/a", "a/", "a/b/c", "a_b", "a.b", "jk-x", "ns/default", "ns/branches", "a\nb", "é"] {
+    let cache =
+        |key: &str| Paths::from_env(|name| (name == "HOME").then(|| "/h".into())).unwrap().role_cache(&RoleKey::parse(key).unwrap());
+    assert_ne!(cache("ns/default"), cache("ns"));
+    assert!(!cache("ns/default").starts_with(cache("ns")));
+    assert!(!cache("ns/branches").starts_with(cache("ns").with_file_name("branches")));
+    for bad in ["", "..", "a/..", "/a", "a/", "a/b/c", "a_b", "a.b", "jk-x", "a\nb", "é"] {
         assert_eq!(RoleKey::parse(bad).unwrap_err().code, "role.key_invalid", "{bad}");
     }
 }

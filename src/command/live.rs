@@ -3,10 +3,11 @@
 use super::ui::Failure;
 use crate::attach::{SOCKET_PATH_LIMIT, Through, Way};
 use crate::config::Agent;
+use crate::config::role_key::RoleKey;
 use crate::diagnostic::Diagnostic;
 use crate::gather::session::Session;
 use crate::gather::vault::Vault;
-use crate::gather::{Lock, Paths, RoleKey, credentials, role_repo};
+use crate::gather::{Lock, Paths, credentials, role_repo};
 use crate::graph::BuildContext;
 use crate::provider::endpoint;
 use crate::provider::live::{Capsules, Later, Live, LiveParts, Sources};
@@ -100,7 +101,8 @@ impl Sources for SessionSources {
                 .strip_prefix(self.paths.roles())
                 .ok()
                 .and_then(Path::parent)
-                .map(|key| key.to_string_lossy().into_owned())
+                // The folder of a key that ends in `default` bears a sign, see `RoleKey::cache_folder`.
+                .map(|key| key.to_string_lossy().replace("/+", "/"))
                 .unwrap_or_default();
             role_repo::checkout(&self.paths, &RoleKey::parse(&key)?, &repo.commit, &super::run::notice).await
         })

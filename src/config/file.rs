@@ -7,7 +7,7 @@ use super::docker::{PROFILES, read_docker};
 use super::env::{read_env, read_github_env};
 use super::model::*;
 use super::reader::{Key, Reader, Sort, Table, Unknown, parse, quote};
-use super::role_key::{BUILTIN_ROLES, builtin_url, git_url_problem, parse_role_key};
+use super::role_key::{BUILTIN_ROLES, RoleKey, builtin_url, git_url_problem};
 use super::version::{GLOBAL_VERSION, OP_ACCOUNT_MOVED, Version, WORKSPACE_VERSION, read_version};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use std::collections::BTreeMap;
@@ -216,7 +216,7 @@ fn check_role_key(table: &Table<'_>, key: &Key<'_>) {
 }
 
 pub fn role_key_problem(text: &str) -> Option<&'static str> {
-    match parse_role_key(text) {
+    match RoleKey::parse(text) {
         Ok(key) if key.to_string() == text => None,
         Ok(_) => Some("role keys are lower case"),
         Err(_) => Some("it is neither `name` nor `namespace/name`"),

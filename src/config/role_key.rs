@@ -22,33 +22,6 @@ pub struct RoleKey {
     pub name: String,
 }
 
-/// Folded to lower case; both parts `[a-z0-9-]+`.
-pub fn parse_role_key(text: &str) -> Result<RoleKey, Diagnostic> {
-    let key = text.to_ascii_lowercase();
-    let bad = |problem: &str, help: &str| {
-        Err(Diagnostic::error("role.key", "A role key is malformed", format!("`{}`: {problem}", quote(text))).help(help))
-    };
-    let part = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    let (namespace, name) = match key.split_once('/') {
-        Some((namespace, name)) => (Some(namespace), name),
-        None => (None, key.as_str()),
-    };
-    if name.contains('/') {
-        return bad("it has more than two parts", "write `name` or `namespace/name`");
-    }
-    if !part(name) || !namespace.is_none_or(part) {
-        return bad("only letters, digits and `-` are allowed", "write `name` or `namespace/name`");
-    }
-    if namespace.is_none() && name.starts_with("jk-") {
-        return bad("names that start with `jk-` are containers", "name the role, not one of its containers");
-    }
-    // A leading dash would be read as an option once the key reaches a command.
-    if key.starts_with('-') {
-        return bad("it starts with `-`", "write `name` or `namespace/name`");
-    }
-    Ok(RoleKey { namespace: namespace.map(str::to_owned), name: name.to_owned() })
-}
-
 impl fmt::Display for RoleKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.namespace {
@@ -59,6 +32,33 @@ impl fmt::Display for RoleKey {
 }
 
 impl RoleKey {
+    /// Folded to lower case; both parts `[a-z0-9-]+`.
+    pub fn parse(text: &str) -> Result<RoleKey, Diagnostic> {
+        let key = text.to_ascii_lowercase();
+        let bad = |problem: &str, help: &str| {
+            Err(Diagnostic::error("role.key", "A role key is malformed", format!("`{}`: {problem}", quote(text))).help(help))
+        };
+        let part = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let (namespace, name) = match key.split_once('/') {
+            Some((namespace, name)) => (Some(namespace), name),
+            None => (None, key.as_str()),
+        };
+        if name.contains('/') {
+            return bad("it has more than two parts", "write `name` or `namespace/name`");
+        }
+        if !part(name) || !namespace.is_none_or(part) {
+            return bad("only letters, digits and `-` are allowed", "write `name` or `namespace/name`");
+        }
+        if namespace.is_none() && name.starts_with("jk-") {
+            return bad("names that start with `jk-` are containers", "name the role, not one of its containers");
+        }
+        // A leading dash would be read as an option once the key reaches a command.
+        if key.starts_with('-') {
+            return bad("it starts with `-`", "write `name` or `namespace/name`");
+        }
+        Ok(RoleKey { namespace: namespace.map(str::to_owned), name: name.to_owned() })
+    }
+
     /// Where an unknown role with a namespace is looked for; without one there is nowhere to look.
     pub fn derived_url(&self) -> Option<String> {
         let namespace = self.namespace.as_ref()?;

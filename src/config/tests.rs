@@ -5,7 +5,7 @@ use super::dockerfile::{check as check_dockerfile, override_construct};
 use super::file::{GlobalFile, parse_global, parse_workspace};
 use super::layer::{self, Layer};
 use super::role::parse_manifest;
-use super::role_key::{clone_url, git_url_problem, parse_role_key, shown_url, url_identity};
+use super::role_key::{RoleKey, clone_url, git_url_problem, shown_url, url_identity};
 use super::version::{GLOBAL_VERSION, Version};
 use super::write::{
     NewMount, NewWorkspace, migrate_global_text, migrate_role_text, migrate_workspace_text, render_workspace, same_workspace,
@@ -810,12 +810,12 @@ fn grants_that_cannot_hold() {
 #[test]
 fn role_keys_and_urls() {
     for (text, key) in [("Agent-Smith", "agent-smith"), ("acme/Web-1", "acme/web-1"), ("acme/jk-x", "acme/jk-x"), ("9", "9")] {
-        assert_eq!(parse_role_key(text).unwrap().to_string(), key);
+        assert_eq!(RoleKey::parse(text).unwrap().to_string(), key);
     }
     for bad in ["", "/", "a/", "/a", "a/b/c", "a_b", "a.b", "jk-abc", "a b", "ä", "-x", "../x", "a/-/b"] {
-        assert_eq!(parse_role_key(bad).unwrap_err().code, "role.key", "{bad}");
+        assert_eq!(RoleKey::parse(bad).unwrap_err().code, "role.key", "{bad}");
     }
-    let url = |key: &str| parse_role_key(key).unwrap().derived_url();
+    let url = |key: &str| RoleKey::parse(key).unwrap().derived_url();
     assert_eq!(url("acme/web").as_deref(), Some("https://github.com/acme/jackin-web.git"));
     assert_eq!(url("acme/jackin-web").as_deref(), Some("https://github.com/acme/jackin-web.git"));
     assert_eq!(url("web"), None);
@@ -1173,13 +1173,13 @@ fn trap_a_published_label_may_be_a_short_commit() {
 
 #[test]
 fn trap_a_role_named_default_does_not_share_a_cache_folder() {
-    let folder = |key: &str| parse_role_key(key).unwrap().cache_folder();
+    let folder = |key: &str| RoleKey::parse(key).unwrap().cache_folder();
     // Checkouts lie in `<folder>/default` and `<folder>/branches/…`.
     assert_eq!(folder("acme/web"), "acme/web");
     for name in ["default", "branches"] {
         assert!(!format!("{}/", folder(&format!("acme/{name}"))).starts_with(&format!("{}/{name}/", folder("acme"))));
     }
-    assert_ne!(parse_role_key("a/b").unwrap().slug(), parse_role_key("a-b").unwrap().slug());
+    assert_ne!(RoleKey::parse("a/b").unwrap().slug(), RoleKey::parse("a-b").unwrap().slug());
 }
 
 #[test]

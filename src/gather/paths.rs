@@ -4,7 +4,7 @@
 //! Absent: creating anything, except through `ensure_dir`, which callers use when they are about to write.
 
 use super::failure::io_failed;
-use super::role_key::RoleKey;
+use crate::config::role_key::RoleKey;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::facts::shorten;
 use std::ffi::OsString;
@@ -130,7 +130,7 @@ impl Paths {
     }
     /// Folder of a role in the cache; the clone is `default` in it.
     pub fn role_dir(&self, key: &RoleKey) -> PathBuf {
-        self.roles().join(key.as_str())
+        self.roles().join(key.cache_folder())
     }
     pub fn role_cache(&self, key: &RoleKey) -> PathBuf {
         self.role_dir(key).join("default")

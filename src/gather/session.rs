@@ -7,8 +7,9 @@ use super::binaries::{FileDigests, agent_binary, capsule_binary};
 use super::lock::{Lock, Notice};
 use super::role_repo::{Refresh, RoleRepo};
 use super::vault::Vault;
-use super::{KeyedDigest, Paths, RoleKey, clock, credentials, env, files, git, github, installation, mounts, prompt};
+use super::{KeyedDigest, Paths, clock, credentials, env, files, git, github, installation, mounts, prompt};
 use crate::config::prompts::{self, Answer, State};
+use crate::config::role_key::RoleKey;
 use crate::config::{self, Agent, AuthMode, Config, EnvMap, EnvValue, FileKind, GithubMode, layer};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::facts::{BinaryFact, Facts, RoleProblem, RoleSnapshot, RoleValue};
@@ -229,9 +230,7 @@ impl Session {
 
     fn role_url(&self, role: &str) -> Option<String> {
         let configured = self.config.global.roles.get(role).map(|r| r.git.value.clone());
-        configured
-            .or_else(|| config::role_key::builtin_url(role).map(str::to_owned))
-            .or_else(|| config::role_key::parse_role_key(role).ok()?.derived_url())
+        configured.or_else(|| config::role_key::builtin_url(role).map(str::to_owned)).or_else(|| RoleKey::parse(role).ok()?.derived_url())
     }
 
     /// Host variables and literals of every env layer that the instances use.

@@ -7,7 +7,7 @@ use crate::config::RoleManifest;
 use crate::config::dockerfile::{self, ConstructRef};
 use crate::config::reader::{near, quote};
 use crate::config::role::{MANIFEST, parse_manifest, repo_path};
-use crate::config::role_key::parse_role_key;
+use crate::config::role_key::RoleKey;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::facts::{RoleProblem, RoleSnapshot, TreeKind};
 
@@ -56,7 +56,7 @@ fn describe(snapshot: &RoleSnapshot, problem: &RoleProblem) -> Diagnostic {
     let url = quote(&crate::config::role_key::shown_url(&snapshot.url));
     match problem {
         RoleProblem::Unknown => {
-            let help = match parse_role_key(&snapshot.key) {
+            let help = match RoleKey::parse(&snapshot.key) {
                 Ok(_) => match near(&snapshot.key, crate::config::role_key::BUILTIN_ROLES.map(|(name, _)| name)) {
                     Some(meant) => format!("did you mean `{meant}`? Otherwise add `[roles.{key}]` with its `git` URL to config.toml"),
                     None => format!("add `[roles.{key}]` with its `git` URL to config.toml, or use `namespace/name`"),
