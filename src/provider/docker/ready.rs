@@ -93,11 +93,7 @@ impl Engine {
         self.poll(&capsule.name, "its control socket", async |_| {
             // An engine in a virtual machine has a unix socket too, but what it mounts cannot be connected to.
             let socket = socket.as_deref().filter(|_| begun.elapsed() < DIRECT_ONLY);
-            if capsules.ready(&capsule.name, socket).await {
-                Answer::Yes
-            } else {
-                Answer::NotYet("nothing answers yet".to_owned())
-            }
+            if capsules.ready(&capsule.name, socket).await { Answer::Yes } else { Answer::NotYet("nothing answers yet".to_owned()) }
         })
         .await
     }
