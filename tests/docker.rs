@@ -31,7 +31,8 @@ macro_rules! scenarios {
 scenarios! {
     scenarios::a_second_apply_changes_nothing,
     scenarios::plans_of_an_untouched_world_are_empty,
-    scenarios::a_kill_after_any_call_is_mended_by_the_next_apply,
+    scenarios::a_kill_after_any_write_is_mended_by_the_next_apply,
+    scenarios::a_kill_at_any_call_is_mended_by_the_next_apply,
     scenarios::ctrl_c_leaves_a_world_that_is_mended_by_the_next_apply,
     scenarios::eight_applies_at_once_make_one_of_everything,
     scenarios::workspaces_that_share_an_image_to_be_built_all_come_up,

@@ -258,25 +258,25 @@ pub fn a_stranger_under_our_name_blocks_and_is_left_alone(engine: &Engine) {
     let home = Home::new(engine, COMPAT);
     let container = home.plan().json["instances"]["w/default"]["container"].as_str().expect("a name").to_owned();
     let construct = construct_image();
-    let names = [container.clone(), format!("{container}-dind"), format!("{container}-net"), format!("{container}-dind-certs")];
-    let [capsule, sidecar, network, volume] = names.each_ref().map(String::as_str);
-    let cases: [(&str, Vec<&str>, Vec<&str>, Vec<&str>, &str); 4] = [
-        ("capsule/w/default", vec!["create", "--name", capsule, &construct, "true"], vec!["rm", "-f"], vec!["inspect"], capsule),
-        ("sidecar/w/default", vec!["create", "--name", sidecar, &construct, "true"], vec!["rm", "-f"], vec!["inspect"], sidecar),
-        ("network/w/default", vec!["network", "create", network], vec!["network", "rm"], vec!["network", "inspect"], network),
-        ("certs/w/default", vec!["volume", "create", volume], vec!["volume", "rm"], vec!["volume", "inspect"], volume),
-    ];
-    for (address, create, remove, inspect, name) in cases {
-        engine.docker(&create);
-        let look = || engine.docker(&[&inspect[..], &[name]].concat());
+    for (address, kind, name) in [
+        ("capsule/w/default", "container", container.clone()),
+        ("sidecar/w/default", "container", format!("{container}-dind")),
+        ("network/w/default", "network", format!("{container}-net")),
+        ("certs/w/default", "volume", format!("{container}-dind-certs")),
+    ] {
+        match kind {
+            "container" => engine.docker(&["create", "--name", &name, &construct, "true"]),
+            kind => engine.docker(&[kind, "create", &name]),
+        };
+        let look = || engine.docker(&[kind, "inspect", &name]);
         let before = look();
         let plan = home.jackin(&["plan", "w", "--format", "json"]);
         let apply = home.jackin(&["apply", "w", "--yes"]);
         let after = look();
-        engine.docker(&[&remove[..], &[name]].concat());
+        engine.docker(&[kind, "rm", &name]);
         assert_eq!(plan.code, Some(1), "{plan}");
         let plan = Plan { json: serde_json::from_str(&plan.out).unwrap(), text: plan.out };
-        assert!(plan.blockers().iter().any(|b| b["address"] == address && b.to_string().contains(name)), "{:?}", plan.blockers());
+        assert!(plan.blockers().iter().any(|b| b["address"] == address && b.to_string().contains(&name)), "{:?}", plan.blockers());
         assert_eq!(apply.code, Some(1), "{apply}");
         assert!(apply.err.contains(address) && apply.err.contains("Nothing was changed"), "{apply}");
         assert_eq!(before, after, "{address}");

@@ -52,10 +52,17 @@ pub enum What {
     EngineGone,
 }
 
-/// What happens at the mutating request of this number, counted from 1.
+/// Numbers count from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    Call(usize),
+    Write(usize),
+}
+
+/// What happens at one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Strike {
-    pub at: usize,
+    pub at: At,
     pub when: When,
     pub what: What,
 }
@@ -234,11 +241,11 @@ impl Shared {
         let mut state = self.state.lock().unwrap();
         let writes = call.writes();
         state.calls.push(call);
-        if !writes {
-            return None;
-        }
-        state.writes += 1;
-        state.strike.filter(|strike| strike.at == state.writes)
+        state.writes += usize::from(writes);
+        state.strike.filter(|strike| match strike.at {
+            At::Call(number) => number == state.calls.len(),
+            At::Write(number) => writes && number == state.writes,
+        })
     }
 
     fn strike(&self) {

@@ -1,6 +1,6 @@
 //! Launching, looking again, and being cut off.
 
-use super::proxy::{Call, Proxy, Strike, What, When};
+use super::proxy::{At, Call, Proxy, Strike, What, When};
 use super::support::{COMPAT, Engine, Home, PATIENCE, STANDARD, files_below, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ pub fn plans_of_an_untouched_world_are_empty(engine: &Engine) {
     assert_eq!(home.plan().text, first);
 }
 
-pub fn a_kill_after_any_call_is_mended_by_the_next_apply(engine: &Engine) {
+pub fn a_kill_after_any_write_is_mended_by_the_next_apply(engine: &Engine) {
     let home = Home::new(engine, COMPAT);
     let proxy = Proxy::start(home.folder(), &engine.host, None);
     let clean = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
@@ -70,7 +70,7 @@ pub fn a_kill_after_any_call_is_mended_by_the_next_apply(engine: &Engine) {
     for at in 1..=writes {
         for when in [When::Sent, When::Answered] {
             let after = format!("after a kill at call {at} of {writes}, {when:?}");
-            let strike = Strike { at, when, what: What::Kill(Signal::KILL) };
+            let strike = Strike { at: At::Write(at), when, what: What::Kill(Signal::KILL) };
             let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
             let killed = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
             assert!(proxy.struck(), "{after}: {killed}");
@@ -86,6 +86,33 @@ pub fn a_kill_after_any_call_is_mended_by_the_next_apply(engine: &Engine) {
             home.assert_gone(&volumes, &after);
         }
     }
+}
+
+/// Between two calls jackin writes files; a kill while the engine is only being looked at falls into such a moment.
+pub fn a_kill_at_any_call_is_mended_by_the_next_apply(engine: &Engine) {
+    let home = Home::new(engine, STANDARD);
+    let mut killed_in = 0;
+    for at in 1.. {
+        let after = format!("after a kill at call {at}");
+        // The role's clone, the home and everything else is made anew in each round.
+        let _ = fs::remove_dir_all(home.path("state/roles"));
+        let strike = Strike { at: At::Call(at), when: When::Sent, what: What::Kill(Signal::KILL) };
+        let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
+        let killed = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
+        if !proxy.struck() {
+            assert_eq!(killed.code, Some(0), "{after}: {killed}");
+            break;
+        }
+        assert_eq!(killed.signal, Some(9), "{after}: {killed}");
+        killed_in += 1;
+        home.apply();
+        home.assert_settled(&after);
+        home.assert_one_of_each(false, &after);
+        home.good(&["eject", "--all", "--purge", "--yes"]);
+        home.assert_nothing_left(&after);
+    }
+    // A ping, four lists, three images; two made, one started, and looks until it answers.
+    assert!(killed_in >= 12, "{killed_in}");
 }
 
 pub fn a_kill_in_the_middle_of_a_build_is_mended_by_the_next_apply(engine: &Engine) {
@@ -104,7 +131,7 @@ pub fn a_kill_in_the_middle_of_a_build_is_mended_by_the_next_apply(engine: &Engi
             let after = format!("after a kill at call {at} of {}, {when:?}", writes.len());
             home.eject();
             home.hide_images();
-            let strike = Strike { at, when, what: What::Kill(Signal::KILL) };
+            let strike = Strike { at: At::Write(at), when, what: What::Kill(Signal::KILL) };
             let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
             let killed = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
             assert!(proxy.struck(), "{after}: {killed}");
@@ -128,7 +155,7 @@ pub fn a_kill_of_eject_is_mended_by_the_next_eject(engine: &Engine) {
         let after = format!("after a kill of eject at call {at} of {writes}");
         home.apply();
         let volumes = home.mounted_volumes();
-        let strike = Strike { at, when: When::Sent, what: What::Kill(Signal::KILL) };
+        let strike = Strike { at: At::Write(at), when: When::Sent, what: What::Kill(Signal::KILL) };
         let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
         let killed = home.jackin_by(&proxy, &["eject", "--all", "--yes"]);
         assert!(proxy.struck(), "{after}: {killed}");
@@ -179,7 +206,7 @@ pub fn ctrl_c_leaves_a_world_that_is_mended_by_the_next_apply(engine: &Engine) {
     let home = Home::new(engine, COMPAT);
     for at in [1, 3, 5] {
         let after = format!("after Ctrl-C at call {at}");
-        let strike = Strike { at, when: When::Sent, what: What::Kill(Signal::INT) };
+        let strike = Strike { at: At::Write(at), when: When::Sent, what: What::Kill(Signal::INT) };
         let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
         let stopped = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
         assert!(proxy.struck(), "{after}: {stopped}");
@@ -196,7 +223,7 @@ pub fn ctrl_c_leaves_a_world_that_is_mended_by_the_next_apply(engine: &Engine) {
 
     // An engine that does not answer keeps the first Ctrl-C waiting.
     let home = Home::new(engine, COMPAT);
-    let strike = Strike { at: 3, when: When::Sent, what: What::Silence };
+    let strike = Strike { at: At::Write(3), when: When::Sent, what: What::Silence };
     let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
     let child = home.start(&["apply", "w", "--yes"], Some(&proxy));
     assert!(proxy.wait_for_strike(PATIENCE), "call 3 never came");
@@ -249,7 +276,7 @@ pub fn workspaces_that_share_an_image_to_be_built_all_come_up(engine: &Engine) {
 pub fn an_engine_that_goes_away_is_one_clear_message(engine: &Engine) {
     let home = Home::new(engine, STANDARD);
     for at in [1, 3] {
-        let strike = Strike { at, when: When::Sent, what: What::EngineGone };
+        let strike = Strike { at: At::Write(at), when: When::Sent, what: What::EngineGone };
         let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
         let output = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
         assert!(proxy.struck(), "{output}");

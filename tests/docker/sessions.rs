@@ -273,11 +273,11 @@ pub fn secrets_reach_the_container_and_nothing_else(engine: &Engine) {
             let bytes = fs::read(&file).unwrap_or_default();
             assert!(!contains(&bytes, canary), "{canary} is in {}", file.display());
         }
-        let shown: Vec<&String> = commands.iter().filter(|c| c.contains(canary) && !c.contains(&reply)).collect();
+        let shown: Vec<&String> = commands.iter().filter(|c| c.contains(canary) && !c.starts_with(env!("CARGO_BIN_EXE_jackin"))).collect();
         assert!(shown.is_empty(), "{canary} was on a command line: {shown:?}");
     }
-    let own = commands.iter().filter(|c| c.contains(&reply)).count();
-    assert!(own > 0, "the spy saw nothing");
+    // The person's own command line, which shows that the spy sees any.
+    assert!(commands.iter().any(|c| c.contains(&reply)), "the spy saw nothing");
 
     let images = engine.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
     for image in images.lines().filter(|name| name.contains(home.role())) {

@@ -456,7 +456,9 @@ impl Home {
             }
         }
         if self.role != SHARED_ROLE {
-            for image in self.images() {
+            // Those that lost their name to a later build as well.
+            let nameless = self.labelled(&["images", "--filter", "dangling=true"], "{{.ID}}");
+            for image in self.images().into_iter().chain(nameless) {
                 self.engine.try_docker(&["image", "rm", "-f", &image]);
             }
         }

@@ -3,7 +3,7 @@
 //! In: specs, ids and names from the plan. Out: nothing, or why not. A name that is taken counts as done only when what bears it is
 //! ours, for the same address, made from the same spec.
 
-use super::observe::{CPU_PERIOD, SWAP_UNLIMITED, UNLIMITED, cpu_quota, cpus, limited};
+use super::observe::{CPU_PERIOD, SWAP_UNLIMITED, UNLIMITED, cpu_quota, cpus, limited, nano_cpus};
 use super::{Engine, Marks, doing, message, name_conflict, scrub, short_id, status};
 use crate::diagnostic::Diagnostic;
 use crate::provider::StepError;
@@ -165,7 +165,7 @@ impl Engine {
             }
             _ => unreachable!("BUG: only sidecars and capsules are containers"),
         };
-        let body = ContainerCreateBody { env: Some(env), labels: Some(labels.clone()), ..body };
+        let mut body = ContainerCreateBody { env: Some(env), labels: Some(labels.clone()), ..body };
         let options = CreateContainerOptionsBuilder::default().name(name).build();
         let docker = &self.connection.docker;
         let begun = Instant::now();
@@ -174,6 +174,14 @@ impl Engine {
                 Ok(_) => return Ok(()),
                 Err(error) => error,
             };
+            if too_many_cpus(&error)
+                && let (Spec::Capsule(capsule), Some(host)) = (spec, &mut body.host_config)
+                && host.nano_cpus.take().is_some()
+            {
+                host.cpu_period = Some(CPU_PERIOD);
+                host.cpu_quota = capsule.limits.cpus.map(cpu_quota);
+                continue;
+            }
             if status(&error) != Some(409) {
                 let mut error = doing(&what).failed(error);
                 scrub(&mut error.diagnostic.detail, &secrets);
@@ -221,9 +229,7 @@ impl Engine {
             tmpfs: (!capsule.tmpfs.is_empty()).then(|| capsule.tmpfs.iter().map(|path| (path.clone(), tmpfs_options(path))).collect()),
             memory: limits.memory,
             memory_reservation: limits.memory_reservation,
-            // Not `NanoCpus`, of which the engine refuses more than the machine has: then nothing is limited, as wanted.
-            cpu_period: limits.cpus.map(|_| CPU_PERIOD),
-            cpu_quota: limits.cpus.map(cpu_quota),
+            nano_cpus: limits.cpus.map(nano_cpus),
             pids_limit: limits.pids,
             ulimits: limits.nofile.map(|n| vec![ResourcesUlimits { name: Some("nofile".to_owned()), soft: Some(n), hard: Some(n) }]),
             ..Default::default()
@@ -359,16 +365,31 @@ impl Engine {
             (want != had).then(|| want.unwrap_or(none))
         };
         let memory = changed(limits.memory, host.memory, UNLIMITED);
-        let update = ContainerUpdateBody {
+        let has_nano = host.nano_cpus.is_some_and(|n| n > 0);
+        let mut update = ContainerUpdateBody {
             memory,
             // Swap must not be below memory; twice the memory is what the engine itself gives at creation.
             memory_swap: memory.map(|memory| if memory == UNLIMITED { SWAP_UNLIMITED } else { memory.saturating_mul(2) }),
             memory_reservation: changed(limits.memory_reservation, host.memory_reservation, UNLIMITED),
-            cpu_period: new_cpus.map(|_| CPU_PERIOD),
-            cpu_quota: new_cpus.map(cpu_quota),
             pids_limit: changed(limits.pids, host.pids_limit, -1),
             ..Default::default()
         };
+        match new_cpus {
+            // The two ways cannot be mixed in one container.
+            Some(new) if had_cpus.is_some() && !has_nano => {
+                (update.cpu_period, update.cpu_quota) = (Some(CPU_PERIOD), Some(cpu_quota(new)));
+            }
+            new => update.nano_cpus = new.map(nano_cpus),
+        }
+        let error = match docker.update_container(id, update.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        if has_nano || !too_many_cpus(&error) {
+            return Err(doing(&what).failed(error));
+        }
+        let quota = new_cpus.map(cpu_quota);
+        let update = ContainerUpdateBody { nano_cpus: None, cpu_period: quota.map(|_| CPU_PERIOD), cpu_quota: quota, ..update };
         docker.update_container(id, update).await.map_err(|e| doing(&what).failed(e))?;
         Ok(())
     }
@@ -412,6 +433,11 @@ impl Engine {
         };
         looked.map_err(|error| doing(&what).failed(error))
     }
+}
+
+/// `NanoCpus` of more than the machine has; as a quota the same number is taken, and limits nothing, as wanted.
+fn too_many_cpus(error: &bollard::errors::Error) -> bool {
+    status(error) == Some(400) && message(error).contains("Range of CPUs")
 }
 
 fn networking(network: &str) -> Option<NetworkingConfig> {

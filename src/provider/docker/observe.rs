@@ -581,6 +581,10 @@ pub(super) fn cpu_quota(cpus: f64) -> i64 {
     (cpus * CPU_PERIOD as f64).round() as i64
 }
 
+pub(super) fn nano_cpus(cpus: f64) -> i64 {
+    (cpus * 1e9).round() as i64
+}
+
 /// The limit on CPUs, in whichever of Docker's two ways it was given.
 pub(super) fn cpus(host: &HostConfig) -> Option<f64> {
     if let Some(nano) = host.nano_cpus.filter(|n| *n > 0) {
