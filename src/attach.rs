@@ -10,7 +10,6 @@ use bollard::exec::{CreateExecOptions, StartExecResults};
 use futures_util::StreamExt;
 use jackin_capsule::client::{self, Outcome};
 use jackin_capsule::wire::Spawn;
-use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -52,7 +51,7 @@ impl Way<'_> {
 
     /// Shows the capsule until the person detaches or it ends.
     pub async fn attach(&self, spawn: Spawn) -> Result<Outcome, Diagnostic> {
-        let connect = || -> std::pin::Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + '_>> { Box::pin(self.open()) };
+        let connect = || self.open();
         client::attach(connect, client::hello(spawn, None, Vec::new())).await.map_err(|error| {
             Diagnostic::error("attach.failed", "The terminal cannot be attached", error.to_string())
                 .help("The instance goes on running; `jackin hardline` attaches from a terminal.")

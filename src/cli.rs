@@ -112,7 +112,7 @@ pub struct RoleAnswers {
 /// Where the facts come from.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Looking {
-    /// Ask no engine and no git remote; plan for an empty engine.
+    /// Ask no engine and no git remote; plan for an empty engine and what this host holds.
     #[arg(long)]
     pub offline: bool,
     /// Plan against a snapshot made by `jackin observe` instead of the engine.

@@ -4,66 +4,12 @@
 //! reach a plan or an event), and any influence on the run: a journal that cannot be written is a warning.
 
 use crate::diagnostic::Diagnostic;
-use crate::event::Event;
-use crate::graph::Graph;
-use crate::observed::Observed;
-use crate::plan::{Plan, PlanOptions};
-use serde::{Deserialize, Serialize};
+use crate::event::{Entry, Event, Line};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-
-pub const JOURNAL_FORMAT: u32 = 1;
-
-/// One line.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Line {
-    /// RFC 3339, UTC, microseconds.
-    pub time: String,
-    #[serde(flatten)]
-    pub entry: Entry,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum Entry {
-    RunStarted {
-        format_version: u32,
-        run_id: String,
-        /// The verb; arguments may hold values, so they are not written.
-        command: String,
-        version: String,
-        pid: u32,
-    },
-    /// What the plan rests on, whole only under `--debug`.
-    Observed {
-        digest: String,
-        resources: usize,
-        observed: Option<Box<Observed>>,
-    },
-    Planned {
-        digest: String,
-        counts: BTreeMap<String, usize>,
-        blockers: Vec<Diagnostic>,
-        estimate_milliseconds: Option<u64>,
-        graph: Option<Box<Graph>>,
-        options: Option<Box<PlanOptions>>,
-        plan: Option<Box<Plan>>,
-    },
-    /// A step or apply event; `kind` and `effect` of a finished step feed the history.
-    Event {
-        event: Event,
-    },
-    RunFinished {
-        exit_code: i32,
-        predicted_milliseconds: Option<u64>,
-        actual_milliseconds: u64,
-        diagnostics: Vec<Diagnostic>,
-    },
-}
 
 pub struct Journal {
     file: Option<File>,
@@ -111,6 +57,15 @@ pub fn runs(directory: &Path) -> Vec<String> {
         .collect();
     ids.sort_unstable_by(|a, b| b.cmp(a));
     ids
+}
+
+/// The newest run that is not `own` and of which `wanted` holds; looking at diaries is not itself worth looking at.
+pub fn newest(directory: &Path, own: &str, wanted: impl Fn(&[Line]) -> bool) -> Option<String> {
+    let looking = |lines: &[Line]| matches!(lines.first().map(|l| &l.entry), Some(Entry::RunStarted { command, .. }) if command == "runs");
+    runs(directory)
+        .into_iter()
+        .filter(|id| id != own)
+        .find(|id| read_lines(&directory.join(format!("{id}.jsonl"))).is_ok_and(|lines| !looking(&lines) && wanted(&lines)))
 }
 
 /// Removes all but the newest runs.

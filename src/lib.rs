@@ -2,21 +2,21 @@
 //!
 //! The order of the modules is the architecture: a module uses only modules above it (`tests/layers.rs` enforces it).
 
-pub mod config;
 pub mod diagnostic;
-pub mod event;
+pub mod config;
+pub mod resource;
 pub mod facts;
 pub mod graph;
 pub mod observed;
 pub mod plan;
-pub mod render;
-pub mod resource;
 pub mod walk;
+pub mod event;
+pub mod render;
 // ---- the line: everything above is plain values and functions, everything below touches the world ----
+pub mod journal;
+pub mod gather;
+pub mod provider;
 pub mod apply;
 pub mod attach;
 pub mod cli;
 pub mod command;
-pub mod gather;
-pub mod journal;
-pub mod provider;

@@ -160,7 +160,7 @@ impl Loss {
 pub struct Stranger {
     pub id: String,
     pub name: String,
-    /// Why it is not ours: `no jackin label`, `made by another jackin home`.
+    /// Why it is not ours: `it has no jackin label`, `another jackin home made it`.
     pub why: String,
 }
 

@@ -183,7 +183,8 @@ fn schema_and_reader_accept_the_same_good_files() {
 
 #[test]
 fn schema_and_reader_refuse_the_same_bad_files() {
-    let bad: [(&str, Reads, &str, &[(&str, &str)]); 3] = [
+    type Case<'a> = (&'a str, Reads, &'a str, &'a [(&'a str, &'a str)]);
+    let bad: [Case<'_>; 3] = [
         (
             "config",
             reads_global,

@@ -595,7 +595,7 @@ fn a_kept_sidecar_of_another_tier_is_left_alone() {
             .iter()
             .any(|c| c.action == Action::Adopt && matches!(&c.ruled_out_by, Reason::Mismatch { field, .. } if field == "tier"))
     );
-    converge(&world, &[want.clone()], &mut Dice(0));
+    converge(&world, std::slice::from_ref(&want), &mut Dice(0));
     let none = Want { dind: Dind::None, ..want };
     converge(&world, &[none], &mut Dice(0));
     assert_eq!(world.inventory().keys().filter(|a| a.name == "prewarm/kept-dind").count(), 3, "still there for somebody else");

@@ -243,7 +243,7 @@ fn keyed_digests_are_hmac_sha256() {
 #[test]
 fn run_ids_sort_by_time_and_seeds_differ() {
     let time = "2026-11-20T15:55:44Z".parse().unwrap();
-    assert_eq!(clock::run_id_at(time, "1a2b3c4d"), "20261120T155544Z-1a2b3c4d");
+    assert_eq!(clock::run_id_at(time, "1a2b3c4d"), "20261120T155544.000Z-1a2b3c4d");
     assert!(seed().unwrap().len() == 32 && seed().unwrap() != seed().unwrap());
 }
 

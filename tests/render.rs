@@ -142,6 +142,8 @@ fn instance(graph: &mut Graph, workspace: &str) {
                 network: Some(network.clone()),
                 certs_volume: Some(certs.clone()),
                 declared: true,
+                ad_hoc_mounts: Vec::new(),
+                workdir: "/workspace".to_owned(),
             },
             uid: 1000,
             gid: 1000,

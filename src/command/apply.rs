@@ -1,8 +1,8 @@
 //! `jackin apply`: the declared instances of these workspaces exist and are healthy; or a saved plan is carried out.
 
-use super::run::Run;
+use super::run::{Asks, Run};
 use super::select;
-use super::ui::Failure;
+use super::ui::{DONE, Failure};
 use crate::cli::ApplyArgs;
 use crate::diagnostic::Diagnostic;
 use crate::gather::session::Freshness;
@@ -30,7 +30,7 @@ pub async fn run(run: &mut Run, args: ApplyArgs) -> Result<i32, Failure> {
             (names, plan.goal.clone())
         }
         None => {
-            let (names, scope) = select::workspaces(&session.config, &session.facts, &args.what, args.all);
+            let (names, scope) = select::workspaces(&session.config, &session.facts, &args.what, args.all)?;
             let mut options = PlanOptions::new(Mode::Launch, "apply", scope);
             options.targets = args.narrowing.target.clone();
             options.replace = args.narrowing.replace.clone();
@@ -42,7 +42,12 @@ pub async fn run(run: &mut Run, args: ApplyArgs) -> Result<i32, Failure> {
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     let mut built = run.graph(&mut session, &wanted).await?;
     built.graph.diagnostics.extend(diagnostics);
-    let code = run.carry_out(&mut session, built, &options, &args.carrying, saved.as_ref()).await?;
+    let instances: Vec<String> = built.graph.instances.keys().cloned().collect();
+    let code = run.carry_out(&mut session, built, &options, &args.carrying, Asks::Always, saved.as_ref()).await?;
+    if code == DONE && !args.carrying.dry_run && !instances.is_empty() {
+        let more = if instances.len() > 1 { format!(" ({} more run as well)", instances.len() - 1) } else { String::new() };
+        run.ui.talk(&format!("Attach with `jackin hardline {}`{more}.", instances[0]));
+    }
     Ok(code)
 }
 

@@ -52,8 +52,9 @@ pub async fn run(run: &mut Run, args: DoctorArgs) -> Result<i32, Failure> {
     };
     let session = match run.open(&[], Freshness::Offline, false).await {
         Ok(session) => {
-            let (workspaces, roles) = (session.config.workspaces.len(), session.config.global.roles.len());
-            checks.push(check("configuration", Verdict::Ok, format!("{workspaces} workspaces, {roles} roles"), None));
+            let count = session.config.workspaces.len();
+            let noun = if count == 1 { "workspace" } else { "workspaces" };
+            checks.push(check("configuration", Verdict::Ok, format!("{count} {noun}"), None));
             Some(session)
         }
         Err(Failure::Diagnostics(mistakes)) => {

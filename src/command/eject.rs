@@ -1,6 +1,6 @@
 //! `jackin eject` and `jackin exile`: these instances' Docker resources are absent. Durable homes stay, unless purged.
 
-use super::run::Run;
+use super::run::{Asks, Run};
 use super::select::{self, Candidate};
 use super::ui::{DONE, Failure};
 use crate::cli::{Carrying, EjectArgs, ExileArgs};
@@ -49,8 +49,7 @@ pub async fn remove(
     }
     let mut options = PlanOptions::new(Mode::Remove, command, Scope::Instances(keys));
     options.purge = purge;
-    let code = run.carry_out(session, Built::default(), &options, carrying, None).await?;
-    Ok(code)
+    run.carry_out(session, Built::default(), &options, carrying, Asks::Always, None).await
 }
 
 /// Instances with a record here, and those of which only containers are left.

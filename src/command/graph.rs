@@ -11,7 +11,7 @@ use crate::render::graph::{dot, json, mermaid};
 
 pub async fn run(run: &mut Run, args: GraphArgs) -> Result<i32, Failure> {
     let mut session = run.open(&[], Freshness::Ttl, false).await?;
-    let (names, _) = select::workspaces(&session.config, &session.facts, &args.selection.workspaces, args.selection.all);
+    let (names, _) = select::workspaces(&session.config, &session.facts, &args.selection.workspaces, args.selection.all)?;
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     let mut built = run.graph(&mut session, &wanted).await?;
     built.graph.diagnostics.extend(diagnostics);

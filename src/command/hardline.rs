@@ -1,6 +1,6 @@
 //! `jackin hardline`: this instance runs, restarted or rebuilt round its saved state if need be; then attach.
 
-use super::run::Run;
+use super::run::{Asks, Run, SESSION_END};
 use super::ui::{DONE, ERROR, Failure};
 use super::{eject, live, select};
 use crate::attach::Way;
@@ -52,9 +52,7 @@ pub async fn bring_back(run: &mut Run, record: &InstanceRecord, carrying: &Carry
     let wanted = want::recorded(&session.config, &session.facts, record)?;
     let built = run.graph(&mut session, &[wanted]).await?;
     let options = PlanOptions::new(Mode::Restore, "hardline", Scope::Instances(vec![record.instance.clone()]));
-    // Coming back is what was asked for: restarting and re-creating what is missing loses nothing.
-    let carrying = Carrying { yes: true, ..carrying.clone() };
-    Ok(run.carry_out(&mut session, built, &options, &carrying, None).await?)
+    run.carry_out(&mut session, built, &options, carrying, Asks::WhenInDoubt, None).await
 }
 
 /// Attaches; when the last session has ended cleanly, the instance's Docker resources go and its home stays.
@@ -83,7 +81,7 @@ pub async fn attach(run: &mut Run, session: &mut Session, record: &InstanceRecor
         }
         Outcome::SessionEnded(Some(0)) => {
             let keys = vec![key.clone()];
-            eject::remove(run, session, "session end", keys, false, &quietly()).await?;
+            eject::remove(run, session, SESSION_END, keys, false, &quietly()).await?;
             run.ui.talk(&format!("{key} ended. Its home stays for the next `jackin load`."));
             Ok(DONE)
         }

@@ -3,7 +3,7 @@
 //! An instance of the same workspace, role and agent that does not run is taken up again with its home; one that runs is left
 //! alone, and a new one is made beside it.
 
-use super::run::Run;
+use super::run::{Asks, Run};
 use super::ui::{DONE, Failure};
 use super::{hardline, select};
 use crate::attach::Way;
@@ -29,10 +29,7 @@ pub async fn run(run: &mut Run, args: LoadArgs) -> Result<i32, Failure> {
     });
     let mut options = PlanOptions::new(Mode::Launch, "load", Scope::Instances(vec![key]));
     options.rebuild = args.rebuild;
-    // Loading is itself the request: nobody is asked unless something would be lost.
-    let mut carrying = args.carrying.clone();
-    carrying.yes = true;
-    let code = run.carry_out(&mut session, built, &options, &carrying, None).await?;
+    let code = run.carry_out(&mut session, built, &options, &args.carrying, Asks::WhenInDoubt, None).await?;
     if args.carrying.dry_run || args.no_attach {
         return Ok(code);
     }

@@ -27,11 +27,11 @@ pub fn said(ui: &Ui, result: Result<String, Failure>) -> i32 {
 
 pub fn schema(_: &Ui, args: &SchemaArgs) -> Result<String, Failure> {
     let Some(name) = &args.name else {
-        return Ok(schema::NAMES.join("\n"));
+        return Ok(schema::names().collect::<Vec<_>>().join("\n"));
     };
-    schema::schema(name).ok_or_else(|| {
+    schema::text(name).ok_or_else(|| {
         Diagnostic::error("schema.unknown", "No such schema", format!("`{name}`"))
-            .help(format!("There are {}.", schema::NAMES.join(", ")))
+            .help(format!("There are {}.", schema::names().collect::<Vec<_>>().join(", ")))
             .into()
     })
 }

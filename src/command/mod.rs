@@ -27,6 +27,7 @@ use ui::Ui;
 pub fn main() -> i32 {
     let cli = Cli::parse();
     let ui = Ui::new(cli.no_color);
+    trace();
     let Some(command) = cli.command else {
         ui.result(&meta::help());
         return ui::DONE;
@@ -49,6 +50,14 @@ pub fn main() -> i32 {
     // A question that nobody answered may still sit in a blocking thread.
     runtime.shutdown_background();
     code
+}
+
+/// For jackin's own developers: `JACKIN_LOG=debug` traces to standard error.
+fn trace() {
+    let level = std::env::var("JACKIN_LOG").ok().and_then(|level| level.parse::<tracing::Level>().ok());
+    if let Some(level) = level {
+        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false).init();
+    }
 }
 
 async fn dispatch(ui: Ui, debug: bool, command: Command) -> i32 {

@@ -10,7 +10,7 @@ use crate::graph::want::declared;
 
 pub async fn run(run: &mut Run, args: ObserveArgs) -> Result<i32, Failure> {
     let mut session = run.open(&[], Freshness::Ttl, false).await?;
-    let (names, scope) = select::workspaces(&session.config, &session.facts, &args.selection.workspaces, args.selection.all);
+    let (names, scope) = select::workspaces(&session.config, &session.facts, &args.selection.workspaces, args.selection.all)?;
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     run.ui.diagnostics(&diagnostics);
     if diagnostics.iter().any(crate::diagnostic::Diagnostic::is_error) {

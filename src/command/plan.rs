@@ -5,24 +5,27 @@ use super::ui::{CHANGES, DONE, ERROR, Failure};
 use super::{live, select};
 use crate::cli::{Looking, PlanArgs, PlanFormat};
 use crate::diagnostic::Diagnostic;
+use crate::event::{Entry, Line};
 use crate::gather::session::{Freshness, Session};
 use crate::gather::{Paths, atomic};
 use crate::graph::build::Built;
 use crate::graph::want::declared;
-use crate::journal::{self, Entry};
+use crate::journal;
 use crate::observed::{OBSERVED_FORMAT, Observed};
 use crate::plan::{Mode, Plan, PlanOptions, Scope, plan};
 use crate::provider::Provider;
+use crate::provider::live::observe_host;
 use crate::render::plan::{plan_markdown, plan_text};
 use std::path::Path;
+use std::sync::Arc;
 
 pub async fn run(run: &mut Run, args: PlanArgs) -> Result<i32, Failure> {
     if let Some(id) = &args.replay {
-        let plan = replay(id)?;
+        let plan = replay(run, id)?;
         return print(run, &args, &plan);
     }
     let mut session = run.open(&args.answers.env, freshness(&args.looking), true).await?;
-    let (names, scope) = select::workspaces(&session.config, &session.facts, &args.selection.workspaces, args.selection.all);
+    let (names, scope) = select::workspaces(&session.config, &session.facts, &args.selection.workspaces, args.selection.all)?;
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     let mut built = run.graph(&mut session, &wanted).await?;
     built.graph.diagnostics.extend(diagnostics);
@@ -76,7 +79,9 @@ pub async fn look(session: &mut Session, built: &Built, scope: &Scope, looking: 
         return read_observed(file);
     }
     if looking.offline {
-        return Ok(Observed::empty());
+        let digest = session.digest.clone();
+        let digest = Arc::new(move |bytes: &[u8]| digest.of(bytes));
+        return Ok(observe_host(Arc::new(session.facts.clone()), digest, &built.graph, scope).await?);
     }
     if !looking.refresh {
         return read_observed(&last).map_err(|_| {
@@ -115,12 +120,15 @@ fn read_observed(file: &Path) -> Result<Observed, Failure> {
 }
 
 /// Plans again from what an earlier run embedded.
-fn replay(id: &str) -> Result<Plan, Failure> {
+fn replay(run: &Run, id: &str) -> Result<Plan, Failure> {
     let paths = Paths::from_env(crate::gather::env::variable)?;
     let (id, lines) = if Path::new(id).extension().is_some_and(|e| e == "jsonl") {
         (id.to_owned(), journal::read_file(Path::new(id))?)
     } else {
-        journal::read(&paths.runs(), id)?
+        let embeds = |lines: &[Line]| lines.iter().any(|l| matches!(&l.entry, Entry::Planned { graph: Some(_), .. }));
+        let newest = || journal::newest(&paths.runs(), &run.journal.run_id, embeds);
+        let id = if id == "last" { newest().unwrap_or_else(|| id.to_owned()) } else { id.to_owned() };
+        journal::read(&paths.runs(), &id)?
     };
     let mut graph = None;
     let mut options = None;

@@ -8,13 +8,13 @@ use super::ui::{CANCELLED, DONE, ERROR, Failure, Ui};
 use crate::apply::{self, Report};
 use crate::cli::{Carrying, Format};
 use crate::diagnostic::Diagnostic;
-use crate::event::Event;
+use crate::event::{Entry, Event, JOURNAL_FORMAT};
 use crate::gather::lock::Lock;
 use crate::gather::session::{self, Freshness, Request, Session};
 use crate::gather::{Paths, clock, prompt};
-use crate::graph::build::{Built, build};
+use crate::graph::build::{Built, SENSITIVE_MOUNT, UNTRUSTED_ROLE, build};
 use crate::graph::want::Wanted;
-use crate::journal::{self, Entry, JOURNAL_FORMAT, Journal};
+use crate::journal::{self, Journal};
 use crate::observed::{Loss, Observed};
 use crate::plan::{Plan, PlanOptions, plan};
 use crate::provider::Provider;
@@ -28,6 +28,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// The verb under which an ended session's resources are removed.
+pub const SESSION_END: &str = "session end";
 
 /// One invocation.
 pub struct Run {
@@ -133,13 +136,14 @@ impl Run {
         built: Built,
         options: &PlanOptions,
         carrying: &Carrying,
+        asks: Asks,
         expected: Option<&Plan>,
     ) -> Result<i32, Failure> {
         let mut options = options.clone();
         options.history = session.history();
         let mut built = built;
         built.contexts.values_mut().for_each(|context| context.from_scratch = options.rebuild);
-        let ask = !carrying.yes && !carrying.dry_run && expected.is_none();
+        let mut ask = !carrying.yes && !carrying.dry_run && expected.is_none() && asks == Asks::Always;
         let containers = locked_containers(session, &built, &options);
         let provider = live::connect(session, built.contexts.clone()).await?;
         // Nobody is kept waiting while a person thinks: without `--yes` the locks are taken after the answer.
@@ -169,7 +173,13 @@ impl Run {
             return Ok(DONE);
         }
         let removing = options.mode == crate::plan::Mode::Remove;
-        if carrying.format == Format::Human {
+        let losing = !removing && !plan.losses().is_empty() && !carrying.allow_loss;
+        if asks == Asks::WhenInDoubt && !carrying.yes && (needs_consent(&plan) || losing) {
+            ask = true;
+            locks.clear();
+        }
+        // The end of a session needs no announcement.
+        if carrying.format == Format::Human && options.command != SESSION_END {
             self.ui.talk(&plan_text(&plan, &self.ui.err, false));
         }
         if ask {
@@ -186,7 +196,7 @@ impl Run {
             let (_, again) = self.look(&provider, &built, &options).await?;
             refuse_stale(&plan, &again)?;
             plan = again;
-        } else if !carrying.allow_loss && !removing && !plan.losses().is_empty() {
+        } else if losing {
             return Err(refuse_loss(&plan).into());
         }
 
@@ -248,6 +258,19 @@ impl Run {
         screen.finish();
         report
     }
+}
+
+/// When a person's word is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    /// Before every change.
+    Always,
+    /// The command itself was the word; only loss, an untrusted role or a mount of credentials wants another.
+    WhenInDoubt,
+}
+
+fn needs_consent(plan: &Plan) -> bool {
+    plan.warnings.iter().any(|w| [SENSITIVE_MOUNT, UNTRUSTED_ROLE].contains(&w.code.as_str()))
 }
 
 /// The live view, or plain lines.

@@ -3,9 +3,9 @@
 use super::run::Run;
 use super::ui::{DONE, Failure};
 use crate::cli::{Format, RunsCommand};
-use crate::event::Event;
+use crate::event::{Entry, Event, Line};
 use crate::gather::Paths;
-use crate::journal::{self, Entry, Line};
+use crate::journal;
 use crate::render::diagnostic::diagnostics_text;
 use crate::render::json::envelope;
 use crate::render::table::table;
@@ -51,8 +51,7 @@ pub fn run(run: &mut Run, command: RunsCommand) -> Result<i32, Failure> {
         }
         RunsCommand::Show { run: wanted, format } => {
             let own = run.journal.run_id.clone();
-            let wanted =
-                if wanted == "last" { journal::runs(&directory).into_iter().find(|id| *id != own).unwrap_or(wanted) } else { wanted };
+            let wanted = if wanted == "last" { journal::newest(&directory, &own, |_| true).unwrap_or(wanted) } else { wanted };
             let (_, lines) = journal::read(&directory, &wanted)?;
             match format {
                 Format::Json => run.ui.result(&envelope(&lines)),

@@ -4,11 +4,18 @@ use super::ui::Failure;
 use crate::config::Config;
 use crate::diagnostic::Diagnostic;
 use crate::facts::Facts;
+use crate::graph::want::unknown_workspace;
 use crate::plan::Scope;
 use std::collections::BTreeSet;
 
-/// The workspaces of `plan` and `apply`: named ones, else the one whose folder this is, else all.
-pub fn workspaces(config: &Config, facts: &Facts, named: &[String], all: bool) -> (Vec<String>, Scope) {
+/// The workspaces of `plan` and `apply`: named ones, else the one whose folder this is, else all. A name that is wrong is said
+/// before anything is asked of an engine.
+pub fn workspaces(config: &Config, facts: &Facts, named: &[String], all: bool) -> Result<(Vec<String>, Scope), Failure> {
+    let unknown: Vec<Diagnostic> =
+        named.iter().filter(|name| !config.workspaces.contains_key(*name)).map(|name| unknown_workspace(config, name)).collect();
+    if !unknown.is_empty() {
+        return Err(Failure::Diagnostics(unknown));
+    }
     let names: Vec<String> = if all {
         Vec::new()
     } else if named.is_empty() {
@@ -17,7 +24,7 @@ pub fn workspaces(config: &Config, facts: &Facts, named: &[String], all: bool) -
         named.to_vec()
     };
     let scope = if names.is_empty() { Scope::All } else { Scope::Workspaces(names.clone()) };
-    (names, scope)
+    Ok((names, scope))
 }
 
 /// The saved workspace that covers the current folder: its workdir is this folder, or a mount's source contains it; the deepest wins.

@@ -307,11 +307,11 @@ pub fn grants(
     if row.cap_drop_all {
         added.extend(KEPT_CAPABILITIES.map(str::to_owned));
     }
-    if let Some(wanted) = &role.dind {
-        if wanted.value == Dind::None || wanted.value > dind {
-            dind = wanted.value;
-            merge.sources.insert("dind", (Layer::Manifest, wanted.span.clone()));
-        }
+    if let Some(wanted) = &role.dind
+        && (wanted.value == Dind::None || wanted.value > dind)
+    {
+        dind = wanted.value;
+        merge.sources.insert("dind", (Layer::Manifest, wanted.span.clone()));
     }
 
     let mut errors = Vec::new();

@@ -41,6 +41,7 @@ pub fn load(files: &[SourceFile]) -> Result<(Config, Vec<Diagnostic>), Diagnosti
     let mut said = Vec::new();
     let mut global = file::GlobalFile::default();
     let mut workspaces = BTreeMap::new();
+    let mut global_read = true;
     for source in files {
         match &source.kind {
             FileKind::Global => match text_of(file::GLOBAL_SORT, source).and_then(|text| file::parse_global(&source.shown, text)) {
@@ -48,7 +49,10 @@ pub fn load(files: &[SourceFile]) -> Result<(Config, Vec<Diagnostic>), Diagnosti
                     said.extend(warnings);
                     global = read;
                 }
-                Err(mistakes) => said.extend(mistakes.0),
+                Err(mistakes) => {
+                    global_read = false;
+                    said.extend(mistakes.0);
+                }
             },
             FileKind::Workspace { name } => {
                 let read = text_of(file::WORKSPACE_SORT, source).and_then(|text| file::parse_workspace(name, &source.shown, text));
@@ -81,7 +85,8 @@ pub fn load(files: &[SourceFile]) -> Result<(Config, Vec<Diagnostic>), Diagnosti
         }
     }
     let config = Config { global, workspaces };
-    said.extend(validate::validate(&config));
+    // Without config.toml every role would seem unknown.
+    said.extend(validate::validate(&config).into_iter().filter(|d| global_read || d.code != "config.unknown_role"));
     if said.iter().any(Diagnostic::is_error) { Err(Diagnostics(said)) } else { Ok((config, said)) }
 }
 

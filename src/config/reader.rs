@@ -266,36 +266,10 @@ pub fn near<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Op
     candidates
         .into_iter()
         .filter(|candidate| *candidate != word)
-        .map(|candidate| (distance(&word.to_lowercase(), &candidate.to_lowercase(), most), candidate))
+        .map(|candidate| (strsim::osa_distance(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
         .filter(|(steps, candidate)| *steps <= most && *steps < candidate.chars().count())
         .min()
         .map(|(_, candidate)| candidate)
-}
-
-/// Edits between two words, a swap of neighbours counting as one.
-fn distance(a: &str, b: &str, most: usize) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    if a.len().abs_diff(b.len()) > most {
-        return usize::MAX;
-    }
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    for j in 0..=b.len() {
-        rows[0][j] = j;
-    }
-    for i in 1..=a.len() {
-        for j in 1..=b.len() {
-            let swap = usize::from(a[i - 1] != b[j - 1]);
-            let mut best = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + swap);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            rows[i][j] = best;
-        }
-    }
-    rows[a.len()][b.len()]
 }
 
 pub fn did_you_mean(word: &str, allowed: &[&str]) -> String {
@@ -384,7 +358,7 @@ impl<'t> Reader<'t> {
     /// Everything found, in file order: errors fail the file, else the warnings are handed on.
     pub fn finish(self) -> Result<Vec<Diagnostic>, Diagnostics> {
         let mut found = self.found.into_inner();
-        found.sort_by(|a, b| (a.0, a.1.severity).cmp(&(b.0, b.1.severity)));
+        found.sort_by_key(|(at, diagnostic)| (*at, diagnostic.severity));
         let mut all: Vec<Diagnostic> = found.into_iter().map(|(_, diagnostic)| diagnostic).collect();
         all.dedup();
         if all.len() > MOST_MISTAKES {

@@ -120,7 +120,7 @@ impl Gate<'_, '_> {
                 "version_too_old",
                 "A manifest uses something newer than its version",
                 format!("{what} needs `{since}`; the manifest is `{}`", self.version),
-                "run `jackin role migrate` in the role's repo",
+                "raise `version` in the role's manifest",
             );
         }
     }

@@ -14,7 +14,7 @@ use super::write::{
 use super::*;
 use crate::diagnostic::Severity;
 use crate::facts::{RoleProblem, RoleSnapshot, TreeKind};
-use crate::graph::role_repo::check_role;
+use crate::graph::role_repo::{self, check_role};
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
 use std::collections::BTreeMap;
@@ -934,15 +934,35 @@ fn the_contract_of_a_role_repo() {
         changed
     };
     check_repo(&change(&|s| s.dirty = vec!["Dockerfile".to_owned()]), &["- role.dirty_cache"]);
-    check_repo(&change(&|s| drop(s.tree.remove("jackin.role.toml"))), &["- role.no_manifest"]);
-    check_repo(&change(&|s| drop(s.tree.remove("hooks/source.sh"))), &[&format!("{place}:4:10 role.path")]);
+    check_repo(
+        &change(&|s| {
+            s.tree.remove("jackin.role.toml");
+        }),
+        &["- role.no_manifest"],
+    );
+    check_repo(
+        &change(&|s| {
+            s.tree.remove("hooks/source.sh");
+        }),
+        &[&format!("{place}:4:10 role.path")],
+    );
     check_repo(&change(&|s| drop(s.files.remove("hooks/source.sh"))), &["- role.encoding"]);
     check_repo(
         &change(&|s| drop(s.files.insert("hooks/source.sh".to_owned(), " \n".to_owned()))),
         &[&format!("{place}:4:10 role.empty_hook")],
     );
-    check_repo(&change(&|s| drop(s.tree.insert("README".to_owned(), TreeKind::Symlink))), &["- role.symlink"]);
-    check_repo(&change(&|s| drop(s.tree.insert("vendor".to_owned(), TreeKind::Submodule))), &["- role.submodule?"]);
+    check_repo(
+        &change(&|s| {
+            s.tree.insert("README".to_owned(), TreeKind::Symlink);
+        }),
+        &["- role.symlink"],
+    );
+    check_repo(
+        &change(&|s| {
+            s.tree.insert("vendor".to_owned(), TreeKind::Submodule);
+        }),
+        &["- role.submodule?"],
+    );
     check_repo(
         &change(&|s| drop(s.files.insert("docker/Dockerfile".to_owned(), "FROM x".to_owned()))),
         &["acme/web/./docker/Dockerfile:1:6 role.construct"],

@@ -31,6 +31,12 @@ pub fn workspace_name_problem(name: &str) -> Option<&'static str> {
         Some("it holds a slash")
     } else if name.chars().any(char::is_control) {
         Some("it holds a control character")
+    } else if name.trim() != name {
+        Some("it begins or ends with a blank")
+    } else if name.starts_with('.') {
+        Some("it begins with a dot, as hidden files do, which are not read")
+    } else if name.starts_with('-') {
+        Some("it begins with `-`, as options do")
     } else {
         None
     }

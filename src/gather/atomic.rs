@@ -119,6 +119,8 @@ fn create_temp(target: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
 /// Makes a rename survive a power cut.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
+        // A bare name lies in the current folder.
+        Some(dir) if dir.as_os_str().is_empty() => File::open(".")?.sync_all(),
         Some(dir) => File::open(dir)?.sync_all(),
         None => Ok(()),
     }

@@ -31,11 +31,11 @@ pub fn seed() -> Result<String, Diagnostic> {
     random_hex::<16>()
 }
 
-/// Sortable name of a run: `20261120T155544Z-1a2b3c4d`.
+/// Sortable name of a run: `20261120T155544.123Z-1a2b3c4d`. Runs follow each other faster than seconds do.
 pub fn run_id() -> Result<String, Diagnostic> {
     Ok(run_id_at(Timestamp::now(), &random_hex::<4>()?))
 }
 
 pub fn run_id_at(time: Timestamp, random: &str) -> String {
-    format!("{}-{random}", time.strftime("%Y%m%dT%H%M%SZ"))
+    format!("{}-{random}", time.strftime("%Y%m%dT%H%M%S.%3fZ"))
 }

@@ -32,18 +32,12 @@ pub fn io_failed(action: &str, path: &Path, error: &io::Error) -> Diagnostic {
             "the file system is read-only".to_owned(),
             "set JACKIN_HOME_DIR or JACKIN_CONFIG_DIR to a folder that can be written",
         ),
-        ErrorKind::StorageFull => (
-            "file.disk_full",
-            "Disk full",
-            "no space is left on the disk".to_owned(),
-            "free some space (`jackin prune` clears caches), then run the command again",
-        ),
-        ErrorKind::QuotaExceeded => (
-            "file.disk_full",
-            "Disk full",
-            "the disk quota is used up".to_owned(),
-            "free some space (`jackin prune` clears caches), then run the command again",
-        ),
+        ErrorKind::StorageFull => {
+            ("file.disk_full", "Disk full", "no space is left on the disk".to_owned(), "free some space, then run the command again")
+        }
+        ErrorKind::QuotaExceeded => {
+            ("file.disk_full", "Disk full", "the disk quota is used up".to_owned(), "free some space, then run the command again")
+        }
         _ => ("file.failed", "File system error", error.to_string(), "see the reason above; nothing was left half-written"),
     };
     Diagnostic::error(code, summary, format!("could not {action} {}: {reason}", path.display())).help(help)

@@ -36,6 +36,8 @@ pub fn is_executable(file: &Path) -> bool {
 
 /// Standard output, when the program succeeds within the limit.
 pub async fn output(command: &mut Command, limit: Option<Duration>) -> Result<Vec<u8>, Failure> {
+    // The program's name alone: arguments and environment may hold values.
+    tracing::debug!(program = ?command.as_std().get_program(), "run");
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let child = command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Failure::Missing,

@@ -59,6 +59,12 @@ pub struct Session {
 /// Environment, configuration and the records of instances. Writes only the installation id and the digest key, once.
 pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagnostics> {
     let paths = Paths::from_env(env::variable)?;
+    let reserved = config::validate::reserved_among(request.answers.keys().map(String::as_str));
+    if !reserved.is_empty() {
+        return Err(Diagnostic::error("env.reserved", "A reserved name cannot be set", format!("--env {}", reserved.join(", ")))
+            .help("jackin sets these itself; choose other names.")
+            .into());
+    }
     paths.check()?;
     let (config, mut warnings) = read_config(&paths, notice).await?;
     let digest = Arc::new(KeyedDigest::open(&paths)?);

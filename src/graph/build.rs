@@ -9,9 +9,10 @@ use super::role::{self, CheckedRole};
 use super::want::{Wanted, place};
 use super::{Graph, InstanceInfo, Resource, names};
 use crate::config::layer;
+use crate::config::validate::sensitive;
 use crate::config::{Agent, AuthMode, Config, Dind, DirtyExit, EnvValue, GithubMode, Isolation, NetworkMode, Workspace};
 use crate::diagnostic::Diagnostic;
-use crate::facts::{BinarySource, Facts, PathKind, RoleValue};
+use crate::facts::{BinarySource, Facts, PathKind, RoleSnapshot, RoleValue};
 use crate::resource::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +22,10 @@ pub struct Built {
     pub graph: Graph,
     pub contexts: BTreeMap<Address, BuildContext>,
 }
+
+/// Warnings that want a person's word before anything is carried out.
+pub const SENSITIVE_MOUNT: &str = "mount.sensitive";
+pub const UNTRUSTED_ROLE: &str = "role.untrusted";
 
 /// Image of the sidecar when `JACKIN_DIND_IMAGE` does not say otherwise.
 const DIND_IMAGE: &str = "docker:29-dind";
@@ -96,6 +101,8 @@ impl Builder<'_> {
             );
         }
 
+        let profile = layer::profile(&self.config.global, workspace, Some(&wanted.docker), wanted.profile_flag);
+
         let key = &wanted.key;
         let at = |kind| Address::new(kind, key.clone());
         let base = &wanted.container;
@@ -151,7 +158,7 @@ impl Builder<'_> {
             ("argv".to_owned(), wanted.agent_source.clone()),
             ("image".to_owned(), wanted.role_source.clone()),
             ("role_key".to_owned(), wanted.role_source.clone()),
-            ("profile".to_owned(), grant_source("profile")),
+            ("profile".to_owned(), place(&profile.span, layer_word(profile.layer))),
             ("workdir".to_owned(), place(&wanted.workdir.span, "command line")),
             ("network".to_owned(), grant_source("network")),
             ("network_mode".to_owned(), grant_source("network")),
@@ -337,7 +344,8 @@ impl Builder<'_> {
             return None;
         };
         if !self.roles.contains_key(&slot) {
-            let (checked, diagnostics) = role::check(snapshot);
+            let shown = RoleSnapshot { cache: self.facts.shorten(&snapshot.cache), ..snapshot.clone() };
+            let (checked, diagnostics) = role::check(&shown);
             self.built.graph.diagnostics.extend(diagnostics);
             self.roles.insert(slot.clone(), checked);
         }
@@ -353,7 +361,20 @@ impl Builder<'_> {
             return Some(RoleParts { role, derived, derived_reference, recipe, commit });
         }
 
-        let configured = self.config.global.roles.get(&wanted.role).map_or_else(|| "default".to_owned(), |r| place(&r.git.span, "default"));
+        let source = self.config.global.roles.get(&wanted.role);
+        let configured = source.map_or_else(|| "default".to_owned(), |r| place(&r.git.span, "default"));
+        if !source.is_some_and(|r| r.trusted) || branch.is_some() {
+            let what = branch.map_or_else(String::new, |b| format!(", branch `{b}`"));
+            self.say(
+                Diagnostic::warning(
+                    UNTRUSTED_ROLE,
+                    "A role is not marked as trusted",
+                    format!("Building `{}`{what} runs what {} says.", wanted.role, snapshot.url),
+                )
+                .on(&repo)
+                .help(format!("Read it first. `trusted = true` under `[roles.\"{}\"]` says that you have.", wanted.role)),
+            );
+        }
         let spec = RoleRepo {
             url: snapshot.url.clone(),
             branch: snapshot.branch.clone(),
@@ -616,7 +637,7 @@ impl Builder<'_> {
                         format!("`{agent}` runs with auth_forward `{}`, which needs `{name}`, and no env layer sets it.", auth_word(mode)),
                     )
                     .at(auth.mode.span.clone())
-                    .help(format!("Set it, for example: `jackin config env set {name} '${name}'`, or use auth_forward = \"sync\".")),
+                    .help(format!("Write `{name} = \"${name}\"` under `[env]`, or use auth_forward = \"sync\".")),
                 );
             }
             out.insert(*agent, handoff);
@@ -635,6 +656,7 @@ impl Builder<'_> {
         let mut all: Vec<(String, String, bool, Option<crate::diagnostic::Span>)> = Vec::new();
         for mount in &wanted.mounts {
             if mount.isolation.value != Isolation::Shared {
+                self.check_source(&mount.src.value, &mount.dst.value, &mount.src.span);
                 let mode = if mount.isolation.value == Isolation::Worktree { "worktree" } else { "clone" };
                 self.say(
                     Diagnostic::error(
@@ -654,26 +676,18 @@ impl Builder<'_> {
         }
         for (src, dst, readonly, span) in all {
             let host = self.facts.expand(&src);
-            match self.facts.paths.get(&host).map(|f| f.kind) {
-                Some(PathKind::Missing) => self.say(
-                    Diagnostic::error(
-                        "mount.missing",
-                        "A mount's source does not exist",
-                        format!("`{src}` (mounted at {dst}) does not exist."),
+            self.check_source(&src, &dst, &span);
+            let canonical = self.facts.paths.get(&host).map_or(host.as_str(), |fact| fact.canonical.as_str());
+            if let Some(what) = sensitive(canonical) {
+                self.say(
+                    Diagnostic::warning(
+                        SENSITIVE_MOUNT,
+                        "A mount gives credentials of this host away",
+                        format!("{} sees `{src}` (`{what}`) at {dst}.", wanted.key),
                     )
                     .at(span.clone())
-                    .help("Create it, or correct `src`."),
-                ),
-                Some(PathKind::Unreadable) => self.say(
-                    Diagnostic::error(
-                        "mount.unreadable",
-                        "A mount's source cannot be looked at",
-                        format!("`{src}` (mounted at {dst}): permission denied."),
-                    )
-                    .at(span.clone())
-                    .help("Give yourself access to it, or mount another folder."),
-                ),
-                Some(PathKind::Directory | PathKind::File | PathKind::Other) | None => {}
+                    .help("Leave it out unless the agent is to have them."),
+                );
             }
             let spec = MountSpec { kind: MountKind::Bind, source: self.facts.shorten(&host), readonly };
             if let Some(other) = mounts.insert(dst.clone(), spec) {
@@ -689,6 +703,24 @@ impl Builder<'_> {
             }
             sources.push((format!("mounts.{dst}"), place(&span, "command line")));
         }
+    }
+
+    /// Is there something to mount?
+    fn check_source(&mut self, src: &str, dst: &str, span: &Option<crate::diagnostic::Span>) {
+        let problem = match self.facts.paths.get(&self.facts.expand(src)).map(|f| f.kind) {
+            Some(PathKind::Missing) => {
+                Diagnostic::error("mount.missing", "A mount's source does not exist", format!("`{src}` (mounted at {dst}) does not exist."))
+                    .help("Create it, or correct `src`.")
+            }
+            Some(PathKind::Unreadable) => Diagnostic::error(
+                "mount.unreadable",
+                "A mount's source cannot be looked at",
+                format!("`{src}` (mounted at {dst}): permission denied."),
+            )
+            .help("Give yourself access to it, or mount another folder."),
+            Some(PathKind::Directory | PathKind::File | PathKind::Other) | None => return,
+        };
+        self.say(problem.at(span.clone()));
     }
 
     /// The operator's layers and the role's own variables; runtime variables come on top.

@@ -269,8 +269,9 @@ impl Planner<'_> {
 
     /// Things of ours that the graph does not hold.
     fn decide_undeclared(&mut self, diagnostics: &mut Vec<Diagnostic>) {
-        // A graph that could not be built whole says nothing about what is no longer wanted.
-        if diagnostics.iter().any(Diagnostic::is_error) {
+        // A graph that could not be built whole says nothing about what is no longer wanted, and what has no address in the graph is
+        // no part of a target.
+        if diagnostics.iter().any(Diagnostic::is_error) || !self.options.targets.is_empty() {
             return;
         }
         let undeclared: Vec<(&Address, &Vec<Found>)> = self
@@ -337,14 +338,17 @@ impl Planner<'_> {
     }
 }
 
-/// The keeper among duplicates: in use, then made from the desired spec, then alive, then the smallest id.
+/// The keeper among duplicates: in use, then made from the desired spec, then alive, then rightly named, then the smallest id.
 fn choose<'a>(found: &'a [Found], resource: &Resource) -> (Option<&'a Found>, Vec<&'a Found>) {
     if found.len() <= 1 {
         return (found.first(), Vec::new());
     }
     let wanted = resource.spec.fingerprint();
     let mut all: Vec<&Found> = found.iter().collect();
-    all.sort_by_key(|f| (!f.in_use, f.recorded_fingerprint().as_deref() != Some(&wanted), f.state != State::Running, f.id.clone()));
+    let name = resource.spec.object_name();
+    all.sort_by_key(|f| {
+        (!f.in_use, f.recorded_fingerprint().as_deref() != Some(&wanted), f.state != State::Running, f.name != name, f.id.clone())
+    });
     (Some(all[0]), all[1..].to_vec())
 }
 
@@ -355,7 +359,11 @@ fn unrecorded(kind: Kind, resource: &Resource, found: &Found) -> Vec<Difference>
     }
     let desired = resource.spec.fields();
     let checked: Fields = desired.iter().filter(|(name, _)| found.live.contains_key(*name)).map(|(k, v)| (k.clone(), v.clone())).collect();
-    let mut out = differences(kind, &checked, &checked, &found.live);
+    // What the clone is at is what was checked out for the last run.
+    let recorded = if kind == Kind::RoleRepo { &found.live } else { &checked };
+    // Fields that the desired spec does not have say nothing when nobody knows what it was made from.
+    let live: Fields = found.live.iter().filter(|(name, _)| checked.contains_key(*name)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let mut out = differences(kind, &checked, recorded, &live);
     let artifact = matches!(kind, Kind::RoleRepo | Kind::AgentBinary | Kind::CapsuleBinary);
     if !artifact {
         let needs = match kind {
@@ -397,7 +405,11 @@ fn settle(address: &Address, resource: &Resource, found: &Found, differences: Ve
     let action = action_of(needs);
     let mut change = Change::new(address, Some(resource), action, Vec::new());
     for rung in [Rung::Reuse, Rung::Update, Rung::Restart, Rung::Replace].into_iter().filter(|r| *r < needs && applies(kind, *r)) {
-        if let Some(blocking) = differences.iter().filter(|d| d.needs > rung).min_by_key(|d| (std::cmp::Reverse(d.needs), says_little(d))) {
+        if let Some(blocking) = differences
+            .iter()
+            .filter(|d| d.needs > rung)
+            .min_by_key(|d| (std::cmp::Reverse(d.needs), !is_written(resource, d), says_little(d)))
+        {
             change.considered.push(Considered { action: action_of(rung), ruled_out_by: blocking.reason.clone() });
         }
     }
@@ -415,9 +427,17 @@ fn settle(address: &Address, resource: &Resource, found: &Found, differences: Ve
     change
 }
 
-/// A digest shows that something changed, not what; another difference explains better.
+/// Somebody wrote the desired value down; the others follow from it.
+fn is_written(resource: &Resource, difference: &Difference) -> bool {
+    let source = difference.field.as_ref().and_then(|f| resource.source_of(&f.field));
+    source.is_some_and(|s| s != "default" && !s.starts_with("profile "))
+}
+
+/// A digest shows that something changed, not what; another difference explains better, and so does one that others follow.
 fn says_little(difference: &Difference) -> bool {
-    difference.field.as_ref().is_some_and(|f| f.field.contains("digest") || f.field.contains("hash"))
+    // This variable lists the mounts; the mount itself is the news.
+    const DERIVED: &str = "env.MISE_TRUSTED_CONFIG_PATHS";
+    difference.field.as_ref().is_some_and(|f| f.field.contains("digest") || f.field.contains("hash") || f.field == DERIVED)
 }
 
 /// Which rungs mean something for a kind.
@@ -485,16 +505,13 @@ fn judge_strangers(graph: &Graph, observed: &Observed, changes: &BTreeMap<Addres
                 Kind::Certs => "volume",
                 _ => "container",
             };
+            // A volume's name is its id.
+            let id = if stranger.id == stranger.name { String::new() } else { format!(" ({})", short_id(&stranger.id)) };
             diagnostics.push(
                 Diagnostic::error(
                     "plan.stranger",
                     "Something that jackin did not make is in the way",
-                    format!(
-                        "The {object} `{}` ({}) has the name that {address} needs, but {}.",
-                        stranger.name,
-                        short_id(&stranger.id),
-                        stranger.why
-                    ),
+                    format!("The {object} `{}`{id} has the name that {address} needs, but {}.", stranger.name, stranger.why),
                 )
                 .on(address)
                 .help(match object {

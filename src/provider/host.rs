@@ -6,7 +6,7 @@
 
 use super::StepError;
 use super::docker::HomeRecord;
-use super::live::Sources;
+use super::live::{Digest, Sources};
 use crate::config::{Agent, AuthMode};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::facts::Facts;
@@ -42,12 +42,7 @@ pub struct Seen {
 
 impl Host {
     /// Homes and checkouts are read from the disk; role repos and programs were looked at when facts were gathered.
-    pub async fn observe(
-        &self,
-        graph: &Graph,
-        scope: &Scope,
-        digest: Arc<dyn Fn(&[u8]) -> String + Send + Sync>,
-    ) -> Result<Seen, Diagnostics> {
+    pub async fn observe(&self, graph: &Graph, scope: &Scope, digest: Digest) -> Result<Seen, Diagnostics> {
         let wanted: BTreeMap<PathBuf, Address> = graph
             .resources
             .iter()
@@ -81,9 +76,9 @@ impl Host {
 
     fn role_repo(&self, address: &Address, path: &str) -> Option<Found> {
         let snapshot = self.facts.roles.get(&address.name)?;
-        snapshot.commit.as_ref()?;
-        let mut live = Fields::from([("url".to_owned(), snapshot.url.clone().into())]);
-        live.insert("commit".to_owned(), snapshot.checked_out.clone().into());
+        // A clone whose files were never laid down is as good as missing.
+        let checked_out = snapshot.checked_out.clone()?;
+        let live = Fields::from([("url".to_owned(), snapshot.url.clone().into()), ("commit".to_owned(), checked_out.into())]);
         Some(found(path, path, None, live))
     }
 
@@ -324,14 +319,14 @@ fn write(facts: &Facts, home: &Home, credentials: &[(String, SecretSlice<u8>)], 
     for folder in &home.directories {
         make(&base.join("home"), folder)?;
     }
-    write_whole(&sockets.join("agent.toml"), agent_toml(&home.agent_toml)?.as_bytes(), 0o600)?;
+    write_checked(&sockets.join("agent.toml"), agent_toml(&home.agent_toml)?.as_bytes(), 0o600)?;
     let users_folder = extrausers(facts);
     fs::create_dir_all(&users_folder)?;
     for (name, line) in users(home.uid, home.gid) {
         let path = users_folder.join(name);
         // Bind-mounted as a file: replacing it needlessly would part running containers from it.
         if fs::read(&path).map(|is| is != line.as_bytes()).unwrap_or(true) {
-            write_whole(&path, line.as_bytes(), 0o644)?;
+            write_checked(&path, line.as_bytes(), 0o644)?;
         }
     }
     for (file, content) in credentials {
@@ -339,7 +334,7 @@ fn write(facts: &Facts, home: &Home, credentials: &[(String, SecretSlice<u8>)], 
         if let Some(folder) = path.parent().and_then(Path::to_str).filter(|f| !f.is_empty()) {
             make(&base, folder)?;
         }
-        write_whole(&base.join(path), content.expose_secret(), 0o600)?;
+        write_checked(&base.join(path), content.expose_secret(), 0o600)?;
     }
     withdraw(&base, home, before.as_ref())?;
     let row = instance_record(&base, home, now)?;
@@ -557,13 +552,27 @@ fn make(base: &Path, folder: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Whole or not at all: beside it, to the disk, then in its place.
+/// Whole or not at all, and there to stay: beside it, to the disk, then in its place.
 fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut file = tempfile::Builder::new().prefix(".jackin-").permissions(fs::Permissions::from_mode(mode)).tempfile_in(folder)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-    file.write_all(bytes)?;
+    let file = beside(folder, bytes, mode)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     File::open(folder)?.sync_all()
+}
+
+/// For files whose content every look compares: one that a power cut spoils is written again, so nobody waits for the disk.
+fn write_checked(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    beside(folder, bytes, mode)?.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn beside(folder: &Path, bytes: &[u8], mode: u32) -> io::Result<tempfile::NamedTempFile> {
+    let permissions = fs::Permissions::from_mode(mode);
+    let mut file = tempfile::Builder::new().prefix(".jackin-").permissions(permissions.clone()).tempfile_in(folder)?;
+    // The umask has taken its part.
+    file.as_file().set_permissions(permissions)?;
+    file.write_all(bytes)?;
+    Ok(file)
 }

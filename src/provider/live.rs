@@ -25,6 +25,9 @@ use std::sync::Arc;
 /// An answer that takes a while.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
+/// The keyed digest that facts show credentials by.
+pub type Digest = Arc<dyn Fn(&[u8]) -> String + Send + Sync>;
+
 /// Finds the value behind a reference. Values go into containers and nowhere else.
 pub trait Vault {
     fn value<'a>(&'a self, source: &'a SecretSource) -> Later<'a, Result<SecretString, Diagnostic>>;
@@ -79,8 +82,7 @@ pub struct LiveParts {
     pub vault: Box<dyn Vault>,
     pub capsules: Box<dyn Capsules>,
     pub sources: Box<dyn Sources>,
-    /// The keyed digest that facts show credentials by.
-    pub digest: Arc<dyn Fn(&[u8]) -> String + Send + Sync>,
+    pub digest: Digest,
     /// Now, RFC 3339 in UTC; only instance records have it.
     pub now: Box<dyn Fn() -> String>,
 }
@@ -92,7 +94,7 @@ pub struct Live {
     vault: Box<dyn Vault>,
     capsules: Box<dyn Capsules>,
     sources: Box<dyn Sources>,
-    digest: Arc<dyn Fn(&[u8]) -> String + Send + Sync>,
+    digest: Digest,
     now: Box<dyn Fn() -> String>,
 }
 
@@ -116,8 +118,19 @@ impl Live {
     }
 }
 
+/// This host's part of an observation, for planning without an engine: homes, programs, cached role repos.
+pub async fn observe_host(facts: Arc<Facts>, digest: Digest, graph: &Graph, scope: &Scope) -> Result<Observed, Diagnostics> {
+    let seen = Host { facts }.observe(graph, scope, digest).await?;
+    let mut observed = Observed::empty();
+    for (address, found) in seen.resources {
+        observed.resources.entry(address).or_default().push(found);
+    }
+    Ok(observed)
+}
+
 impl Provider for Live {
     async fn observe(&self, graph: &Graph, scope: &Scope) -> Result<Observed, Diagnostics> {
+        tracing::debug!(resources = graph.resources.len(), "observe");
         let homes = self.host.observe(graph, scope, self.digest.clone());
         let (homes, inventory) = futures_util::future::try_join(homes, self.engine.inventory(graph)).await?;
         let look = Look { graph, scope, digest: &*self.digest, sessions: &*self.capsules, homes: &homes.records };
@@ -130,6 +143,7 @@ impl Provider for Live {
 
     async fn execute(&self, task: &Task, report: &dyn Fn(String)) -> Result<(), StepError> {
         let address = &task.step.address;
+        tracing::debug!(step = %task.step.id, "execute");
         let result = match (&task.step.effect, &task.spec) {
             (Effect::CheckOut, Some(Spec::RoleRepo(repo))) => self.sources.check_out(repo).await.map_err(StepError::from),
             (Effect::RepairBinary, Some(Spec::AgentBinary(binary) | Spec::CapsuleBinary(binary))) => self.host.repair(binary).await,

@@ -1021,7 +1021,7 @@ impl Inner {
         let mut sort = |kinds: &'static [Kind], labels: &Labels, found: Found| {
             let name = found.name.clone();
             let Some(address) = self.owner(labels, &name) else {
-                let why = if labels.contains_key(label::MANAGED) { "made by another jackin home" } else { "no jackin label" };
+                let why = if labels.contains_key(label::MANAGED) { "another jackin home made it" } else { "it has no jackin label" };
                 foreign.push((kinds, Stranger { id: found.id, name, why: why.to_owned() }));
                 return;
             };

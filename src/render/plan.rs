@@ -6,8 +6,8 @@ use super::Style;
 use super::diagnostic::{diagnostics_text, escape_markdown, severity_word};
 use super::page::{Ink, Page, clean, pad, width};
 use super::words::{
-    Depth, about_words, action_words, bytes_words, commit_words, count_words, field_words, id_words, is_hash, is_idle, loss_words, plural,
-    reused, secret_words, source_of, value_words, why_nots, whys,
+    Depth, Why, about_words, action_words, bytes_words, commit_words, count_words, field_words, id_words, is_hash, is_idle, loss_words,
+    plural, reused, secret_words, source_of, value_words, why_nots, whys,
 };
 use crate::plan::{Action, Change, Mode, Plan, Scope};
 use crate::resource::{EnvEntry, Limits, MountKind, MountSpec, Origin, Spec};
@@ -125,8 +125,8 @@ fn one(page: &mut Page, change: &Change, style: &Style, verbose: bool) {
     let symbol = format!("{:>SYMBOL$} ", change.action.symbol());
     let address = change.address.to_string();
     let verb = format!("  {}", action_words(change.action));
-    let whys = whys(change, depth);
-    let reason = |why: &super::words::Why| match &why.source {
+    let whys = if verbose { whys(change, depth) } else { telling(whys(change, depth)) };
+    let reason = |why: &Why| match &why.source {
         Some(source) => format!("{} ({source})", why.text),
         None => why.text.clone(),
     };
@@ -161,6 +161,22 @@ fn one(page: &mut Page, change: &Change, style: &Style, verbose: bool) {
     }
 }
 
+/// What somebody wrote comes first; the rest follows from it, and a long list is cut.
+fn telling(whys: Vec<Why>) -> Vec<Why> {
+    const FEW: usize = 6;
+    let all = whys.len();
+    let (mut shown, rest): (Vec<Why>, Vec<Why>) = whys.into_iter().partition(|why| why.source.as_deref().is_some_and(is_written));
+    let written = shown.len();
+    shown.extend(rest);
+    if all <= FEW {
+        return shown;
+    }
+    shown.truncate(if written == 0 { FEW / 2 } else { written.min(FEW) });
+    let more = all - shown.len();
+    shown.push(Why { text: format!("and {more} more that --verbose shows"), source: None });
+    shown
+}
+
 /// Things that come into being list what they will be; a mended thing lists only what is mended.
 fn shows_fields(action: Action) -> bool {
     matches!(action, Action::Create | Action::Build | Action::Pull | Action::Download)
@@ -188,7 +204,12 @@ fn rows(page: &mut Page, rows: &[Row]) {
     }
 }
 
-/// Where a value was written, when somebody wrote it.
+/// Not what jackin or a profile brings by itself.
+fn is_written(source: &str) -> bool {
+    source != "default" && !source.starts_with("profile ")
+}
+
+/// Where a value comes from, unless it is nowhere in particular.
 fn written(change: &Change, field: &str) -> Option<String> {
     source_of(&change.sources, field).filter(|s| *s != "default").map(str::to_owned)
 }
@@ -208,7 +229,7 @@ fn key_fields(change: &Change, spec: &Spec) -> Vec<Row> {
             let origin = match spec.origin {
                 Origin::Environment => "given by the environment",
                 Origin::Beside => "beside the jackin program",
-                Origin::Cache => "from the cache",
+                Origin::Cache => "kept in the cache",
                 Origin::VendorInstaller => "the vendor's installer",
             };
             let version = spec.version.as_ref().map_or(String::new(), |v| format!("{v}, "));
@@ -267,7 +288,7 @@ fn key_fields(change: &Change, spec: &Spec) -> Vec<Row> {
                 |value: serde_json::Result<serde_json::Value>| value.ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
             row("profile", word(serde_json::to_value(spec.profile)), "profile");
             row("network", format!("{} ({})", spec.network, word(serde_json::to_value(spec.network_mode))), "network_mode");
-            let (own, operators): (Vec<_>, Vec<_>) = spec.mounts.iter().partition(|(_, mount)| is_own(mount));
+            let (own, operators): (Vec<_>, Vec<_>) = spec.mounts.iter().partition(|(path, mount)| is_own(path, mount));
             for (path, mount) in &operators {
                 row("mounts", mount_words(path, mount), &format!("mounts.{path}"));
             }
@@ -275,8 +296,11 @@ fn key_fields(change: &Change, spec: &Spec) -> Vec<Row> {
                 let more = if operators.is_empty() { "" } else { "and " };
                 row("mounts", format!("{more}{} of jackin's own", own.len()), "");
             }
-            if !spec.env.is_empty() {
-                row("env", env_names(&spec.env), "env");
+            let own = spec.env.values().filter(|entry| matches!(entry, EnvEntry::Plain(_))).count();
+            if spec.env.len() > own {
+                row("env", format!("{} and {own} of jackin's own", env_names(&spec.env)), "env");
+            } else if own > 0 {
+                row("env", format!("{own} of jackin's own"), "");
             }
             if let Some(limits) = limit_words(&spec.limits) {
                 row("limits", limits, "limits");
@@ -286,9 +310,10 @@ fn key_fields(change: &Change, spec: &Spec) -> Vec<Row> {
     out
 }
 
-/// Mounts that jackin makes up itself: its volumes and its state folder.
-fn is_own(mount: &MountSpec) -> bool {
-    mount.kind == MountKind::Volume || mount.source.starts_with("~/.jackin/")
+/// Mounts that jackin makes up itself: its volumes, and those into the folders that are its own in a container.
+fn is_own(path: &str, mount: &MountSpec) -> bool {
+    const OWN: [&str; 3] = ["/jackin/", "/home/agent/", "/var/lib/extrausers/"];
+    mount.kind == MountKind::Volume || OWN.iter().any(|own| path.starts_with(own))
 }
 
 fn mount_words(path: &str, mount: &MountSpec) -> String {
@@ -296,13 +321,13 @@ fn mount_words(path: &str, mount: &MountSpec) -> String {
     if mount.source == path { format!("{path}{readonly}") } else { format!("{} at {path}{readonly}", mount.source) }
 }
 
-/// Names only; of a credential also where it comes from.
+/// What somebody asked for, by name and where it comes from; values may be credentials.
 fn env_names(env: &BTreeMap<String, EnvEntry>) -> String {
     let names: Vec<String> = env
         .iter()
-        .map(|(name, entry)| match entry {
-            EnvEntry::Plain(_) => name.clone(),
-            EnvEntry::Secret(secret) => format!("{name} ({})", secret_words(&secret.from)),
+        .filter_map(|(name, entry)| match entry {
+            EnvEntry::Plain(_) => None,
+            EnvEntry::Secret(secret) => Some(format!("{name} ({})", secret_words(&secret.from))),
         })
         .collect();
     names.join(", ")

@@ -1,7 +1,8 @@
-//! JSON Schemas of the documents that jackin writes, made from the types; copies lie in `schemas/`, compared by a test.
+//! JSON Schemas: of the documents that jackin writes, made from the types (copies lie in `schemas/`, compared by a test), and of the
+//! files that people write, kept by hand in `schemas/`.
 
 use crate::diagnostic::Diagnostic;
-use crate::event::Event;
+use crate::event::Line;
 use crate::graph::Graph;
 use crate::observed::Observed;
 use crate::plan::Plan;
@@ -9,6 +10,23 @@ use schemars::{Schema, schema_for};
 
 /// Documents with a generated schema.
 pub const NAMES: [&str; 5] = ["plan", "graph", "observed", "diagnostics", "events"];
+
+/// The files that people write.
+pub const BY_HAND: [(&str, &str); 3] = [
+    ("config", include_str!("../../schemas/config.schema.json")),
+    ("workspace", include_str!("../../schemas/workspace.schema.json")),
+    ("role", include_str!("../../schemas/role.schema.json")),
+];
+
+/// Everything that `jackin schema` prints.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.into_iter().chain(BY_HAND.map(|(name, _)| name))
+}
+
+/// Any of `names`.
+pub fn text(name: &str) -> Option<String> {
+    BY_HAND.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned()).or_else(|| schema(name))
+}
 
 /// Pretty JSON with a final line end; `None` for a name that is not in `NAMES`.
 pub fn schema(name: &str) -> Option<String> {
@@ -18,7 +36,7 @@ pub fn schema(name: &str) -> Option<String> {
         "observed" => schema_for!(Observed),
         "diagnostics" => schema_for!(Vec<Diagnostic>),
         // One line of a run's journal.
-        "events" => schema_for!(Event),
+        "events" => schema_for!(Line),
         _ => return None,
     };
     schema.insert("title".to_owned(), format!("jackin {name}").into());

@@ -146,7 +146,7 @@ pub(super) fn field_words(field: &str) -> String {
         "limits.nofile" => "open file limit",
         "network_mode" => "network mode",
         "argv" => "command",
-        "workdir" | "agent_toml.workdir" => "working directory",
+        "workdir" | "agent_toml.workdir" | "record.workdir" => "working directory",
         "uid" => "user id",
         "gid" => "group id",
         "internal" => "internal network",
@@ -365,7 +365,7 @@ fn reason_words(address: &Address, reason: &Reason, depth: Depth) -> String {
         Reason::DependencyReplaced { address } => format!("{address} is made anew"),
         Reason::Requested { flag } if flag.starts_with('-') => format!("asked for by {flag}"),
         Reason::Requested { flag } => format!("asked for by `jackin {flag}`"),
-        Reason::NotDeclared => "no workspace declares it any more".to_owned(),
+        Reason::NotDeclared => "no longer declared".to_owned(),
         Reason::Adoptable { from } => format!("kept {from} fits"),
         Reason::Unhealthy { state } => format!("not running: {state}"),
         Reason::Duplicate { kept } => format!("there is more than one; {} stays", id_words(kept)),
@@ -389,9 +389,14 @@ fn reason_words(address: &Address, reason: &Reason, depth: Depth) -> String {
 
 /// A reason that ruled a cheaper action out; its values stand among the change's own reasons already.
 fn ruled_out_words(address: &Address, reason: &Reason, depth: Depth) -> String {
+    // A mount as a whole, whichever part of it differs.
+    let thing = |field: &str| match Field::of(field) {
+        Field::Mount { path, .. } => format!("mount {path}"),
+        _ => field_words(field),
+    };
     match reason {
-        Reason::FieldChanged { field, .. } => format!("{} changed", field_words(field)),
-        Reason::Drifted { field, .. } => format!("{} drifted", field_words(field)),
+        Reason::FieldChanged { field, .. } => format!("{} changed", thing(field)),
+        Reason::Drifted { field, .. } => format!("{} drifted", thing(field)),
         Reason::ImageChanged { .. } => "image was replaced under the same name".to_owned(),
         other => reason_words(address, other, depth),
     }
@@ -411,7 +416,13 @@ pub(super) fn whys(change: &Change, depth: Depth) -> Vec<Why> {
     };
     let mut out: Vec<Why> = Vec::new();
     let mut told: Vec<(String, Cause)> = Vec::new();
-    for reason in &change.reasons {
+    // A missing file is one fact, not one for each of its fields.
+    let gone = |reason: &Reason| matches!(reason, Reason::Drifted { field, live: None, .. } if field.starts_with("agent_toml."));
+    let file_gone = change.reasons.iter().any(|r| gone(r) && field_of(r).is_some_and(|(field, _)| field == "agent_toml.role"));
+    if file_gone {
+        out.push(Why { text: "agent.toml is gone".to_owned(), source: None });
+    }
+    for reason in change.reasons.iter().filter(|r| !(file_gone && gone(r))) {
         let group = field_of(reason).and_then(|(field, cause)| Some((Field::of(field).group()?, cause)));
         let Some(group) = group else {
             out.push(Why { text: reason_words(&change.address, reason, depth), source: source(reason) });
@@ -428,6 +439,14 @@ pub(super) fn whys(change: &Change, depth: Depth) -> Vec<Why> {
         out.extend(group_words(&change.address, &together, depth).into_iter().map(|text| Why { text, source: source(reason) }));
         told.push(group);
     }
+    // One value may stand in two places of a home.
+    let mut seen: Vec<String> = Vec::new();
+    out.retain(|why| {
+        !seen.contains(&why.text) && {
+            seen.push(why.text.clone());
+            true
+        }
+    });
     out
 }
 
@@ -514,9 +533,15 @@ fn group_words(address: &Address, together: &[&Reason], depth: Depth) -> Vec<Str
 /// `why not reuse, update or restart: image changed`: actions ruled out by one reason stand together.
 pub(super) fn why_nots(change: &Change, verbose: bool, depth: Depth) -> Vec<String> {
     let mut groups: Vec<(Vec<String>, String)> = Vec::new();
+    // What says all about the change as its only reason need not be said again.
+    let said = match &change.reasons[..] {
+        [one] if field_of(one).is_none() => Some(one),
+        _ => None,
+    };
     for considered in &change.considered {
-        // Of a thing that is not there nobody expects that it is kept.
-        if !verbose && considered.ruled_out_by == Reason::Absent {
+        // Of a thing that is not there nobody expects that it is kept, nor does everybody keep spare sidecars.
+        let idle = matches!(considered.ruled_out_by, Reason::Absent | Reason::NoCandidate);
+        if !verbose && (idle || Some(&considered.ruled_out_by) == said) {
             continue;
         }
         let why = ruled_out_words(&change.address, &considered.ruled_out_by, depth);
@@ -527,6 +552,8 @@ pub(super) fn why_nots(change: &Change, verbose: bool, depth: Depth) -> Vec<Stri
             None => groups.push((vec![action], why)),
         }
     }
+    // The reasons tell already why it does not stay as it is.
+    groups.retain(|(actions, _)| verbose || actions[..] != ["reuse"]);
     groups.into_iter().map(|(actions, why)| format!("why not {}: {why}", listed(&actions, "or"))).collect()
 }
 

@@ -8,7 +8,7 @@ use crate::diagnostic::Diagnostic;
 use crate::graph::{BuildContext, ContextFile};
 use crate::provider::StepError;
 use crate::provider::live::Sources;
-use crate::resource::{Address, Image, Spec, label, labels, sha256_hex};
+use crate::resource::{Address, Image, Spec, label, labels};
 use bollard::errors::Error;
 use bollard::models::BuildInfoAux;
 use bollard::query_parameters::{BuildImageOptions, BuildImageOptionsBuilder, BuilderVersion, CreateImageOptionsBuilder};
@@ -82,7 +82,7 @@ impl Engine {
             .build();
         let mut lines = Lines { report, last: VecDeque::new(), open: BTreeMap::new() };
         if self.connection.greeting.buildkit {
-            match self.run(self.buildkit(tag, options.clone()), parcel.clone(), &mut lines).await {
+            match self.run(Self::buildkit(options.clone()), parcel.clone(), &mut lines).await {
                 // Nothing was said and nothing was built: the engine has no sessions after all.
                 Err(Failure { error, context: None, begun: false }) if !matches!(error, Error::DockerStreamError { .. }) => {
                     report(format!("BuildKit cannot begin ({}), using the classic builder", message(&error)));
@@ -94,13 +94,11 @@ impl Engine {
         self.run(classic, parcel, &mut lines).await.map_err(|failure| failure.told(doing(&what), &lines))
     }
 
-    fn buildkit(&self, tag: &str, options: BuildImageOptions) -> BuildImageOptions {
+    fn buildkit(options: BuildImageOptions) -> BuildImageOptions {
         // One session per build; whoever knows its name could join it, so it is not to be guessed.
         let mut random = [0u8; 16];
-        let session = match getrandom::fill(&mut random) {
-            Ok(()) => crate::resource::hex(&random),
-            Err(_) => sha256_hex(format!("{tag} {:?}", std::time::Instant::now())),
-        };
+        getrandom::fill(&mut random).expect("the system gives random bytes");
+        let session = crate::resource::hex(&random);
         BuildImageOptions { version: BuilderVersion::BuilderBuildKit, session: Some(session), ..options }
     }
 
@@ -128,7 +126,7 @@ impl Engine {
                             // Each is told of several times: when it waits, when it starts, when it is done.
                             let stage = if vertex.completed.is_some() { 2 } else { u8::from(vertex.started.is_some()) };
                             let told = vertexes.entry(vertex.digest).or_default();
-                            if stage > *told && (*told == 0 || !vertex.error.is_empty()) {
+                            if stage > 0 && *told == 0 {
                                 let cached = if vertex.cached { "CACHED " } else { "" };
                                 lines.push(&format!("{cached}{}", vertex.name));
                             }
@@ -401,6 +399,7 @@ mod tests {
         let mut link = tar::Header::new_gnu();
         link.set_entry_type(tar::EntryType::Symlink);
         link.set_size(0);
+        link.set_mode(0o777);
         repo.append_link(&mut link, "to-tool", "tool").unwrap();
         let context = BuildContext {
             dockerfile: "ours".to_owned(),

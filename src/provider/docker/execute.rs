@@ -3,7 +3,7 @@
 //! In: specs, ids and names from the plan. Out: nothing, or why not. A name that is taken counts as done only when what bears it is
 //! ours, for the same address, made from the same spec.
 
-use super::observe::{SWAP_UNLIMITED, UNLIMITED, limited, nano_cpus};
+use super::observe::{CPU_PERIOD, SWAP_UNLIMITED, UNLIMITED, cpu_quota, cpus, limited};
 use super::{Engine, Marks, doing, message, name_conflict, scrub, short_id, status};
 use crate::diagnostic::Diagnostic;
 use crate::provider::StepError;
@@ -14,7 +14,8 @@ use bollard::models::{
     NetworkDisconnectRequest, NetworkingConfig, ResourcesUlimits, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions, RenameContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+    RenameContainerOptionsBuilder,
 };
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::{BTreeMap, HashMap};
@@ -51,13 +52,27 @@ impl Engine {
             request
         });
         match docker.create_network(NetworkCreateRequest { name: network.name.clone(), ..Default::default() }).await {
-            Ok(_) => Ok(()),
+            Ok(made) => self.only_network(&what, network, &made.id, &labels).await,
             Err(error) if status(&error) == Some(409) => {
                 let found = self.connection.docker.inspect_network(&network.name, None).await.map_err(|e| doing(&what).failed(e))?;
                 if self.same(found.labels.as_ref(), &labels) { Ok(()) } else { Err(name_conflict(&what, &message(&error)).into()) }
             }
             Err(error) => Err(doing(&what).failed(error)),
         }
+    }
+
+    /// A killed run's request may still have been under way; engines before 25 then end up with two of one name, which no container
+    /// can start on. Nothing is attached to the other one: who made it is gone.
+    async fn only_network(&self, what: &str, network: &Network, made: &str, labels: &HashMap<String, String>) -> Result<(), StepError> {
+        let filters = HashMap::from([("name".to_owned(), vec![network.name.clone()])]);
+        let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
+        let found = self.connection.docker.list_networks(Some(options)).await.map_err(|e| doing(what).failed(e))?;
+        for other in found.into_iter().filter(|n| n.name.as_ref() == Some(&network.name) && self.same(n.labels.as_ref(), labels)) {
+            if let Some(id) = other.id.filter(|id| id != made) {
+                self.remove_network(&id).await?;
+            }
+        }
+        Ok(())
     }
 
     pub async fn remove_network(&self, id: &str) -> Result<(), StepError> {
@@ -152,17 +167,26 @@ impl Engine {
         };
         let body = ContainerCreateBody { env: Some(env), labels: Some(labels.clone()), ..body };
         let options = CreateContainerOptionsBuilder::default().name(name).build();
-        match self.connection.docker.create_container(Some(options), body).await {
-            Ok(_) => Ok(()),
-            Err(error) if status(&error) == Some(409) => {
-                let found = self.connection.docker.inspect_container(name, None).await.map_err(|e| doing(&what).failed(e))?;
-                let found = found.config.and_then(|c| c.labels);
-                if self.same(found.as_ref(), &labels) { Ok(()) } else { Err(name_conflict(&what, &message(&error)).into()) }
-            }
-            Err(error) => {
+        let docker = &self.connection.docker;
+        let begun = Instant::now();
+        loop {
+            let error = match docker.create_container(Some(options.clone()), body.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            if status(&error) != Some(409) {
                 let mut error = doing(&what).failed(error);
                 scrub(&mut error.diagnostic.detail, &secrets);
-                Err(error)
+                return Err(error);
+            }
+            match docker.inspect_container(name, None).await {
+                Ok(found) => {
+                    let found = found.config.and_then(|c| c.labels);
+                    return if self.same(found.as_ref(), &labels) { Ok(()) } else { Err(name_conflict(&what, &message(&error)).into()) };
+                }
+                // A killed run's request is still under way: the name is taken, and nothing bears it yet or any more.
+                Err(error) if status(&error) == Some(404) && begun.elapsed() < GOING => tokio::time::sleep(POLL).await,
+                Err(error) => return Err(doing(&what).failed(error)),
             }
         }
     }
@@ -197,7 +221,9 @@ impl Engine {
             tmpfs: (!capsule.tmpfs.is_empty()).then(|| capsule.tmpfs.iter().map(|path| (path.clone(), tmpfs_options(path))).collect()),
             memory: limits.memory,
             memory_reservation: limits.memory_reservation,
-            nano_cpus: limits.cpus.map(nano_cpus),
+            // Not `NanoCpus`, of which the engine refuses more than the machine has: then nothing is limited, as wanted.
+            cpu_period: limits.cpus.map(|_| CPU_PERIOD),
+            cpu_quota: limits.cpus.map(cpu_quota),
             pids_limit: limits.pids,
             ulimits: limits.nofile.map(|n| vec![ResourcesUlimits { name: Some("nofile".to_owned()), soft: Some(n), hard: Some(n) }]),
             ..Default::default()
@@ -317,16 +343,17 @@ impl Engine {
         let docker = &self.connection.docker;
         let inspection = docker.inspect_container(id, None).await.map_err(|e| doing(&what).failed(e))?;
         let host = inspection.host_config.unwrap_or_default();
-        let had_cpus = host.nano_cpus.unwrap_or_default();
-        if limits.cpus.is_none() && had_cpus > 0 {
+        let had_cpus = cpus(&host);
+        if let (None, Some(had_cpus)) = (limits.cpus, had_cpus) {
             return Err(Diagnostic::error(
                 "docker.limit_stays",
                 "Docker cannot lift a CPU limit from a living container",
-                format!("{what}: it has {} CPUs and should have no limit.", had_cpus as f64 / 1e9),
+                format!("{what}: it has {had_cpus} CPUs and should have no limit."),
             )
             .help("Have the container made anew: `jackin apply --replace ADDRESS`.")
             .into());
         }
+        let new_cpus = limits.cpus.filter(|want| had_cpus.map(cpu_quota) != Some(cpu_quota(*want)));
         let changed = |want: Option<i64>, had: Option<i64>, none: i64| {
             let had = had.filter(|had| limited(*had));
             (want != had).then(|| want.unwrap_or(none))
@@ -337,7 +364,8 @@ impl Engine {
             // Swap must not be below memory; twice the memory is what the engine itself gives at creation.
             memory_swap: memory.map(|memory| if memory == UNLIMITED { SWAP_UNLIMITED } else { memory.saturating_mul(2) }),
             memory_reservation: changed(limits.memory_reservation, host.memory_reservation, UNLIMITED),
-            nano_cpus: limits.cpus.map(nano_cpus).filter(|n| *n != had_cpus),
+            cpu_period: new_cpus.map(|_| CPU_PERIOD),
+            cpu_quota: new_cpus.map(cpu_quota),
             pids_limit: changed(limits.pids, host.pids_limit, -1),
             ..Default::default()
         };

@@ -101,6 +101,10 @@ fn message(error: &Error) -> String {
 }
 
 fn io_kind(error: &Error) -> Option<io::ErrorKind> {
+    // A transparent error hides itself from the chain of its own sources.
+    if let Error::IOError { err } = error {
+        return Some(err.kind());
+    }
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = source {
         if let Some(io) = inner.downcast_ref::<io::Error>() {
@@ -136,7 +140,7 @@ fn failed(what: &str, error: &Error) -> StepError {
     if low.contains("no space left on device") || low.contains("disk quota exceeded") {
         return permanent(
             diagnostic("docker.disk_full", "The engine's disk is full")
-                .help("Free space: `jackin prune images`, `docker system prune`. Then run the command again."),
+                .help("Free space, for example with `docker system prune`, then run the command again."),
         );
     }
     if low.contains("unable to apply caps") && low.contains("operation not permitted") {
@@ -173,6 +177,11 @@ fn failed(what: &str, error: &Error) -> StepError {
                 .help("Make the folder, or take the mount out of the workspace."),
         );
     }
+    if status(error) == Some(404) {
+        return permanent(
+            diagnostic("docker.missing", "Something that the plan counts on is gone").help("Plan again: the next plan sees what is left."),
+        );
+    }
     if low.contains("is already in use by container") || (status(error) == Some(409) && low.contains("already exists")) {
         return permanent(name_conflict(what, &text));
     }
@@ -198,4 +207,45 @@ fn scrub(text: &mut String, secrets: &[SecretString]) {
 fn short_id(id: &str) -> &str {
     let bare = id.strip_prefix("sha256:").unwrap_or(id);
     &bare[..bare.len().min(12)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_engines_say() {
+        let server = |status_code, message: &str| Error::DockerResponseServerError { status_code, message: message.to_owned() };
+        let stream = |error: &str| Error::DockerStreamError { error: error.to_owned() };
+        let io = |kind: io::ErrorKind| Error::IOError { err: kind.into() };
+        for (error, code, transient) in [
+            (
+                server(500, "OCI runtime create failed: unable to apply caps: operation not permitted: unknown"),
+                "docker.privileged_refused",
+                false,
+            ),
+            (server(500, "write /x: no space left on device"), "docker.disk_full", false),
+            (stream("failed to copy: write: No space left on device"), "docker.disk_full", false),
+            (server(404, "No such image: a:1"), "docker.image_missing", false),
+            (server(404, "No such container: a"), "docker.missing", false),
+            (server(400, "invalid mount config for type \"bind\": bind source path does not exist: /x"), "docker.mount_missing", false),
+            (server(409, "Conflict. The container name \"/a\" is already in use by container \"0\"."), "docker.name_conflict", false),
+            (server(500, "Get https://r/v2/: net/http: TLS handshake timeout"), "docker.refused", true),
+            (server(503, "later"), "docker.refused", true),
+            (server(400, "no"), "docker.refused", false),
+            (io(io::ErrorKind::ConnectionReset), "docker.gone", true),
+            (io(io::ErrorKind::PermissionDenied), "docker.permission", false),
+            (Error::RequestTimeoutError, "docker.gone", true),
+        ] {
+            let told = failed("Trying", &error);
+            assert_eq!((told.diagnostic.code.as_str(), told.transient), (code, transient), "{error}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_taken_out() {
+        let mut text = "bad env GH_TOKEN=hunter22 in a".to_owned();
+        scrub(&mut text, &["hunter22".to_owned().into(), "a".to_owned().into()]);
+        assert_eq!(text, "bad env GH_TOKEN=*** in a");
+    }
 }

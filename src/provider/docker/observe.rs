@@ -9,7 +9,9 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::graph::Graph;
 use crate::observed::{Found, Loss, Observed, PoolMember, State, Stranger};
 use crate::plan::Scope;
+use crate::provider::live::Capsules;
 use crate::resource::{Address, Fields, Kind, label};
+use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum, HostConfig, ImageInspect, MountType,
@@ -19,9 +21,14 @@ use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOption
 use futures_util::future::join_all;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
-/// The label value and the graph-free names of a kept sidecar's parts.
+/// The kind that kept sidecars, their networks and volumes bear.
 const KEPT: &str = "prewarm-dind";
+/// A capsule that does not answer must not hold up a plan.
+const SESSIONS: Duration = Duration::from_millis(500);
+/// Reading takes an engine milliseconds; one that hangs is told of before a person gives up.
+const READING: Duration = Duration::from_secs(60);
 
 /// What an instance's home says it took over: kept objects bear no address.
 #[derive(Debug, Clone)]
@@ -38,7 +45,7 @@ pub struct Look<'a> {
     /// Keyed digest, as facts hold them.
     pub digest: &'a dyn Fn(&[u8]) -> String,
     /// How many sessions live in a running capsule.
-    pub sessions: &'a dyn super::super::live::Capsules,
+    pub sessions: &'a dyn Capsules,
     pub homes: &'a [HomeRecord],
 }
 
@@ -91,17 +98,19 @@ impl Engine {
                 None => {}
             }
         }
+        let docker = &self.reader();
         let contained = join_all(inspections.into_iter().map(|(address, id, summary)| async move {
             let loss = self.loss(&address, summary, look);
-            let (inspection, loss) = futures_util::future::join(self.connection.docker.inspect_container(id, None), loss).await;
+            let (inspection, loss) = futures_util::future::join(docker.inspect_container(id, None), loss).await;
             (address, inspection, loss)
         }));
-        let pooled = join_all(kept_sidecars.iter().map(|(id, _)| self.connection.docker.inspect_container(id, None)));
+        let pooled = join_all(kept_sidecars.iter().map(|(id, _)| docker.inspect_container(id, None)));
         let (contained, pooled) = futures_util::future::join(contained, pooled).await;
 
         // Ids of networks that something of ours is attached to.
         let mut attached: BTreeSet<String> = BTreeSet::new();
-        for container in &lists.containers {
+        let ours = |c: &&ContainerSummary| Marks::of(c.labels.as_ref()).installation() == Some(&self.facts.installation);
+        for container in lists.containers.iter().filter(ours) {
             let networks = container.network_settings.as_ref().and_then(|s| s.networks.as_ref());
             attached.extend(networks.into_iter().flatten().filter_map(|(_, endpoint)| endpoint.network_id.clone()));
         }
@@ -120,6 +129,7 @@ impl Engine {
         let volumes_in_use: BTreeSet<&str> = lists
             .containers
             .iter()
+            .filter(ours)
             .flat_map(|c| c.mounts.iter().flatten())
             .filter(|m| m.typ.as_deref() == Some("volume"))
             .filter_map(|m| m.name.as_deref())
@@ -150,9 +160,13 @@ impl Engine {
         Ok(observed)
     }
 
+    fn reader(&self) -> Docker {
+        self.connection.docker.clone().with_timeout(READING)
+    }
+
     /// Two lists of containers, because ours may have been renamed and a stranger bears no label.
     async fn lists(&self) -> Result<Lists, Error> {
-        let docker = &self.connection.docker;
+        let docker = self.reader();
         let filters = |pairs: &[(&str, &[String])]| -> HashMap<String, Vec<String>> {
             pairs.iter().map(|(k, v)| ((*k).to_owned(), v.to_vec())).collect()
         };
@@ -173,9 +187,10 @@ impl Engine {
     /// By name, one each.
     async fn images(&self, graph: &Graph) -> Result<Vec<(Address, Vec<Found>)>, Error> {
         let wanted = graph.resources.iter().filter(|(a, _)| matches!(a.kind, Kind::Image | Kind::RoleImage | Kind::DerivedImage));
+        let docker = &self.reader();
         let inspections = join_all(wanted.map(|(address, resource)| async move {
             let reference = resource.spec.object_name();
-            (address, reference, self.connection.docker.inspect_image(reference).await)
+            (address, reference, docker.inspect_image(reference).await)
         }));
         let mut out = Vec::new();
         for (address, reference, inspection) in inspections.await {
@@ -204,7 +219,8 @@ impl Engine {
             // Who is paused cannot answer.
             Kind::Capsule if paused => loss.sessions_unknown = true,
             Kind::Capsule if running => {
-                loss.sessions = look.sessions.sessions(name_of(container)).await;
+                let asked = tokio::time::timeout(SESSIONS, look.sessions.sessions(name_of(container)));
+                loss.sessions = asked.await.unwrap_or_default();
                 loss.sessions_unknown = loss.sessions.is_none();
             }
             _ => {}
@@ -507,9 +523,9 @@ impl Seen<'_> {
         limit("memory_reservation", positive(host.memory_reservation));
         limit(
             "cpus",
-            host.nano_cpus.filter(|n| *n > 0).map(|nano| match self.recorded.get("limits.cpus") {
-                Some(want) if want.as_f64().map(nano_cpus) == Some(nano) => want.clone(),
-                _ => (nano as f64 / 1e9).into(),
+            cpus(host).map(|is| match self.recorded.get("limits.cpus") {
+                Some(want) if want.as_f64().map(cpu_quota) == Some(cpu_quota(is)) => want.clone(),
+                _ => is.into(),
             }),
         );
         // Podman gives every container a limit of its own accord; so may the engine's defaults for open files.
@@ -558,8 +574,20 @@ pub(super) fn limited(value: i64) -> bool {
     value > 0 && value < UNLIMITED
 }
 
-pub(super) fn nano_cpus(cpus: f64) -> i64 {
-    (cpus * 1e9).round() as i64
+/// Microseconds over which a quota of CPU time counts; the kernel's own.
+pub(super) const CPU_PERIOD: i64 = 100_000;
+
+pub(super) fn cpu_quota(cpus: f64) -> i64 {
+    (cpus * CPU_PERIOD as f64).round() as i64
+}
+
+/// The limit on CPUs, in whichever of Docker's two ways it was given.
+pub(super) fn cpus(host: &HostConfig) -> Option<f64> {
+    if let Some(nano) = host.nano_cpus.filter(|n| *n > 0) {
+        return Some(nano as f64 / 1e9);
+    }
+    let period = host.cpu_period.filter(|p| *p > 0).unwrap_or(CPU_PERIOD);
+    host.cpu_quota.filter(|q| *q > 0).map(|quota| quota as f64 / period as f64)
 }
 
 fn expand(home: &str, path: &str) -> String {

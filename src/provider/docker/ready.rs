@@ -7,7 +7,7 @@ use super::{Engine, doing, message, status};
 use crate::diagnostic::Diagnostic;
 use crate::observed::State;
 use crate::provider::StepError;
-use crate::provider::endpoint::{ping, tls_config};
+use crate::provider::endpoint::{ping, prompt, tls_config};
 use crate::provider::live::Capsules;
 use crate::resource::{Capsule, Sidecar};
 use bollard::container::LogOutput;
@@ -20,7 +20,6 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -28,57 +27,63 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 const CLIENT_CERTS: &str = "/certs/client";
 const RUN_FOLDER: &str = "/jackin/run";
 const LAST_LINES: &str = "40";
-/// Tries to reach the container's address before concluding that there is no way to it from here.
+/// After so many tries that reached nobody, or somebody else, the container is asked from inside.
 const NO_ROUTE: u32 = 3;
+/// And after so long in any case: behind a nested engine its address may be that of a container that only refuses.
+const DIRECT_ONLY: Duration = Duration::from_secs(4);
 
 /// How one question ended.
 enum Answer {
     Yes,
     /// Not now; the text tells the last obstacle should time run out.
     NotYet(String),
+    /// Not this way: nobody, or somebody else, is at that address.
     NoRoute(String),
 }
 
 impl Engine {
     pub async fn await_sidecar(&self, sidecar: &Sidecar) -> Result<(), StepError> {
         let name = &sidecar.name;
-        let mut direct = self.connection.shares_kernel();
+        let begun = Instant::now();
         let mut lost = 0;
         let mut tls: Option<Arc<rustls::ClientConfig>> = None;
         self.poll(name, "its Docker", async |inspection| {
-            if !direct {
-                return self.ask_inside(name).await;
-            }
-            let config = match &tls {
-                Some(config) => config.clone(),
-                None => match self.client_config(name).await {
-                    Ok(config) => tls.insert(Arc::new(config)).clone(),
-                    Err(why) => return Answer::NotYet(why),
-                },
-            };
-            let address = inspection
-                .network_settings
-                .as_ref()
-                .and_then(|s| s.networks.as_ref()?.get(&sidecar.network)?.ip_address.clone())
-                .filter(|ip| !ip.is_empty());
-            let Some(address) = address else {
-                return Answer::NotYet(format!("it has no address in network {}", sidecar.network));
-            };
-            match ask_over_tls(&address, name, config).await {
-                Answer::NoRoute(why) => {
-                    lost += 1;
-                    direct = lost < NO_ROUTE;
-                    Answer::NotYet(why)
+            if self.connection.shares_kernel() && lost < NO_ROUTE {
+                match self.ask_directly(sidecar, inspection, &mut tls).await {
+                    Answer::Yes => return Answer::Yes,
+                    Answer::NotYet(why) if begun.elapsed() < DIRECT_ONLY => return Answer::NotYet(why),
+                    Answer::NotYet(_) => {}
+                    Answer::NoRoute(why) => {
+                        lost += 1;
+                        // The certificates may have been read while they were being made anew.
+                        tls = None;
+                        return Answer::NotYet(why);
+                    }
                 }
-                Answer::NotYet(why) => {
-                    // They may have been read while being written.
-                    tls = None;
-                    Answer::NotYet(why)
-                }
-                yes => yes,
             }
+            self.ask_inside(name).await
         })
         .await
+    }
+
+    async fn ask_directly(
+        &self,
+        sidecar: &Sidecar,
+        inspection: &ContainerInspectResponse,
+        tls: &mut Option<Arc<rustls::ClientConfig>>,
+    ) -> Answer {
+        let config = match tls {
+            Some(config) => config.clone(),
+            None => match self.client_config(&sidecar.name).await {
+                Ok(config) => tls.insert(Arc::new(config)).clone(),
+                Err(why) => return Answer::NotYet(why),
+            },
+        };
+        let networks = inspection.network_settings.as_ref().and_then(|s| s.networks.as_ref());
+        match networks.and_then(|n| n.get(&sidecar.network)?.ip_address.as_deref()).filter(|ip| !ip.is_empty()) {
+            Some(address) => ask_over_tls(address, &sidecar.name, config).await,
+            None => Answer::NotYet(format!("it has no address in network {}", sidecar.network)),
+        }
     }
 
     pub async fn await_capsule(&self, capsule: &Capsule, capsules: &dyn Capsules) -> Result<(), StepError> {
@@ -227,7 +232,7 @@ async fn ask_over_tls(address: &str, name: &str, config: Arc<rustls::ClientConfi
         return Answer::NoRoute(format!("`{name}` is not a host name"));
     };
     let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-    let stream = match tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(format!("{host}:2376"))).await {
+    let stream = match tokio::time::timeout(Duration::from_secs(1), prompt(&format!("{host}:2376"))).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
             return Answer::NotYet("it does not listen yet".to_owned());
@@ -241,6 +246,8 @@ async fn ask_over_tls(address: &str, name: &str, config: Arc<rustls::ClientConfi
     });
     match asked.await {
         Ok(Ok(_)) => Answer::Yes,
+        // A certificate that does not fit: somebody else has this address where we are.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Answer::NoRoute(error.to_string()),
         Ok(Err(error)) => Answer::NotYet(error.to_string()),
         Err(_) => Answer::NotYet("TLS takes too long".to_owned()),
     }

@@ -1,0 +1,52 @@
+//! The real command on real engines with a real private Docker. Only when asked for: JACKIN_TEST_DOCKER=1, and once more on the
+//! engine that JACKIN_TEST_ENGINE2 names.
+
+#[path = "docker/edits.rs"]
+mod edits;
+#[path = "docker/proxy.rs"]
+mod proxy;
+#[path = "docker/scenarios.rs"]
+mod scenarios;
+#[path = "docker/sessions.rs"]
+mod sessions;
+#[path = "docker/support.rs"]
+mod support;
+
+use support::Engine;
+
+/// Every scenario on both engines.
+macro_rules! scenarios {
+    ($($file:ident :: $name:ident),* $(,)?) => {
+        mod first {
+            use super::*;
+            $(#[test] fn $name() { if let Some(engine) = Engine::asked_for(false) { $file::$name(&engine) } })*
+        }
+        mod second {
+            use super::*;
+            $(#[test] fn $name() { if let Some(engine) = Engine::asked_for(true) { $file::$name(&engine) } })*
+        }
+    };
+}
+
+scenarios! {
+    scenarios::a_second_apply_changes_nothing,
+    scenarios::plans_of_an_untouched_world_are_empty,
+    scenarios::a_kill_after_any_call_is_mended_by_the_next_apply,
+    scenarios::ctrl_c_leaves_a_world_that_is_mended_by_the_next_apply,
+    scenarios::eight_applies_at_once_make_one_of_everything,
+    scenarios::workspaces_that_share_an_image_to_be_built_all_come_up,
+    scenarios::an_engine_that_goes_away_is_one_clear_message,
+    scenarios::a_saved_plan_is_carried_out_or_refused,
+    scenarios::a_capsule_that_ends_at_once_says_why,
+    edits::every_edit_behind_its_back_is_named_and_mended,
+    edits::a_lost_or_exchanged_image_is_named_and_made_again,
+    edits::a_changed_role_cache_blocks_and_is_left_alone,
+    edits::a_lost_run_bit_of_a_cached_program_is_given_back,
+    edits::a_stranger_under_our_name_blocks_and_is_left_alone,
+    edits::networks_of_one_name_become_one,
+    edits::a_full_disk_is_one_clear_message,
+    sessions::the_private_docker_runs_containers_over_tls,
+    sessions::a_person_loads_types_resizes_detaches_and_comes_back,
+    sessions::a_crashed_agent_keeps_everything_and_comes_back,
+    sessions::secrets_reach_the_container_and_nothing_else,
+}

@@ -1,0 +1,231 @@
+//! Launching, looking again, and being cut off.
+
+use super::proxy::{Call, Proxy, Strike, What, When};
+use super::support::{COMPAT, Engine, Home, PATIENCE, STANDARD, files_below, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+/// At most four lists, one inspect per container and image, pings; nothing else, and above all no write.
+fn assert_budget(calls: &[Call], containers_and_images: usize) {
+    let lists = calls.iter().filter(|call| call.lists()).count();
+    assert!(lists <= 4, "{lists} lists: {calls:?}");
+    assert!(!calls.iter().any(|call| call.path == "/images/json"), "{calls:?}");
+    assert!(!calls.iter().any(Call::writes), "{calls:?}");
+    let mut inspects: BTreeMap<&str, usize> = BTreeMap::new();
+    for call in calls.iter().filter(|call| call.inspects()) {
+        *inspects.entry(&call.path).or_default() += 1;
+    }
+    assert!(inspects.values().all(|count| *count == 1), "{inspects:?}");
+    assert_eq!(inspects.len(), containers_and_images, "{inspects:?}");
+    let others: Vec<&Call> = calls.iter().filter(|c| !c.lists() && !c.inspects() && c.path != "/_ping").collect();
+    assert!(others.is_empty(), "{others:?}");
+}
+
+/// Capsule and sidecar; construct, private Docker, the role's image and what is derived from it.
+const IN_SCOPE: usize = 2 + 4;
+
+pub fn a_second_apply_changes_nothing(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    home.apply();
+    home.assert_one_of_each(true, "after the first apply");
+
+    let proxy = Proxy::start(home.folder(), &engine.host, None);
+    let again = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
+    assert_eq!(again.code, Some(0), "{again}");
+    assert!(again.out.contains("No changes"), "{again}");
+    assert_budget(&proxy.calls(), IN_SCOPE);
+
+    proxy.forget();
+    let plan = home.jackin_by(&proxy, &["plan", "w", "--detailed-exitcode"]);
+    assert_eq!(plan.code, Some(0), "{plan}");
+    assert_budget(&proxy.calls(), IN_SCOPE);
+    home.assert_one_of_each(true, "after the second apply");
+}
+
+pub fn plans_of_an_untouched_world_are_empty(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    home.apply();
+    let first = home.plan().text;
+    for round in 0..20 {
+        home.assert_settled(&format!("in round {round}"));
+    }
+    assert_eq!(home.plan().text, first);
+}
+
+pub fn a_kill_after_any_call_is_mended_by_the_next_apply(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    let proxy = Proxy::start(home.folder(), &engine.host, None);
+    let clean = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
+    assert_eq!(clean.code, Some(0), "{clean}");
+    let writes = proxy.calls().iter().filter(|call| call.writes()).count();
+    // A network, a volume, two containers that are created and started.
+    assert!(writes >= 6, "{:?}", proxy.calls());
+    home.eject();
+
+    for at in 1..=writes {
+        for when in [When::Sent, When::Answered] {
+            let after = format!("after a kill at call {at} of {writes}, {when:?}");
+            let strike = Strike { at, when, what: What::Kill(Signal::KILL) };
+            let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
+            let killed = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
+            assert!(proxy.struck(), "{after}: {killed}");
+            assert_eq!(killed.signal, Some(9), "{after}: {killed}");
+
+            let mut volumes = home.mounted_volumes();
+            home.apply();
+            home.assert_settled(&after);
+            home.assert_one_of_each(true, &after);
+            volumes.extend(home.mounted_volumes());
+            home.eject();
+            home.assert_nothing_left(&after);
+            home.assert_gone(&volumes, &after);
+        }
+    }
+}
+
+/// The first lets what is in flight end, the second ends the program.
+pub fn ctrl_c_leaves_a_world_that_is_mended_by_the_next_apply(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    for at in [1, 3, 5] {
+        let after = format!("after Ctrl-C at call {at}");
+        let strike = Strike { at, when: When::Sent, what: What::Kill(Signal::INT) };
+        let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
+        let stopped = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
+        assert!(proxy.struck(), "{after}: {stopped}");
+        assert_eq!(stopped.code, Some(130), "{after}: {stopped}");
+        // What was begun has been brought to an end: nothing is new after the stop.
+        let left = home.objects();
+        home.apply();
+        home.assert_settled(&after);
+        home.assert_one_of_each(true, &after);
+        let now = home.objects();
+        assert!(left.containers.iter().all(|name| now.containers.contains(name)), "{after}: {left:?}");
+        home.eject();
+    }
+
+    // An engine that does not answer keeps the first Ctrl-C waiting.
+    let home = Home::new(engine, COMPAT);
+    let strike = Strike { at: 3, when: When::Sent, what: What::Silence };
+    let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
+    let child = home.start(&["apply", "w", "--yes"], Some(&proxy));
+    assert!(proxy.wait_for_strike(PATIENCE), "call 3 never came");
+    let pid = Pid::from_child(&child);
+    let talk = home.path("state/data/diagnostics/runs");
+    kill_process(pid, Signal::INT).expect("kill");
+    wait_until("the first Ctrl-C to be heard", || files_below(&talk).iter().any(|f| fs::read_to_string(f).unwrap().contains("stopping")));
+    let begun = Instant::now();
+    kill_process(pid, Signal::INT).expect("kill");
+    let stopped = home.finish(&["apply"], child);
+    assert_eq!(stopped.code, Some(130), "{stopped}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "the second Ctrl-C took {:?}", begun.elapsed());
+    drop(proxy);
+    home.apply();
+    home.assert_settled("after the second Ctrl-C");
+    home.assert_one_of_each(true, "after the second Ctrl-C");
+}
+
+pub fn eight_applies_at_once_make_one_of_everything(engine: &Engine) {
+    for (docker, sidecar, rounds) in [(STANDARD, false, 12), (COMPAT, true, 4)] {
+        let home = Home::new(engine, docker);
+        for round in 0..rounds {
+            let after = format!("round {round}, sidecar {sidecar}");
+            let args = ["apply", "w", "--yes"];
+            let children: Vec<Child> = (0..8).map(|_| home.start(&args, None)).collect();
+            for child in children {
+                let output = home.finish(&args, child);
+                assert_eq!(output.code, Some(0), "{after}: {output}");
+            }
+            home.assert_one_of_each(sidecar, &after);
+            home.assert_settled(&after);
+            home.eject();
+        }
+    }
+}
+
+pub fn workspaces_that_share_an_image_to_be_built_all_come_up(engine: &Engine) {
+    let home = Home::with_own_role(engine, STANDARD);
+    home.workspace("v", STANDARD);
+    let children: Vec<(&str, Child)> = ["v", "w", "v", "w"].into_iter().map(|w| (w, home.start(&["apply", w, "--yes"], None))).collect();
+    for (workspace, child) in children {
+        let output = home.finish(&["apply", workspace], child);
+        assert_eq!(output.code, Some(0), "{workspace}: {output}");
+    }
+    let objects = home.objects();
+    assert_eq!((objects.containers.len(), objects.networks.len()), (2, 2), "{objects:?}");
+    home.assert_settled("after four applies on two workspaces");
+}
+
+pub fn an_engine_that_goes_away_is_one_clear_message(engine: &Engine) {
+    let home = Home::new(engine, STANDARD);
+    for at in [1, 3] {
+        let strike = Strike { at, when: When::Sent, what: What::EngineGone };
+        let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
+        let output = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
+        assert!(proxy.struck(), "{output}");
+        assert_eq!(output.code, Some(1), "{output}");
+        assert_eq!(output.err.matches("[docker.gone]").count(), 1, "{output}");
+        assert!(output.err.contains("Start it again"), "{output}");
+        home.apply();
+        home.assert_settled("after the engine came back");
+        home.assert_one_of_each(false, "after the engine came back");
+        home.eject();
+    }
+    for host in [format!("unix://{}", home.path("nowhere.sock").display()), {
+        // A socket that nobody listens on.
+        let path = home.path("dead.sock");
+        drop(UnixListener::bind(&path).expect("bind"));
+        format!("unix://{}", path.display())
+    }] {
+        for args in [&["plan", "w"][..], &["apply", "w", "--yes"], &["status"], &["eject", "--all", "--yes"]] {
+            let output = Home::output(home.command(args).env("DOCKER_HOST", &host));
+            assert_eq!(output.code, Some(1), "{args:?}: {output}");
+            assert_eq!(output.err.matches("error:").count(), 1, "{args:?}: {output}");
+            assert!(output.err.contains(&host), "{args:?}: {output}");
+        }
+    }
+}
+
+pub fn a_saved_plan_is_carried_out_or_refused(engine: &Engine) {
+    let home = Home::new(engine, STANDARD);
+    let file = home.path("w.plan").to_string_lossy().into_owned();
+    home.good(&["plan", "w", "--out", &file]);
+    home.good(&["apply", &file]);
+    home.assert_settled("after the saved plan");
+    home.assert_one_of_each(false, "after the saved plan");
+
+    // The world already is what the plan was to make of it.
+    let stale = home.jackin(&["apply", &file]);
+    assert_eq!(stale.code, Some(1), "{stale}");
+    for word in ["[plan.stale]", "capsule/w/default", "network/w/default", "jackin plan w"] {
+        assert!(stale.err.contains(word), "no {word}: {stale}");
+    }
+
+    home.engine.docker(&["stop", "--time", "10", &home.capsule()]);
+    home.good(&["plan", "w", "--out", &file]);
+    home.engine.docker(&["start", &home.capsule()]);
+    let stale = home.jackin(&["apply", &file]);
+    assert_eq!(stale.code, Some(1), "{stale}");
+    assert!(stale.err.contains("capsule/w/default") && !stale.err.contains("network/w/default"), "{stale}");
+}
+
+pub fn a_capsule_that_ends_at_once_says_why(engine: &Engine) {
+    let mut home = Home::with_own_role(engine, STANDARD);
+    home.write("broken", "#!/usr/bin/env bash\necho 'the reason is a missing thing'\nexit 9\n");
+    fs::set_permissions(home.path("broken"), fs::Permissions::from_mode(0o755)).unwrap();
+    home.set_env("JACKIN_CAPSULE_BIN", &home.path("broken").to_string_lossy());
+    let output = home.jackin(&["apply", "w", "--yes"]);
+    assert_eq!(output.code, Some(1), "{output}");
+    for word in ["[docker.exited_early]", "capsule/w/default", "the reason is a missing thing", "help:"] {
+        assert!(output.err.contains(word), "no {word}: {output}");
+    }
+    let capsule = std::env::var("JACKIN_CAPSULE_BIN").unwrap();
+    home.set_env("JACKIN_CAPSULE_BIN", &capsule);
+    home.apply();
+    home.assert_settled("after the capsule was mended");
+    home.assert_one_of_each(false, "after the capsule was mended");
+}

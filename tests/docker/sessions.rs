@@ -1,0 +1,320 @@
+//! Inside a capsule: its own Docker, its terminal, what it knows.
+
+use super::support::{COMPAT, Engine, Home, PATIENCE, STANDARD, construct_image, files_below, wait_until};
+use portable_pty::{CommandBuilder, MasterPty, NativePtySystem, PtySize, PtySystem};
+use std::fs;
+use std::io::{Read, Write};
+use std::num::NonZero;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+pub fn the_private_docker_runs_containers_over_tls(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    home.apply();
+    let capsule = home.capsule();
+    let inside = |script: &str| engine.try_docker(&["exec", &capsule, "sh", "-c", script]);
+
+    let info = inside("docker info --format '{{.Name}}'");
+    assert_eq!((info.code, info.out.trim()), (Some(0), format!("{capsule}-dind").as_str()), "{info}");
+    let host = inside("echo $DOCKER_HOST $DOCKER_TLS_VERIFY");
+    assert_eq!(host.out.trim(), format!("tcp://{capsule}-dind:2376 1"));
+    // An image from one static program needs no registry.
+    let nested = inside(
+        "tar -C /jackin/runtime -c jackin-capsule | docker import - nested >/dev/null && docker run --rm nested /jackin-capsule --version",
+    );
+    assert_eq!(nested.code, Some(0), "{nested}");
+    assert!(nested.out.contains("jackin-capsule"), "{nested}");
+    // Nobody without a certificate of this instance gets an answer.
+    let bare = inside("env -u DOCKER_TLS_VERIFY -u DOCKER_CERT_PATH DOCKER_CERT_PATH=/nowhere docker --tls=false info");
+    assert_ne!(bare.code, Some(0), "{bare}");
+    // What runs in there is not on the engine.
+    assert!(!engine.docker(&["images", "--format", "{{.Repository}}"]).lines().any(|name| name == "nested"));
+}
+
+fn cells(count: u16) -> NonZero<u16> {
+    NonZero::new(count).expect("a size")
+}
+
+/// A person at a terminal.
+struct Terminal {
+    master: Box<dyn MasterPty + Send>,
+    keys: Box<dyn Write + Send>,
+    child: Box<dyn portable_pty::Child + Send + Sync>,
+    screen: Arc<Mutex<vt100::Parser>>,
+}
+
+impl Terminal {
+    fn run(home: &Home, args: &[&str], rows: u16, cols: u16) -> Terminal {
+        let size = PtySize { rows, cols, pixel_width: 0, pixel_height: 0 };
+        let pair = NativePtySystem::default().openpty(size).expect("a pty");
+        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_jackin"));
+        command.args(args);
+        command.env_clear();
+        for (name, value) in home.env() {
+            command.env(name, value);
+        }
+        command.env("TERM", "xterm-256color");
+        command.env("LANG", "C.UTF-8");
+        command.cwd(home.folder());
+        let child = pair.slave.spawn_command(command).expect("start jackin");
+        drop(pair.slave);
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(cells(rows), cells(cols), 1000)));
+        let mut output = pair.master.try_clone_reader().expect("a reader");
+        let drawing = screen.clone();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = output.read(&mut buffer) {
+                drawing.lock().unwrap().process(&buffer[..count]);
+            }
+        });
+        let keys = pair.master.take_writer().expect("a writer");
+        Terminal { master: pair.master, keys, child, screen }
+    }
+
+    fn type_in(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).expect("type");
+        self.keys.flush().expect("type");
+    }
+
+    fn contents(&self) -> String {
+        self.screen.lock().unwrap().screen().contents()
+    }
+
+    fn wait_for(&self, text: &str) {
+        wait_until(&format!("{text:?} on the terminal"), || self.contents().contains(text));
+    }
+
+    fn resize(&self, rows: u16, cols: u16) {
+        self.screen.lock().unwrap().screen_mut().set_size(cells(rows), cells(cols));
+        self.master.resize(PtySize { rows, cols, pixel_width: 0, pixel_height: 0 }).expect("resize");
+    }
+
+    fn modes(&self) -> String {
+        let modes = self.master.get_termios().expect("termios");
+        format!("{:?} {:?} {:?}", modes.input_flags, modes.output_flags, modes.local_flags)
+    }
+
+    fn exit_code(&mut self) -> u32 {
+        let mut code = None;
+        wait_until("jackin to end", || {
+            code = self.child.try_wait().expect("wait").map(|status| status.exit_code());
+            code.is_some()
+        });
+        code.unwrap()
+    }
+
+    /// The size that the agent sees: rows and columns.
+    fn asked_size(&mut self) -> (u16, u16) {
+        self.type_in("size\r");
+        let mut size = None;
+        wait_until("the agent to tell its size", || {
+            let contents = self.contents();
+            let told = contents.lines().rev().find_map(|line| line.trim().strip_prefix("size is ").map(str::to_owned));
+            size = told.and_then(|told| {
+                let (rows, cols) = told.split_once(' ')?;
+                Some((rows.parse().ok()?, cols.parse().ok()?))
+            });
+            size.is_some()
+        });
+        size.unwrap()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+    }
+}
+
+pub fn a_person_loads_types_resizes_detaches_and_comes_back(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    let mut first = Terminal::run(&home, &["load", home.role(), "w", "--yes"], 24, 80);
+    let before = first.modes();
+    first.wait_for("agent is listening");
+    assert!(first.screen.lock().unwrap().screen().alternate_screen());
+    assert_ne!(first.modes(), before, "the terminal is raw while attached");
+    first.type_in("hello out there\r");
+    first.wait_for("you said: hello out there");
+    let (rows, cols) = first.asked_size();
+    assert!((20..=24).contains(&rows) && cols == 80, "{rows} x {cols}");
+    first.resize(34, 101);
+    let mut now = (0, 0);
+    wait_until("the agent to see the new size", || {
+        now = first.asked_size();
+        now == (rows + 10, 101)
+    });
+    first.type_in("\x1cd");
+    assert_eq!(first.exit_code(), 0);
+    first.wait_for("Detached");
+    assert!(!first.screen.lock().unwrap().screen().alternate_screen());
+    assert_eq!(first.modes(), before, "the terminal is as it was");
+    home.assert_one_of_each(true, "after detaching");
+
+    let mut second = Terminal::run(&home, &["hardline", "w"], 30, 90);
+    second.wait_for("you said: hello out there");
+    second.type_in("back again\r");
+    second.wait_for("you said: back again");
+
+    // A second terminal takes over; the first is told and ends well.
+    let mut third = Terminal::run(&home, &["hardline", "w"], 24, 80);
+    third.wait_for("you said: back again");
+    assert_eq!(second.exit_code(), 0);
+    second.wait_for("Another terminal");
+
+    third.type_in("exit\r");
+    assert_eq!(third.exit_code(), 0);
+    third.wait_for("ended");
+    home.assert_nothing_left("after the agent ended");
+    let homes = fs::read_dir(home.path("state/data")).unwrap().flatten().filter(|e| e.file_name().to_string_lossy().starts_with("jk-"));
+    assert!(homes.filter(|e| e.path().is_dir()).count() == 1, "the home stays");
+}
+
+pub fn a_crashed_agent_keeps_everything_and_comes_back(engine: &Engine) {
+    let home = Home::new(engine, STANDARD);
+    home.apply();
+    let mut terminal = Terminal::run(&home, &["hardline", "w"], 24, 80);
+    terminal.wait_for("agent is listening");
+    terminal.type_in("crash\r");
+    assert_eq!(terminal.exit_code(), 1);
+    terminal.wait_for("session.crashed");
+    assert_eq!(home.objects().containers.len(), 1, "the container is kept");
+    let mut again = Terminal::run(&home, &["hardline", "w"], 24, 80);
+    again.wait_for("agent is listening");
+    again.type_in("\x1cd");
+    assert_eq!(again.exit_code(), 0);
+    home.assert_one_of_each(false, "after coming back");
+}
+
+const CANARIES: [&str; 4] = ["CANARY-literal-5f1c", "CANARY-host-77aa", "CANARY-answer-90b3", "CANARY-github-41d0"];
+
+pub fn secrets_reach_the_container_and_nothing_else(engine: &Engine) {
+    let [literal, host, answer, github] = CANARIES;
+    let mut home = Home::with_own_role(engine, STANDARD);
+    let manifest = fs::read_to_string(home.path("role/jackin.role.toml")).unwrap();
+    home.write("role/jackin.role.toml", &format!("{manifest}\n[env.ANSWER]\ninteractive = true\nprompt = \"The answer?\"\n"));
+    home.commit("role", "Ask");
+    home.workspace(
+        "w",
+        &format!("[env]\nLITERAL = \"{literal}\"\nHOSTED = \"$HOST_CANARY\"\n\n[github]\nauth_forward = \"token\"\n\n[github.env]\nGH_TOKEN = \"{github}\"\n\n{STANDARD}"),
+    );
+    home.set_env("HOST_CANARY", host);
+    let reply = format!("ANSWER={answer}");
+
+    let spy = Spy::start();
+    let mut said = String::new();
+    let mut run = |args: &[&str]| {
+        let output = home.jackin(args);
+        said.push_str(&format!("$ jackin {}\n{output}", args[0]));
+        output.code
+    };
+    assert_eq!(run(&["plan", "w", "--env", &reply, "--format", "json"]), Some(0), "plan");
+    assert_eq!(run(&["--debug", "plan", "w", "--env", &reply, "--verbose"]), Some(0), "plan --debug");
+    assert_eq!(run(&["--debug", "apply", "w", "--yes", "--env", &reply]), Some(0), "apply --debug");
+    assert_eq!(run(&["explain", "capsule/w/default"]), Some(0), "explain");
+    assert_eq!(run(&["observe"]), Some(0), "observe");
+    assert_eq!(run(&["status", "--format", "json"]), Some(0), "status");
+    // It takes no answers, and says so.
+    assert_eq!(run(&["graph", "w", "--format", "json"]), Some(1), "graph");
+    assert_eq!(run(&["runs", "show"]), Some(0), "runs");
+    let capsule = home.capsule();
+    let inspected = engine.docker(&["inspect", &capsule]);
+    let labels = engine.docker(&["inspect", "--format", "{{json .Config.Labels}} {{json .Config.Cmd}} {{json .HostConfig}}", &capsule]);
+    let logs = engine.docker(&["logs", &capsule]);
+    engine.docker(&["rm", "-fv", &capsule]);
+    // An apply that fails at the very container that holds them.
+    engine.docker(&["network", "rm", &format!("{capsule}-net")]);
+    engine.docker(&["create", "--name", &capsule, &construct_image(), "true"]);
+    assert_eq!(run(&["--debug", "apply", "w", "--yes", "--env", &reply]), Some(1), "a failing apply");
+    engine.docker(&["rm", "-f", &capsule]);
+    let commands = spy.stop();
+
+    for canary in CANARIES {
+        assert!(inspected.contains(canary), "{canary} did not reach the container");
+        assert!(!said.contains(canary), "{canary} was said: {said}");
+        assert!(!labels.contains(canary), "{canary} is in labels or options");
+        assert!(!logs.contains(canary), "{canary} is in the container's log");
+        for file in files_below(&home.path("state")) {
+            let bytes = fs::read(&file).unwrap_or_default();
+            assert!(!contains(&bytes, canary), "{canary} is in {}", file.display());
+        }
+        let shown: Vec<&String> = commands.iter().filter(|c| c.contains(canary) && !c.contains(&reply)).collect();
+        assert!(shown.is_empty(), "{canary} was on a command line: {shown:?}");
+    }
+    let own = commands.iter().filter(|c| c.contains(&reply)).count();
+    assert!(own > 0, "the spy saw nothing");
+
+    let images = engine.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    for image in images.lines().filter(|name| name.contains(home.role())) {
+        let history = engine.docker(&["history", "--no-trunc", image]);
+        let inspected = engine.docker(&["image", "inspect", image]);
+        assert!(!history.contains("CANARY") && !inspected.contains("CANARY"), "{image}");
+        let mut save = Command::new("docker").args(["--host", &engine.host, "save", image]).stdout(Stdio::piped()).spawn().expect("docker");
+        assert!(!stream_contains(save.stdout.take().unwrap(), "CANARY-"), "{image} holds a canary");
+        assert!(save.wait().expect("docker").success());
+    }
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+fn stream_contains(mut stream: impl Read, text: &str) -> bool {
+    let mut buffer = vec![0; 1 << 20];
+    let mut kept = 0;
+    let mut found = false;
+    while let Ok(count @ 1..) = stream.read(&mut buffer[kept..]) {
+        let end = kept + count;
+        // Looking for the first byte first: an unoptimised search over 400 MB would take minutes.
+        found |= memchr_all(&buffer[..end], text.as_bytes());
+        kept = end.min(text.len() - 1);
+        buffer.copy_within(end - kept..end, 0);
+    }
+    found
+}
+
+fn memchr_all(bytes: &[u8], text: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(|b| *b == text[0]) {
+        if rest[at..].starts_with(text) {
+            return true;
+        }
+        rest = &rest[at + 1..];
+    }
+    false
+}
+
+/// Command lines of every process, as often as can be read.
+struct Spy {
+    stop: Arc<Mutex<bool>>,
+    thread: thread::JoinHandle<std::collections::BTreeSet<String>>,
+}
+
+impl Spy {
+    fn start() -> Spy {
+        let stop = Arc::new(Mutex::new(false));
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            let mut seen = std::collections::BTreeSet::new();
+            let begun = std::time::Instant::now();
+            while !*stopped.lock().unwrap() && begun.elapsed() < 2 * PATIENCE {
+                for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+                    if entry.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit())
+                        && let Ok(line) = fs::read(entry.path().join("cmdline"))
+                        && contains(&line, "CANARY-")
+                    {
+                        seen.insert(String::from_utf8_lossy(&line).replace('\0', " "));
+                    }
+                }
+                thread::sleep(std::time::Duration::from_millis(5));
+            }
+            seen
+        });
+        Spy { stop, thread }
+    }
+
+    fn stop(self) -> std::collections::BTreeSet<String> {
+        *self.stop.lock().unwrap() = true;
+        self.thread.join().expect("the spy")
+    }
+}
