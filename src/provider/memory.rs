@@ -913,11 +913,11 @@ impl Inner {
                     return Err(wrong(task));
                 };
                 let limits = &mut self.container(id)?.setup.limits;
-                // To the engine an absent limit means "as it is"; only the number of processes can be set free.
-                limits.memory = spec.limits.memory.or(limits.memory);
-                limits.memory_reservation = spec.limits.memory_reservation.or(limits.memory_reservation);
-                limits.cpus = spec.limits.cpus.or(limits.cpus);
-                limits.pids = spec.limits.pids;
+                if spec.limits.cpus.is_none() && limits.cpus.is_some() {
+                    return Err(refuse("docker.limit_stays", "a CPU limit cannot be lifted from a living container"));
+                }
+                // The number of open files is fixed when a container is made.
+                *limits = Limits { nofile: limits.nofile, ..spec.limits.clone() };
             }
             Effect::RemoveContainer { id } => {
                 self.containers.remove(id);
@@ -1152,8 +1152,9 @@ impl Inner {
             for name in recorded.keys().filter(|n| could_be_seen(n)) {
                 live.entry(name.clone()).or_insert(Value::Null);
             }
-            // What the other kind of container has is no field of this one; limits can be put on any.
-            live.retain(|name, _| recorded.contains_key(name) || name.starts_with("limits."));
+            // What the other kind of container has is no field of this one; a capsule may be given limits that it was not made with.
+            let capsule = container.address().is_some_and(|a| a.kind == Kind::Capsule);
+            live.retain(|name, _| recorded.contains_key(name) || (capsule && name.starts_with("limits.")));
         }
         live
     }
