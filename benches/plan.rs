@@ -1,6 +1,6 @@
 //! Planning from a recorded snapshot, by number of instances: no engine, no process, no file. Is it linear?
 //!
-//! Each stage of `jackin plan --observed FILE` is timed on its own, from configuration text to plan text.
+//! Each stage of `jackin plan --observed FILE` is timed on its own, in processor time, from configuration text to plan text.
 
 mod support;
 
@@ -14,7 +14,7 @@ use jackin::render::Style;
 use jackin::render::plan::plan_text;
 use jackin::resource::{Fields, Kind, Spec};
 use std::collections::BTreeMap;
-use support::{Race, Wanted, chosen, timed, verdict};
+use support::{Race, Wanted, chosen, timed_alone, verdict};
 
 const STAGES: [&str; 7] =
     ["configuration", "graph", "snapshot", "plan, nothing to do", "plan, all to create", "text, all to create", "JSON, all to create"];
@@ -34,9 +34,9 @@ fn main() {
         let mut race = Race::new(&STAGES);
         let mut resources = 0;
         for _ in 0..support::runs(runs) {
-            let (config, took) = timed(|| config::load(&files).expect("BUG: the generated configuration is right").0);
+            let (config, took) = timed_alone(|| config::load(&files).expect("BUG: the generated configuration is right").0);
             race.add("configuration", took);
-            let (built, took) = timed(|| {
+            let (built, took) = timed_alone(|| {
                 let (wanted, diagnostics) = want::declared(&config, &facts, &[]);
                 assert!(diagnostics.is_empty(), "{diagnostics:?}");
                 build(&config, &facts, &wanted)
@@ -46,17 +46,17 @@ fn main() {
             assert!(graph.diagnostics.is_empty(), "{:?}", graph.diagnostics);
             resources = graph.resources.len();
             let snapshot = serde_json::to_string(&as_made(&graph)).expect("BUG: an observation always serialises");
-            let (observed, took) = timed(|| serde_json::from_str::<Observed>(&snapshot).expect("BUG: it was just written"));
+            let (observed, took) = timed_alone(|| serde_json::from_str::<Observed>(&snapshot).expect("BUG: it was just written"));
             race.add("snapshot", took);
             let options = PlanOptions::new(Mode::Launch, "apply", Scope::All);
-            let (quiet, took) = timed(|| plan(&graph, &observed, &options));
+            let (quiet, took) = timed_alone(|| plan(&graph, &observed, &options));
             race.add("plan, nothing to do", took);
             assert!(quiet.is_empty() && !quiet.is_blocked(), "{}", plan_text(&quiet, &style, false));
-            let (busy, took) = timed(|| plan(&graph, &Observed::empty(), &options));
+            let (busy, took) = timed_alone(|| plan(&graph, &Observed::empty(), &options));
             race.add("plan, all to create", took);
             assert!(busy.steps.len() > instances);
-            race.add("text, all to create", timed(|| plan_text(&busy, &style, false)).1);
-            race.add("JSON, all to create", timed(|| busy.to_json()).1);
+            race.add("text, all to create", timed_alone(|| plan_text(&busy, &style, false)).1);
+            race.add("JSON, all to create", timed_alone(|| busy.to_json()).1);
         }
         race.print(&format!("{instances} instances, {resources} resources"));
         let whole: f64 = PATH.iter().map(|stage| race.median(stage)).sum();

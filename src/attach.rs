@@ -5,6 +5,7 @@
 
 use crate::diagnostic::Diagnostic;
 use crate::provider::endpoint::Connection;
+use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecResults};
 use futures_util::StreamExt;
@@ -21,15 +22,30 @@ pub const SOCKET_PATH_LIMIT: usize = 103;
 pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
-/// How a capsule is reached.
-pub enum Way<'a> {
-    Socket(PathBuf),
-    Exec { connection: &'a Connection, container: String },
+/// Into the containers of one engine, by its API.
+#[derive(Clone)]
+pub struct Through(Docker);
+
+impl Through {
+    pub fn of(connection: &Connection) -> Through {
+        Through(connection.docker.clone())
+    }
+
+    pub fn to(&self, container: &str) -> Way {
+        Way::Exec { engine: self.clone(), container: container.to_owned() }
+    }
 }
 
-impl Way<'_> {
+/// How a capsule is reached.
+#[derive(Clone)]
+pub enum Way {
+    Socket(PathBuf),
+    Exec { engine: Through, container: String },
+}
+
+impl Way {
     /// The socket, when it can be connected to.
-    pub async fn direct(socket: &Path) -> Option<Way<'static>> {
+    pub async fn direct(socket: &Path) -> Option<Way> {
         if socket.as_os_str().len() > SOCKET_PATH_LIMIT {
             return None;
         }
@@ -40,7 +56,7 @@ impl Way<'_> {
     pub async fn open(&self) -> io::Result<Box<dyn Stream>> {
         match self {
             Way::Socket(path) => Ok(Box::new(tokio::net::UnixStream::connect(path).await?)),
-            Way::Exec { connection, container } => exec(connection, container).await,
+            Way::Exec { engine, container } => exec(&engine.0, container).await,
         }
     }
 
@@ -60,8 +76,7 @@ impl Way<'_> {
 }
 
 /// Runs the relay in the container and joins its streams into one.
-async fn exec(connection: &Connection, container: &str) -> io::Result<Box<dyn Stream>> {
-    let docker = &connection.docker;
+async fn exec(docker: &Docker, container: &str) -> io::Result<Box<dyn Stream>> {
     let options = CreateExecOptions::<String> {
         attach_stdin: Some(true),
         attach_stdout: Some(true),

@@ -37,6 +37,10 @@ scenarios! {
     scenarios::workspaces_that_share_an_image_to_be_built_all_come_up,
     scenarios::an_engine_that_goes_away_is_one_clear_message,
     scenarios::a_saved_plan_is_carried_out_or_refused,
+    scenarios::a_kill_in_the_middle_of_a_build_is_mended_by_the_next_apply,
+    scenarios::a_kill_of_eject_is_mended_by_the_next_eject,
+    scenarios::a_build_that_fails_says_why_and_stops_nothing_else,
+    scenarios::an_instance_that_is_declared_no_more_goes_when_asked,
     scenarios::a_capsule_that_ends_at_once_says_why,
     edits::every_edit_behind_its_back_is_named_and_mended,
     edits::a_lost_or_exchanged_image_is_named_and_made_again,
@@ -48,5 +52,7 @@ scenarios! {
     sessions::the_private_docker_runs_containers_over_tls,
     sessions::a_person_loads_types_resizes_detaches_and_comes_back,
     sessions::a_crashed_agent_keeps_everything_and_comes_back,
+    sessions::an_engine_that_may_be_far_away_is_reached_through_its_api,
+    sessions::a_home_too_deep_for_a_socket_is_reached_through_the_engine,
     sessions::secrets_reach_the_container_and_nothing_else,
 }

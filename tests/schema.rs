@@ -1,7 +1,7 @@
 //! The schemas in `schemas/` are those of the types, and real documents fit them. `UPDATE_SCHEMAS=1` rewrites the files.
 
 use jackin::diagnostic::{Diagnostic, Span};
-use jackin::event::Event;
+use jackin::event::{Entry, Event, Line};
 use jackin::graph::{Graph, InstanceInfo, Resource};
 use jackin::observed::{Engine, Found, Loss, Observed, PoolMember, State, Stranger};
 use jackin::plan::{Effect, Mode, PlanOptions, Scope, Step, plan};
@@ -145,7 +145,8 @@ fn events_fit() {
         Event::ApplyFinished { done: 0, failed: 1, skipped: 1, cancelled: 0, milliseconds: 9 },
     ];
     for event in events {
-        fits("events", &serde_json::to_value(&event).expect("serialises"));
+        let line = Line { time: "2026-11-20T15:55:44.000000Z".to_owned(), entry: Entry::Event { event } };
+        fits("events", &serde_json::to_value(&line).expect("serialises"));
     }
 }
 

@@ -63,6 +63,17 @@ pub enum Wanted {
     AtLeast,
 }
 
+/// Time that this thread had on a processor: what else runs on the machine does not count.
+pub fn timed_alone<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let now = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+    };
+    let started = now();
+    let result = work();
+    (result, now() - started)
+}
+
 pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let started = Instant::now();
     let result = work();

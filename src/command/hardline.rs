@@ -3,7 +3,7 @@
 use super::run::{Asks, Run, SESSION_END};
 use super::ui::{DONE, ERROR, Failure};
 use super::{eject, live, select};
-use crate::attach::Way;
+use crate::attach::{Through, Way};
 use crate::cli::{Carrying, Format, HardlineArgs};
 use crate::diagnostic::Diagnostic;
 use crate::gather::session::{Freshness, Session};
@@ -67,7 +67,7 @@ pub async fn attach(run: &mut Run, session: &mut Session, record: &InstanceRecor
         Some(way) => way.attach(spawn).await?,
         None => {
             let connection = endpoint::connect_by_env(&live::engine_env()).await?;
-            Way::Exec { connection: &connection, container: record.role_container.clone() }.attach(spawn).await?
+            Through::of(&connection).to(&record.role_container).attach(spawn).await?
         }
     };
     match outcome {
@@ -109,7 +109,7 @@ async fn inspect(run: &Run, session: &Session, record: &InstanceRecord) -> Resul
         Some(way) => way,
         None => {
             connection = endpoint::connect_by_env(&live::engine_env()).await?;
-            Way::Exec { connection: &connection, container: record.role_container.clone() }
+            Through::of(&connection).to(&record.role_container)
         }
     };
     let Ok(Reply::SessionList { sessions }) = way.ask(&Request::Status).await else {

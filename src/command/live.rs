@@ -1,6 +1,7 @@
 //! Wires the live provider to what was gathered: the vault, git, credential files, the capsules' sockets.
 
 use super::ui::Failure;
+use crate::attach::{SOCKET_PATH_LIMIT, Through, Way};
 use crate::config::Agent;
 use crate::diagnostic::Diagnostic;
 use crate::gather::session::Session;
@@ -18,18 +19,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Longest path that fits a unix socket address.
-const SOCKET_PATH_LIMIT: usize = 103;
-
 pub async fn connect(session: &mut Session, contexts: BTreeMap<Address, BuildContext>) -> Result<Live, Failure> {
     let connection = endpoint::connect_by_env(&engine_env()).await?;
     let digest = session.digest.clone();
     let parts = LiveParts {
         facts: Arc::new(session.facts.clone()),
+        capsules: Box::new(Sockets { root: session.paths.sockets(), engine: Through::of(&connection) }),
         connection,
         contexts,
         vault: Box::new(SessionVault(std::mem::take(&mut session.vault))),
-        capsules: Box::new(Sockets { root: session.paths.sockets() }),
         sources: Box::new(SessionSources { paths: session.paths.clone(), dirs: session.sync_source_dirs() }),
         digest: Arc::new(move |bytes: &[u8]| digest.of(bytes)),
         now: Box::new(|| format!("{:.0}", jiff::Timestamp::now())),
@@ -50,42 +48,37 @@ impl crate::provider::live::Vault for SessionVault {
     }
 }
 
-/// The capsules' bind-mounted sockets on this host.
-pub struct Sockets {
-    pub root: PathBuf,
+/// The capsules' bind-mounted sockets on this host, and the way in through the engine where they cannot be connected to.
+struct Sockets {
+    root: PathBuf,
+    engine: Through,
 }
 
-impl Sockets {
-    pub fn path(&self, container: &str) -> PathBuf {
-        self.root.join(container).join("jackin.sock")
-    }
-
-    /// One control question; `None` when nobody answers in time.
-    pub async fn ask(&self, container: &str, request: &Request) -> Option<Reply> {
-        let path = self.path(container);
-        if path.as_os_str().len() > SOCKET_PATH_LIMIT {
-            return None;
-        }
-        let asking = async {
-            let stream = tokio::net::UnixStream::connect(&path).await.ok()?;
-            jackin_capsule::client::ask(stream, request, &jackin_capsule::wire::Ctx::default()).await.ok()
-        };
-        tokio::time::timeout(Duration::from_secs(2), asking).await.ok()?
-    }
+/// One control question; `None` when nobody answers in time.
+async fn ask(way: &Way, patience: Duration) -> Option<Reply> {
+    tokio::time::timeout(patience, way.ask(&Request::Status)).await.ok()?.ok()
 }
 
 impl Capsules for Sockets {
+    /// By the socket alone: going through the engine would be a write, and looking only reads.
     fn sessions<'a>(&'a self, container: &'a str) -> Later<'a, Option<u32>> {
         Box::pin(async move {
-            match self.ask(container, &Request::Status).await? {
+            let way = Way::direct(&self.root.join(container).join("jackin.sock")).await?;
+            match ask(&way, Duration::from_secs(2)).await? {
                 Reply::SessionList { sessions } => u32::try_from(sessions.len()).ok(),
                 _ => None,
             }
         })
     }
 
-    fn ready<'a>(&'a self, container: &'a str, _socket: Option<&'a Path>) -> Later<'a, bool> {
-        Box::pin(async move { self.ask(container, &Request::Status).await.is_some() })
+    fn ready<'a>(&'a self, container: &'a str, socket: Option<&'a Path>) -> Later<'a, bool> {
+        Box::pin(async move {
+            if let Some(path) = socket.filter(|path| path.as_os_str().len() <= SOCKET_PATH_LIMIT) {
+                let Some(way) = Way::direct(path).await else { return false };
+                return ask(&way, Duration::from_secs(2)).await.is_some();
+            }
+            ask(&self.engine.to(container), Duration::from_secs(5)).await.is_some()
+        })
     }
 }
 

@@ -20,14 +20,16 @@ impl Ui {
             .into_iter()
             .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))
             .is_some_and(|v| v.to_ascii_lowercase().contains("utf-8") || v.to_ascii_lowercase().contains("utf8"));
-        let width = crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns.max(20)));
+        let (out_terminal, err_terminal) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
+        // Where there is no terminal, crossterm asks `tput` twice, which is a third of a plan that changes nothing.
+        let size = (out_terminal || err_terminal).then(crossterm::terminal::size).and_then(Result::ok);
+        let width = size.map_or(80, |(columns, _)| usize::from(columns.max(20)));
         let style = |terminal: bool| Style {
             colour: terminal && !forbidden && !dumb,
             width: if terminal { width.min(120) } else { 80 },
             unicode: utf8,
         };
-        let err_terminal = std::io::stderr().is_terminal();
-        Ui { out: style(std::io::stdout().is_terminal()), err: style(err_terminal), live: err_terminal && !dumb }
+        Ui { out: style(out_terminal), err: style(err_terminal), live: err_terminal && !dumb }
     }
 
     /// A result. A reader that went away (`| head`) is no error of ours.

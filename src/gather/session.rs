@@ -88,7 +88,6 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
     let construct_image = image("JACKIN_CONSTRUCT_IMAGE", &mut warnings);
     let dind_image = image("JACKIN_DIND_IMAGE", &mut warnings);
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let (name, email) = git::identity().await;
     let arch = match std::env::consts::ARCH {
         "aarch64" => "arm64",
         _ => "amd64",
@@ -127,8 +126,8 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
         roles: BTreeMap::new(),
         credentials: BTreeMap::new(),
         github_token: None,
-        git_user_name: name,
-        git_user_email: email,
+        git_user_name: String::new(),
+        git_user_email: String::new(),
         role_env: BTreeMap::new(),
         records: read_records(&paths),
         history: BTreeMap::new(),
@@ -175,7 +174,10 @@ fn read_records(paths: &Paths) -> BTreeMap<String, InstanceRecord> {
 impl Session {
     /// Everything the wanted instances need to know. Role repos are cloned and fetched here, concurrently.
     pub async fn complete(&mut self, wanted: &[Wanted], notice: Notice<'_>) -> Result<(), Diagnostics> {
-        self.roles(wanted, notice).await?;
+        // git is asked for both at once: starting it is most of what a plan without changes costs on this host.
+        let (roles, (name, email)) = tokio::join!(self.roles(wanted, notice), git::identity());
+        (self.facts.git_user_name, self.facts.git_user_email) = (name, email);
+        roles?;
         let hosts: BTreeSet<String> = wanted
             .iter()
             .flat_map(|w| {

@@ -43,7 +43,11 @@ pub(super) struct Difference {
 /// Every field in which the three sides disagree, in field order, edits before drift.
 pub(super) fn differences(kind: Kind, desired: &Fields, recorded: &Fields, live: &Fields) -> Vec<Difference> {
     let mut out = Vec::new();
-    let mut names: Vec<&String> = desired.keys().chain(recorded.keys()).collect();
+    let mut names: Vec<&String> = Vec::new();
+    // Nearly always they are the same, and then nothing was edited.
+    if desired != recorded {
+        names.extend(desired.keys().chain(recorded.keys()));
+    }
     names.sort_unstable();
     names.dedup();
     for name in &names {

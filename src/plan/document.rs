@@ -243,7 +243,11 @@ impl Plan {
         bare.observation_digest = String::new();
         bare.estimate = None;
         bare.goal.history = BTreeMap::new();
-        sha256_hex(serde_json::to_string(&bare).expect("BUG: a plan always serialises"))
+        bare.digest_as_it_is()
+    }
+
+    fn digest_as_it_is(&self) -> String {
+        sha256_hex(serde_json::to_string(self).expect("BUG: a plan always serialises"))
     }
 }
 
@@ -278,10 +282,13 @@ pub(super) fn assemble(
         blockers,
         warnings,
         counts,
-        estimate,
-        observation_digest: observed.digest(),
+        estimate: None,
+        observation_digest: String::new(),
         digest: String::new(),
     };
-    plan.digest = plan.compute_digest();
+    // Before what is not part of its identity comes in: a plan of thousands is not copied for that.
+    plan.digest = plan.digest_as_it_is();
+    plan.estimate = estimate;
+    plan.observation_digest = observed.digest();
     plan
 }

@@ -88,6 +88,92 @@ pub fn a_kill_after_any_call_is_mended_by_the_next_apply(engine: &Engine) {
     }
 }
 
+pub fn a_kill_in_the_middle_of_a_build_is_mended_by_the_next_apply(engine: &Engine) {
+    let home = Home::with_own_role(engine, STANDARD);
+    let proxy = Proxy::start(home.folder(), &engine.host, None);
+    let clean = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
+    assert_eq!(clean.code, Some(0), "{clean}");
+    let calls = proxy.calls();
+    let writes: Vec<&Call> = calls.iter().filter(|call| call.writes()).collect();
+    let building = |call: &&Call| matches!(call.path.as_str(), "/build" | "/session");
+    assert!(writes.iter().copied().filter(|c| building(c)).count() >= 2, "the role's image and the derived one: {calls:?}");
+    let last = writes.iter().rposition(building).expect("a build") + 1;
+
+    for at in 1..=last {
+        for when in [When::Sent, When::Answered] {
+            let after = format!("after a kill at call {at} of {}, {when:?}", writes.len());
+            home.eject();
+            home.hide_images();
+            let strike = Strike { at, when, what: What::Kill(Signal::KILL) };
+            let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
+            let killed = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
+            assert!(proxy.struck(), "{after}: {killed}");
+            home.apply();
+            home.assert_settled(&after);
+            home.assert_one_of_each(false, &after);
+        }
+    }
+}
+
+pub fn a_kill_of_eject_is_mended_by_the_next_eject(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    home.apply();
+    let proxy = Proxy::start(home.folder(), &engine.host, None);
+    let clean = home.jackin_by(&proxy, &["eject", "--all", "--yes"]);
+    assert_eq!(clean.code, Some(0), "{clean}");
+    let writes = proxy.calls().iter().filter(|call| call.writes()).count();
+    // Two containers, a network, a volume.
+    assert!(writes >= 4, "{:?}", proxy.calls());
+    for at in 1..=writes {
+        let after = format!("after a kill of eject at call {at} of {writes}");
+        home.apply();
+        let volumes = home.mounted_volumes();
+        let strike = Strike { at, when: When::Sent, what: What::Kill(Signal::KILL) };
+        let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
+        let killed = home.jackin_by(&proxy, &["eject", "--all", "--yes"]);
+        assert!(proxy.struck(), "{after}: {killed}");
+        home.eject();
+        home.assert_nothing_left(&after);
+        home.assert_gone(&volumes, &after);
+    }
+}
+
+/// One step fails, what does not need it goes on; mended, the next apply does the rest.
+pub fn a_build_that_fails_says_why_and_stops_nothing_else(engine: &Engine) {
+    let home = Home::with_own_role(engine, STANDARD);
+    home.write("role/Dockerfile", "FROM projectjackin/construct:0.1-trixie\nRUN echo 'the reason is in here' && exit 7\n");
+    home.commit("role", "Break");
+    let output = home.jackin(&["apply", "w", "--yes"]);
+    assert_eq!(output.code, Some(1), "{output}");
+    for word in ["[docker.build_failed]", "role-image/", "the reason is in here", "skipped capsule/w/default"] {
+        assert!(output.err.contains(word), "no {word}: {output}");
+    }
+    let objects = home.objects();
+    assert_eq!((objects.containers.len(), objects.networks.len()), (0, 1), "{objects:?}");
+    home.git("role", &["revert", "--no-edit", "HEAD"]);
+    // The role cache is fresh for a while; this asks for the newest.
+    fs::remove_dir_all(home.path("state/roles")).unwrap();
+    home.apply();
+    home.assert_settled("after the Dockerfile was mended");
+    home.assert_one_of_each(false, "after the Dockerfile was mended");
+}
+
+pub fn an_instance_that_is_declared_no_more_goes_when_asked(engine: &Engine) {
+    let home = Home::new(engine, STANDARD);
+    home.workspace("v", STANDARD);
+    home.apply();
+    assert_eq!(home.objects().containers.len(), 2);
+    fs::remove_file(home.path("config/workspaces/v.toml")).unwrap();
+    home.assert_settled("without a workspace's file");
+    let careful = home.jackin(&["apply", "--all", "--prune", "--yes"]);
+    assert_eq!(careful.code, Some(1), "a live session is lost: {careful}");
+    assert!(careful.err.contains("[plan.loss]") && careful.err.contains("capsule/v/default"), "{careful}");
+    assert_eq!(home.objects().containers.len(), 2);
+    home.good(&["apply", "--all", "--prune", "--yes", "--allow-loss"]);
+    home.assert_one_of_each(false, "after apply --prune");
+    home.assert_settled("after apply --prune");
+}
+
 /// The first lets what is in flight end, the second ends the program.
 pub fn ctrl_c_leaves_a_world_that_is_mended_by_the_next_apply(engine: &Engine) {
     let home = Home::new(engine, COMPAT);

@@ -186,6 +186,41 @@ pub fn a_crashed_agent_keeps_everything_and_comes_back(engine: &Engine) {
     home.assert_one_of_each(false, "after coming back");
 }
 
+/// Applies, looks, attaches, types, detaches and ejects where the capsule's socket cannot be connected to from here.
+fn lives_without_a_socket(home: &Home, sidecar: bool) {
+    home.apply();
+    home.assert_one_of_each(sidecar, "without a socket");
+    home.assert_settled("without a socket");
+    let screen = home.good(&["hardline", "w", "--inspect"]).out;
+    assert!(screen.contains("Sessions: 1"), "{screen}");
+    let mut terminal = Terminal::run(home, &["hardline", "w"], 24, 80);
+    terminal.wait_for("agent is listening");
+    terminal.type_in("hello from afar\r");
+    terminal.wait_for("you said: hello from afar");
+    terminal.resize(30, 99);
+    let mut now = (0, 0);
+    wait_until("the agent to see the new size", || {
+        now = terminal.asked_size();
+        now.1 == 99
+    });
+    terminal.type_in("\x1cd");
+    assert_eq!(terminal.exit_code(), 0);
+    home.eject();
+    home.assert_nothing_left("without a socket");
+}
+
+pub fn an_engine_that_may_be_far_away_is_reached_through_its_api(engine: &Engine) {
+    let mut home = Home::new(engine, COMPAT);
+    home.over_tcp();
+    lives_without_a_socket(&home, true);
+}
+
+pub fn a_home_too_deep_for_a_socket_is_reached_through_the_engine(engine: &Engine) {
+    let mut home = Home::new(engine, STANDARD);
+    home.deep_down();
+    lives_without_a_socket(&home, false);
+}
+
 const CANARIES: [&str; 4] = ["CANARY-literal-5f1c", "CANARY-host-77aa", "CANARY-answer-90b3", "CANARY-github-41d0"];
 
 pub fn secrets_reach_the_container_and_nothing_else(engine: &Engine) {

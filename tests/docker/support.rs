@@ -7,7 +7,9 @@ use super::proxy::Proxy;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::{Shutdown, TcpListener};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -410,14 +412,35 @@ impl Home {
         self.good(&["eject", "--all", "--yes"]);
     }
 
-    /// The agent's screen, once it contains this.
-    pub fn screen_with(&self, text: &str) -> String {
-        let mut last = String::new();
-        wait_until(&format!("the screen to show {text:?}"), || {
-            last = self.jackin(&["hardline", "w", "--inspect"]).out;
-            last.contains(text)
+    /// A second name for the engine that says nothing of sharing this host: bytes carried from a TCP port.
+    pub fn over_tcp(&mut self) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let engine = PathBuf::from(self.env["DOCKER_HOST"].strip_prefix("unix://").expect("a unix socket"));
+        self.set_env("DOCKER_HOST", &format!("tcp://127.0.0.1:{port}"));
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = UnixStream::connect(&engine) else { continue };
+                let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+                thread::spawn(move || {
+                    let (mut from, mut to) = (server, client);
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+            }
         });
-        last
+    }
+
+    /// Moves the state to where the path of a socket does not fit a unix socket's address.
+    pub fn deep_down(&mut self) {
+        let deep = self.path(&["a-folder-with-a-long-name"; 4].join("/"));
+        fs::create_dir_all(&deep).unwrap();
+        std::os::unix::fs::symlink(&deep, self.path("state")).unwrap();
+        self.set_env("JACKIN_HOME_DIR", &deep.to_string_lossy());
     }
 
     fn clear_up(&self) {
@@ -433,11 +456,25 @@ impl Home {
             }
         }
         if self.role != SHARED_ROLE {
-            let images = self.engine.try_docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
-            let own = [format!("jk_{}:", self.role), format!("jk_{}__base:", self.role)];
-            for image in images.out.lines().filter(|name| own.iter().any(|own| name.starts_with(own))) {
-                self.engine.try_docker(&["image", "rm", "-f", image]);
+            for image in self.images() {
+                self.engine.try_docker(&["image", "rm", "-f", &image]);
             }
+        }
+    }
+
+    /// Names of this role's own images.
+    pub fn images(&self) -> Vec<String> {
+        assert_ne!(self.role, SHARED_ROLE, "other tests need these");
+        let images = self.engine.try_docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+        let own = [format!("jk_{}:", self.role), format!("jk_{}__base:", self.role), format!("kept-{}:", self.role)];
+        images.out.lines().filter(|name| own.iter().any(|own| name.starts_with(own))).map(str::to_owned).collect()
+    }
+
+    /// Takes the names away and leaves the layers, from which the next build is quick.
+    pub fn hide_images(&self) {
+        for (count, image) in self.images().into_iter().filter(|name| name.starts_with("jk_")).enumerate() {
+            self.engine.docker(&["tag", &image, &format!("kept-{}:{count}", self.role)]);
+            self.engine.docker(&["image", "rm", &image]);
         }
     }
 }

@@ -89,8 +89,11 @@ impl Engine {
     pub async fn await_capsule(&self, capsule: &Capsule, capsules: &dyn Capsules) -> Result<(), StepError> {
         let folder = capsule.mounts.get(RUN_FOLDER).filter(|_| self.connection.shares_kernel());
         let socket = folder.map(|mount| PathBuf::from(self.facts.expand(&mount.source)).join("jackin.sock"));
+        let begun = Instant::now();
         self.poll(&capsule.name, "its control socket", async |_| {
-            if capsules.ready(&capsule.name, socket.as_deref()).await {
+            // An engine in a virtual machine has a unix socket too, but what it mounts cannot be connected to.
+            let socket = socket.as_deref().filter(|_| begun.elapsed() < DIRECT_ONLY);
+            if capsules.ready(&capsule.name, socket).await {
                 Answer::Yes
             } else {
                 Answer::NotYet("nothing answers yet".to_owned())
