@@ -320,8 +320,9 @@ fn changes_of_mind() -> Vec<Mind> {
         ("token changed", |w| w.token = Some("1".to_owned()), |w| w.token = Some("2".to_owned()), "capsule replace"),
         ("memory set", as_is, |w| w.memory = Some(8 << 30), "capsule update"),
         ("memory changed", |w| w.memory = Some(4 << 30), |w| w.memory = Some(8 << 30), "capsule update"),
-        // The engine takes an absent limit for "as it is".
-        ("memory set free", |w| w.memory = Some(4 << 30), as_is, "capsule replace"),
+        ("memory set free", |w| w.memory = Some(4 << 30), as_is, "capsule update"),
+        ("cpus changed", |w| w.cpus = Some(2.0), |w| w.cpus = Some(1.5), "capsule update"),
+        ("cpus set free", |w| w.cpus = Some(2.0), as_is, "capsule replace"),
         ("pids set free", |w| w.pids = Some(100), as_is, "capsule update"),
         (
             "role moved on",
@@ -375,9 +376,13 @@ fn every_change_of_mind_converges_and_back() {
 #[test]
 fn a_limit_set_in_place_can_be_taken_off_again() {
     let want = Want::new("app", "default", "architect");
-    let limited = Want { memory: Some(8 << 30), ..want.clone() };
+    let limited = Want { memory: Some(8 << 30), cpus: Some(2.0), ..want.clone() };
+    let less = Want { cpus: Some(2.0), ..want.clone() };
     let world = launched(std::slice::from_ref(&want));
     converge(&world, std::slice::from_ref(&limited), &mut Dice(0));
+    let plan = plan_of(&world, &graph(&world, std::slice::from_ref(&less)), &launch());
+    assert_eq!(summary(&plan), "capsule update");
+    converge(&world, &[less], &mut Dice(0));
     let plan = plan_of(&world, &graph(&world, std::slice::from_ref(&want)), &launch());
     assert_eq!(summary(&plan), "capsule replace");
     converge(&world, &[want], &mut Dice(0));

@@ -189,15 +189,16 @@ fn any_want() -> impl Strategy<Value = Want> {
     let profile = select(&[Profile::Locked, Profile::Standard, Profile::Compat][..]);
     let dind = select(&[Dind::None, Dind::Privileged, Dind::Privileged, Dind::Rootless][..]);
     let network = select(&[NetworkMode::None, NetworkMode::Open][..]);
-    let limits = (proptest::option::of(1i64..4), proptest::option::of(100i64..103));
+    let limits = (proptest::option::of(1i64..4), proptest::option::of(100i64..103), proptest::option::of(select(&[1.5, 2.0][..])));
     let values = (btree_map("[AB]", "[12]", 0..2), proptest::option::of("[12]"));
     (place, profile, dind, network, limits, values, any::<bool>(), prop::bool::weighted(0.8)).prop_map(
-        |((workspace, name, role), profile, dind, network_mode, (memory, pids), (env, token), isolated, declared)| Want {
+        |((workspace, name, role), profile, dind, network_mode, (memory, pids, cpus), (env, token), isolated, declared)| Want {
             profile,
             dind,
             network_mode,
             memory: memory.map(|g| g << 30),
             pids,
+            cpus,
             env,
             token,
             isolated,

@@ -105,8 +105,8 @@ pub(super) fn present<'a>(fields: &'a Fields, name: &str) -> Option<&'a Value> {
 /// The field's rung, unless the engine cannot do this very change in place.
 fn needed(kind: Kind, field: &str, cause: Cause, want: Option<&Value>) -> Rung {
     let cannot = match field {
-        // To Docker an absent limit means "as it is"; only the number of processes can be set free.
-        "limits.memory" | "limits.memory_reservation" | "limits.cpus" => want.is_none(),
+        // Memory and processes can be set free in place, CPUs cannot.
+        "limits.cpus" => want.is_none(),
         // A lost network is connected again. Moving to another one would leave the old one attached, and in use when it goes.
         "network" => cause == Cause::Edited || want.is_some_and(|w| w == "none"),
         _ => false,

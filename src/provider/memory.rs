@@ -121,6 +121,8 @@ struct Container {
     /// Network name -> the id it had when this was attached. Kept while stopped, even when that network is gone.
     networks: BTreeMap<String, String>,
     state: State,
+    /// The folders it saw when it started: bind source -> inode.
+    binds: BTreeMap<String, u64>,
     /// What runs inside answers.
     ready: bool,
     sessions: u32,
@@ -165,6 +167,8 @@ struct Program {
 
 #[derive(Clone)]
 struct HomeOnDisk {
+    /// Of the folder; another one under the same path has another number.
+    inode: u64,
     sockets: String,
     /// What jackin wrote about it; absent when a run died before that.
     manifest: Option<Home>,
@@ -174,6 +178,7 @@ struct HomeOnDisk {
 
 #[derive(Clone)]
 struct CheckoutOnDisk {
+    inode: u64,
     address: Address,
     recorded: Fields,
     uncommitted: u32,
@@ -287,6 +292,9 @@ impl World {
                 out.push(format!("{} is {}", container.name, container.state.word()));
             } else if let Err(why) = world.docker_works_in(container) {
                 out.push(format!("Docker does not work in {}: {why}", container.name));
+            }
+            if let Some((source, _)) = container.binds.iter().find(|(source, inode)| world.inode(source) != Some(**inode)) {
+                out.push(format!("{} sees {source} as it was before it was deleted", container.name));
             }
         }
         out
@@ -420,6 +428,7 @@ impl World {
                         setup: Setup::default(),
                         networks: BTreeMap::new(),
                         state: State::Running,
+                        binds: BTreeMap::new(),
                         ready: true,
                         sessions: 0,
                         has_data: false,
@@ -552,6 +561,11 @@ impl Inner {
         sha256_hex(self.made.to_string())
     }
 
+    fn next_inode(&mut self) -> u64 {
+        self.made += 1;
+        self.made
+    }
+
     fn by_name(&mut self, name: &str) -> &mut Container {
         self.containers.values_mut().find(|c| c.name == name).unwrap_or_else(|| panic!("no container {name}"))
     }
@@ -659,6 +673,7 @@ impl Inner {
             setup,
             networks,
             state: State::Created,
+            binds: BTreeMap::new(),
             ready: false,
             sessions: 0,
             has_data: false,
@@ -681,26 +696,30 @@ impl Inner {
         if let Some((network, id)) = container.networks.iter().find(|(_, id)| !self.networks.contains_key(*id)) {
             return Err(refuse("docker.not_found", format!("network {network} ({id}) not found")));
         }
-        let binds = container.setup.mounts.values().filter(|m| m.kind == MountKind::Bind);
-        for source in binds.map(|m| &m.source) {
-            if !self.path_exists(source) {
-                return Err(refuse("docker.invalid", format!("bind source path does not exist: {source}")));
-            }
+        let mut binds = BTreeMap::new();
+        for mount in container.setup.mounts.values().filter(|m| m.kind == MountKind::Bind) {
+            let source = &mount.source;
+            let inode = self.inode(source).ok_or_else(|| refuse("docker.invalid", format!("bind source path does not exist: {source}")))?;
+            binds.insert(source.clone(), inode);
         }
         let blind = container.address().is_some_and(|a| a.kind == Kind::Capsule) && self.docker_works_in(container).is_err();
         let (id, name) = (container.id.clone(), container.name.clone());
         if blind {
             self.blind_starts.push(name);
         }
-        self.containers.get_mut(&id).expect("just found").state = State::Running;
+        let container = self.containers.get_mut(&id).expect("just found");
+        container.state = State::Running;
+        container.binds = binds;
         Ok(())
     }
 
-    fn path_exists(&self, path: &str) -> bool {
+    /// Which folder lies at, or above, this path now; the operator's own never change.
+    fn inode(&self, path: &str) -> Option<u64> {
         let inside = |root: &str| path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
-        self.operator.iter().any(|p| inside(p))
-            || self.homes.iter().any(|(p, home)| inside(p) || inside(&home.sockets))
-            || self.checkouts.keys().any(|p| inside(p))
+        let checkout = self.checkouts.iter().find(|(p, _)| inside(p)).map(|(_, c)| c.inode);
+        let home = || self.homes.iter().find(|(p, home)| inside(p) || inside(&home.sockets)).map(|(_, h)| h.inode);
+        let operator = || self.operator.iter().any(|p| inside(p)).then_some(0);
+        checkout.or_else(home).or_else(operator)
     }
 
     /// What runs inside has come up: a sidecar has handed its certificates over, a capsule has a session.
@@ -782,7 +801,8 @@ impl Inner {
         if halfway {
             content.retain(|name, _| name == "directories" || name == "path" || name == "sockets");
         }
-        self.homes.insert(spec.path.clone(), HomeOnDisk { sockets: spec.sockets.clone(), manifest, content });
+        let inode = self.homes.get(&spec.path).map(|h| h.inode).unwrap_or_else(|| self.next_inode());
+        self.homes.insert(spec.path.clone(), HomeOnDisk { inode, sockets: spec.sockets.clone(), manifest, content });
     }
 
     fn carry_out(&mut self, task: &Task, halfway: bool) -> Result<(), StepError> {
@@ -819,13 +839,15 @@ impl Inner {
             Effect::WriteHome => match spec()? {
                 Spec::Home(spec) => self.write_home(spec, halfway),
                 Spec::Checkout(checkout) => {
-                    if !self.path_exists(&checkout.repo) {
+                    if self.inode(&checkout.repo).is_none() {
                         return Err(refuse("git.not_found", format!("no repository {}", checkout.repo)));
                     }
                     let recorded = fields(checkout);
                     // What an agent did in it is kept.
                     let uncommitted = self.checkouts.get(&checkout.path).map_or(0, |c| c.uncommitted);
-                    self.checkouts.insert(checkout.path.clone(), CheckoutOnDisk { address: address.clone(), recorded, uncommitted });
+                    let inode = self.checkouts.get(&checkout.path).map(|c| c.inode).unwrap_or_else(|| self.next_inode());
+                    let written = CheckoutOnDisk { inode, address: address.clone(), recorded, uncommitted };
+                    self.checkouts.insert(checkout.path.clone(), written);
                 }
                 _ => return Err(wrong(task)),
             },
@@ -891,11 +913,11 @@ impl Inner {
                     return Err(wrong(task));
                 };
                 let limits = &mut self.container(id)?.setup.limits;
-                // To the engine an absent limit means "as it is"; only the number of processes can be set free.
-                limits.memory = spec.limits.memory.or(limits.memory);
-                limits.memory_reservation = spec.limits.memory_reservation.or(limits.memory_reservation);
-                limits.cpus = spec.limits.cpus.or(limits.cpus);
-                limits.pids = spec.limits.pids;
+                if spec.limits.cpus.is_none() && limits.cpus.is_some() {
+                    return Err(refuse("docker.limit_stays", "a CPU limit cannot be lifted from a living container"));
+                }
+                // The number of open files is fixed when a container is made.
+                *limits = Limits { nofile: limits.nofile, ..spec.limits.clone() };
             }
             Effect::RemoveContainer { id } => {
                 self.containers.remove(id);
@@ -1130,8 +1152,9 @@ impl Inner {
             for name in recorded.keys().filter(|n| could_be_seen(n)) {
                 live.entry(name.clone()).or_insert(Value::Null);
             }
-            // What the other kind of container has is no field of this one; limits can be put on any.
-            live.retain(|name, _| recorded.contains_key(name) || name.starts_with("limits."));
+            // What the other kind of container has is no field of this one; a capsule may be given limits that it was not made with.
+            let capsule = container.address().is_some_and(|a| a.kind == Kind::Capsule);
+            live.retain(|name, _| recorded.contains_key(name) || (capsule && name.starts_with("limits.")));
         }
         live
     }
