@@ -79,8 +79,8 @@ fn files(instances: usize) -> Vec<SourceFile> {
     let mut files = vec![SourceFile { kind: FileKind::Global, shown: "config.toml".to_owned(), bytes: global.as_bytes().to_vec() }];
     for workspace in 0..instances.div_ceil(INSTANCES_PER_WORKSPACE) {
         let name = format!("w{workspace:04}");
-        let mut text = format!(
-            "version = \"v1alpha8\"\nworkdir = \"/workspace\"\ndefault_role = \"tools\"\n\n[[mounts]]\nsrc = \"/src/app\"\ndst = \"/workspace\"\n"
+        let mut text = String::from(
+            "version = \"v1alpha8\"\nworkdir = \"/workspace\"\ndefault_role = \"tools\"\n\n[[mounts]]\nsrc = \"/src/app\"\ndst = \"/workspace\"\n",
         );
         for instance in 0..INSTANCES_PER_WORKSPACE.min(instances - workspace * INSTANCES_PER_WORKSPACE) {
             text.push_str(&format!("\n[[instance]]\nname = \"i{instance}\"\nagent = \"claude\"\n"));

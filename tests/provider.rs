@@ -811,7 +811,9 @@ fn built(buildkit: bool) {
         assert!(again.steps.is_empty(), "{:#?}", again.changes);
 
         world.output.borrow_mut().clear();
-        world.contexts.borrow_mut().insert(address.clone(), context(format!("{from}RUN echo the hat is lost && exit 5\n")));
+        let failing = context(format!("{from}RUN echo the hat is lost && exit 5\n"));
+        // The image is there already; only an order to build it from scratch builds it again.
+        world.contexts.borrow_mut().insert(address.clone(), BuildContext { from_scratch: true, ..failing });
         let step = Step { id: "b".to_owned(), address: address.clone(), effect: Effect::Build, needs: Vec::new() };
         let task = Task { step, spec: Some(graph.resources[&address].spec.clone()) };
         let error = world.live().await.execute(&task, &|_| {}).await.unwrap_err();
