@@ -154,6 +154,9 @@ pub struct PlanArgs {
     /// Show reused resources and every field.
     #[arg(short, long)]
     pub verbose: bool,
+    /// Do not ask what roles want to know; defaults answer.
+    #[arg(short, long)]
+    pub yes: bool,
     /// Plan for `apply --prune`: instances that are no longer declared go.
     #[arg(long)]
     pub prune: bool,

@@ -13,7 +13,7 @@ use jackin::graph::build::build;
 use jackin::graph::want::{self, Load, Target, Wanted, declared, place};
 use jackin::observed::{Engine, Found, Observed, State};
 use jackin::plan::{Mode, Plan, PlanOptions, Scope, plan};
-use jackin::provider::memory::World;
+use jackin::provider::memory::{At, Fault, World};
 use jackin::render::Style;
 use jackin::render::plan::plan_text;
 use jackin::resource::{Address, EnvEntry, InstanceRecord, Kind, Sidecar, Spec, sha256_hex};
@@ -326,7 +326,8 @@ fn plan_of(name: &str) -> Plan {
 
 // ---- making a world ----
 
-fn make_observed(name: &str, case: &Case) -> Observed {
+/// The world of a case, and those of its edits that only a snapshot can hold.
+fn make_world<'c>(name: &str, case: &'c Case) -> (World, Vec<Vec<&'c str>>) {
     let launch = Case { command: Verb::Apply, workspaces: Vec::new(), ..case.clone() };
     let (base, _) = desired(&launch, &Inputs::of(name, true), BTreeMap::new());
     let world = World::new("ours", ["~"]);
@@ -343,8 +344,18 @@ fn make_observed(name: &str, case: &Case) -> Observed {
             _ => edit(&world, &base, &words),
         }
     }
-    let known = records(&observe(&world, &base, &Scope::All));
-    let (graph, options) = desired(case, &Inputs::of(name, false), known);
+    (world, late)
+}
+
+/// The graph and the goal as this world's own records have them.
+fn desired_in(world: &World, name: &str, case: &Case) -> (Graph, PlanOptions) {
+    let known = records(&observe(world, &Graph::default(), &Scope::All));
+    desired(case, &Inputs::of(name, false), known)
+}
+
+fn make_observed(name: &str, case: &Case) -> Observed {
+    let (world, late) = make_world(name, case);
+    let (graph, options) = desired_in(&world, name, case);
     let mut observed = observe(&world, &graph, &options.scope);
     for words in late {
         edit_observed(&mut observed, &words);
@@ -507,6 +518,64 @@ fn every_case_gives_its_plan() {
         }
     }
     assert!(wrong.is_empty(), "{}\nUPDATE_PLANS=1 rewrites them; read the difference before you commit it.", wrong.join("\n"));
+}
+
+/// What a flag asked for once is not asked for again.
+fn plan_again(world: &World, name: &str, case: &Case) -> Plan {
+    let once = Case { replace: Vec::new(), rebuild: false, ..case.clone() };
+    let (graph, options) = desired_in(world, name, &once);
+    plan(&graph, &observe(world, &graph, &options.scope), &options)
+}
+
+/// Plans and applies until nothing is left; one round must do when nothing breaks.
+fn finish(world: &World, name: &str, case: &Case, when: &str) {
+    let plan = plan_again(world, name, case);
+    assert!(!plan.is_blocked(), "{name}, {when}: blocked: {:?}", plan.blockers);
+    let applied = apply(world, &plan, &mut Dice(0), usize::MAX);
+    assert!(applied.well(), "{name}, {when}: {applied:?}");
+    world.settle();
+    let left = plan_again(world, name, case);
+    assert!(left.is_empty(), "{name}, {when}: still to do: {}", support::text(&left));
+}
+
+/// Apply, then the plan is empty; so it is after a stop behind any step, and after any step has failed once.
+#[test]
+fn every_case_converges() {
+    let mut converged = 0;
+    for name in cases() {
+        let case = case(&name);
+        // Snapshots that no world can be in, and plans that nobody may apply, are for reading only.
+        if matches!(case.world, Start::Unasked | Start::Offline) || !case.targets.is_empty() {
+            continue;
+        }
+        let (world, late) = make_world(&name, &case);
+        let (graph, options) = desired_in(&world, &name, &case);
+        let first = plan(&graph, &observe(&world, &graph, &options.scope), &options);
+        if !late.is_empty() || first.is_blocked() {
+            continue;
+        }
+        let whole = world.clone();
+        let applied = apply(&whole, &first, &mut Dice(0), usize::MAX);
+        assert!(applied.well(), "{name}: {applied:?}");
+        whole.settle();
+        let left = plan_again(&whole, &name, &case);
+        assert!(left.is_empty(), "{name}: still to do: {}", support::text(&left));
+        for stop in 0..first.steps.len() {
+            let world = world.clone();
+            apply(&world, &first, &mut Dice(0), stop);
+            finish(&world, &name, &case, &format!("stopped after {stop} steps"));
+        }
+        for step in &first.steps {
+            for fault in [Fault::Before, Fault::After] {
+                let world = world.clone();
+                world.fail_at(At::Step(step.id.clone()), fault);
+                apply(&world, &first, &mut Dice(0), usize::MAX);
+                finish(&world, &name, &case, &format!("{} failed ({fault:?})", step.id));
+            }
+        }
+        converged += 1;
+    }
+    assert!(converged >= 30, "only {converged} cases could be applied");
 }
 
 #[test]

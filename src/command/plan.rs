@@ -24,7 +24,7 @@ pub async fn run(run: &mut Run, args: PlanArgs) -> Result<i32, Failure> {
         let plan = replay(run, id)?;
         return print(run, &args, &plan);
     }
-    let mut session = run.open(&args.answers.env, freshness(&args.looking), true).await?;
+    let mut session = run.open(&args.answers.env, freshness(&args.looking), !args.yes).await?;
     let (names, scope) = select::workspaces(&session.config, &session.facts, &args.selection.workspaces, args.selection.all)?;
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     let mut built = run.graph(&mut session, &wanted).await?;
