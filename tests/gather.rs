@@ -335,7 +335,7 @@ fn trap_a_role_named_default_or_branches_cannot_collide() {
     assert!(!cache("ns/default").starts_with(cache("ns")));
     assert!(!cache("ns/branches").starts_with(cache("ns").with_file_name("branches")));
     for bad in ["", "..", "a/..", "/a", "a/", "a/b/c", "a_b", "a.b", "jk-x", "a\nb", "é"] {
-        assert_eq!(RoleKey::parse(bad).unwrap_err().code, "role.key_invalid", "{bad}");
+        assert_eq!(RoleKey::parse(bad).unwrap_err().code, "role.key", "{bad}");
     }
 }
 

@@ -603,9 +603,14 @@ fn homes_are_watched_as_well() {
         std::os::unix::fs::symlink("/tmp", data.join("claude")).unwrap();
         let error = world.execute(Kind::Home, Effect::WriteHome).await.unwrap_err();
         assert_eq!(error.diagnostic.code, "host.unwritable");
-        for path in ["/etc", "~/.jackin/data", "~/.jackin/data/../x", "~/.jackin/data/x/home"] {
+        for (path, code) in [
+            ("/etc", "host.not_ours"),
+            ("~/.jackin/data", "host.not_ours"),
+            ("~/.jackin/data/../x", "host.not_ours"),
+            ("~/.jackin/data/x/home", "host.not_whole"),
+        ] {
             let error = world.execute(Kind::Home, Effect::RemoveHome { path: path.to_owned() }).await.unwrap_err();
-            assert_eq!(error.diagnostic.code, "host.not_ours", "{path}");
+            assert_eq!(error.diagnostic.code, code, "{path}");
         }
     });
 }

@@ -17,7 +17,7 @@ pub async fn run(run: &mut Run, args: ExplainArgs) -> Result<i32, Failure> {
     built.graph.diagnostics.extend(diagnostics);
     if !built.graph.resources.contains_key(&args.address) {
         run.ui.diagnostics(&built.graph.diagnostics);
-        return Err(Diagnostic::error("plan.unknown_address", "No such resource", args.address.to_string())
+        return Err(Diagnostic::error("plan.unknown_address", "No such resource in this plan", args.address.to_string())
             .help("`jackin graph --format json` lists every address.")
             .into());
     }

@@ -226,7 +226,7 @@ pub fn unanswered(variables: &[Variable], declared: &BTreeMap<String, EnvDecl>) 
         match &variable.state {
             State::Ask(_) => found.push(
                 Diagnostic::error(
-                    "role.answer_needed",
+                    "role.open_question",
                     "A role has an open question",
                     format!("the role needs `{}`", quote(&variable.name)),
                 )

@@ -338,7 +338,7 @@ impl Builder<'_> {
         let slot = role_slot(wanted);
         let Some(snapshot) = self.facts.roles.get(&slot) else {
             self.say(
-                Diagnostic::error("role.unknown", "No such role", format!("`{}` has no source.", wanted.role))
+                Diagnostic::error("role.unknown", "A role has no source", format!("`{}` has no source.", wanted.role))
                     .help("Add `[roles.\"NAME\"] git = \"URL\"` to config.toml, or name a role as `namespace/name`."),
             );
             return None;

@@ -353,7 +353,7 @@ impl Dial {
                 .expect("BUG: reading certificates does not panic")
                 .map_err(|(path, why)| {
                     Diagnostic::error(
-                        "docker.tls",
+                        "docker.tls_files",
                         "The TLS files of the Docker endpoint cannot be used",
                         format!("{}: {why}.", path.display()),
                     )

@@ -143,7 +143,7 @@ impl Host {
         }
         if base != full {
             return Err(
-                Diagnostic::error("host.not_ours", "A part of an instance's folder is not removed by itself", path.to_owned()).into()
+                Diagnostic::error("host.not_whole", "A part of an instance's folder is not removed by itself", path.to_owned()).into()
             );
         }
         let facts = self.facts.clone();
