@@ -3,7 +3,7 @@
 //! In: nothing (a provider fills it, or a file holds it). Out: plain values for `plan`. Absent: bollard types, credentials
 //! (live env values appear as keyed digests), and any opinion on what should be done.
 
-use crate::resource::{Address, Fields, fingerprint, sha256_hex};
+use crate::resource::{Address, Fields, fingerprint, sha256_json};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ impl Observed {
 
     /// Identity of the snapshot, for comparing what a plan rests on.
     pub fn digest(&self) -> String {
-        sha256_hex(serde_json::to_string(self).expect("BUG: an observation always serialises"))
+        sha256_json(self)
     }
 }
 

@@ -6,7 +6,7 @@ use super::steps::Step;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::graph::{Graph, InstanceInfo, Resource};
 use crate::observed::{Loss, Observed};
-use crate::resource::{Address, Spec, sha256_hex};
+use crate::resource::{Address, Spec, sha256_json};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -247,7 +247,7 @@ impl Plan {
     }
 
     fn digest_as_it_is(&self) -> String {
-        sha256_hex(serde_json::to_string(self).expect("BUG: a plan always serialises"))
+        sha256_json(self)
     }
 }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::io::{BufWriter, Write};
 
 /// A spec as flat fields: `mounts./workspace.source` -> `"/src/app"`. Lists are leaves; absent options and empty maps are absent.
 pub type Fields = BTreeMap<String, Value>;
@@ -45,6 +46,25 @@ pub fn fingerprint(fields: &Fields) -> String {
 /// Hex sha256 of bytes.
 pub fn sha256_hex(bytes: impl AsRef<[u8]>) -> String {
     hex(&Sha256::digest(bytes.as_ref()))
+}
+
+/// Hex sha256 of a document's compact JSON, which is never held whole: snapshots run to megabytes.
+pub fn sha256_json(document: &impl Serialize) -> String {
+    struct Sink(Sha256);
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.update(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut sink = BufWriter::new(Sink(Sha256::new()));
+    serde_json::to_writer(&mut sink, document).expect("BUG: our documents always serialise");
+    let Ok(sink) = sink.into_inner() else { unreachable!("BUG: a hash takes any bytes") };
+    hex(&sink.0.finalize())
 }
 
 pub fn hex(bytes: &[u8]) -> String {

@@ -8,7 +8,7 @@ mod fingerprint;
 mod spec;
 
 pub use address::{Address, Kind, ParseAddressError};
-pub use fingerprint::{Fields, fields, fingerprint, hex, sha256_hex};
+pub use fingerprint::{Fields, fields, fingerprint, hex, sha256_hex, sha256_json};
 pub use spec::*;
 
 use serde::{Deserialize, Serialize};
