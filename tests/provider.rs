@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const KEY: &str = "w/default";
 
@@ -733,7 +733,7 @@ fn an_early_end_is_told_with_the_last_lines() {
         world.execute(Kind::Network, Effect::CreateNetwork).await.unwrap();
         world.execute(Kind::Capsule, Effect::CreateContainer).await.unwrap();
         world.execute(Kind::Capsule, Effect::StartContainer { name: world.base() }).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        docker(&["wait", &world.base()]);
         let error = world.execute(Kind::Capsule, Effect::AwaitReady).await.unwrap_err();
         assert_eq!(error.diagnostic.code, "docker.exited_early");
         assert!(error.diagnostic.detail.contains("exited with code 3") && error.diagnostic.detail.contains("hat"), "{}", error.diagnostic);
