@@ -94,6 +94,20 @@ impl State {
 }
 
 impl Found {
+    /// A thing that has no life of its own and is in nobody's way.
+    pub fn present(id: &str, name: &str, recorded: Option<Fields>, live: Fields) -> Self {
+        Self {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            recorded,
+            live,
+            state: State::Present,
+            in_use: false,
+            loss: Loss::default(),
+            image_id: None,
+        }
+    }
+
     pub fn recorded_fingerprint(&self) -> Option<String> {
         self.recorded.as_ref().map(fingerprint)
     }

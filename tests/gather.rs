@@ -729,7 +729,7 @@ fn binaries_come_from_the_environment_or_the_newest_in_the_cache() {
     }
     let found = binaries::agent_binary(Agent::Amp, &world.paths, none, "amd64", &mut digests).unwrap().unwrap();
     assert_eq!((found.version.as_str(), found.executable, found.source), ("0.10.0", false, BinarySource::Cache));
-    assert_eq!(found.digest, digest::sha256(b"0.10.0"));
+    assert_eq!(found.digest, jackin::resource::sha256_hex(b"0.10.0"));
     digests.save();
     let mut again = binaries::FileDigests::load(&world.paths);
     assert_eq!(again.of(Path::new(&found.path)).unwrap(), found.digest);
@@ -737,7 +737,7 @@ fn binaries_come_from_the_environment_or_the_newest_in_the_cache() {
     let modified = fs::metadata(&found.path).unwrap().modified().unwrap();
     fs::write(&found.path, "0.10.9").unwrap();
     fs::File::options().write(true).open(&found.path).unwrap().set_modified(modified).unwrap();
-    assert_eq!(again.of(Path::new(&found.path)).unwrap(), digest::sha256(b"0.10.9"));
+    assert_eq!(again.of(Path::new(&found.path)).unwrap(), jackin::resource::sha256_hex(b"0.10.9"));
 
     let given = found.path.clone();
     let env = |name: &str| (name == "JACKIN_AGENT_BIN_AMP").then(|| OsString::from(&given));

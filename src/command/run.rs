@@ -352,7 +352,7 @@ fn interrupts() -> watch::Receiver<u32> {
 
 /// Instances whose parts the plan may touch, in one order for everybody.
 fn locked_containers(session: &Session, built: &Built, options: &PlanOptions) -> BTreeSet<String> {
-    let mut out = Session::containers(&built.graph);
+    let mut out: BTreeSet<String> = built.graph.instances.values().map(|i| i.container.clone()).collect();
     out.extend(session.facts.records.values().filter(|r| options.scope.covers(&r.instance)).map(|r| r.role_container.clone()));
     out
 }

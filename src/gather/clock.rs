@@ -3,15 +3,8 @@
 //! In: the system's random source and time. Out: hex digits and run ids. Absent: use of either inside plans.
 
 use crate::diagnostic::Diagnostic;
+use crate::resource::hex;
 use jiff::Timestamp;
-use std::fmt::Write;
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
 
 pub fn fill(bytes: &mut [u8]) -> Result<(), Diagnostic> {
     getrandom::fill(bytes).map_err(|error| {

@@ -233,7 +233,7 @@ fn files_below(dir: &Path) -> Result<BTreeMap<String, PathBuf>, Diagnostic> {
 fn keychain_service(dir: Option<&Path>) -> String {
     const SERVICE: &str = "Claude Code-credentials";
     match dir {
-        Some(dir) => format!("{SERVICE}-{}", &super::digest::sha256(dir.as_os_str().as_encoded_bytes())[..8]),
+        Some(dir) => format!("{SERVICE}-{}", &crate::resource::sha256_hex(dir.as_os_str().as_encoded_bytes())[..8]),
         None => SERVICE.to_owned(),
     }
 }

@@ -6,6 +6,7 @@
 use super::paths::{Paths, ensure_dir};
 use super::{atomic, clock, failure::io_failed};
 use crate::diagnostic::Diagnostic;
+use crate::resource::hex;
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::zeroize::{Zeroize, Zeroizing};
 use secrecy::{ExposeSecret, SecretBox, SecretString};
@@ -50,7 +51,7 @@ impl KeyedDigest {
     pub fn of(&self, value: &[u8]) -> String {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.key.expose_secret()).expect("BUG: HMAC takes keys of any length");
         mac.update(value);
-        format!("hmac-sha256:{}", clock::hex(&mac.finalize().into_bytes()[..8]))
+        format!("hmac-sha256:{}", hex(&mac.finalize().into_bytes()[..8]))
     }
 
     pub fn of_secret(&self, value: &SecretString) -> String {
@@ -65,12 +66,8 @@ pub fn sha256_file(path: &Path) -> std::io::Result<String> {
     let mut buffer = vec![0; 256 * 1024];
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(clock::hex(&hasher.finalize())),
+            0 => return Ok(hex(&hasher.finalize())),
             n => hasher.update(&buffer[..n]),
         }
     }
-}
-
-pub fn sha256(bytes: &[u8]) -> String {
-    clock::hex(&Sha256::digest(bytes))
 }

@@ -121,13 +121,6 @@ impl Paths {
     pub fn index(&self) -> PathBuf {
         self.data().join("instances.json")
     }
-    pub fn index_lock(&self) -> PathBuf {
-        self.data().join("instances.json.lock")
-    }
-    /// Held while a kept sidecar is taken over.
-    pub fn adoption_lock(&self) -> PathBuf {
-        self.data().join("prewarm-dind-adoption.lock")
-    }
     /// Folder of a role in the cache; the clone is `default` in it.
     pub fn role_dir(&self, key: &RoleKey) -> PathBuf {
         self.roles().join(key.cache_folder())

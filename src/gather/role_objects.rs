@@ -170,7 +170,7 @@ fn entries(mut bytes: &[u8], id_bytes: usize) -> Vec<(&[u8], &[u8], String)> {
         && space < nul
         && let Some(id) = bytes.get(nul + 1..nul + 1 + id_bytes)
     {
-        found.push((&bytes[..space], &bytes[space + 1..nul], super::clock::hex(id)));
+        found.push((&bytes[..space], &bytes[space + 1..nul], crate::resource::hex(id)));
         bytes = &bytes[nul + 1 + id_bytes..];
     }
     found

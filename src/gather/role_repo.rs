@@ -22,8 +22,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tokio::process::Command;
 
-pub const DEFAULT_TTL: Duration = Duration::from_secs(60);
-
 /// Paths that a dirty clone is reported with, at most.
 const DIRTY_SHOWN: usize = 50;
 

@@ -14,8 +14,9 @@ use crate::config::{self, Agent, AuthMode, Config, EnvMap, EnvValue, FileKind, G
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::facts::{BinaryFact, Facts, RoleProblem, RoleSnapshot, RoleValue};
 use crate::graph::build::role_slot;
+use crate::graph::role::CheckedRole;
 use crate::graph::want::{Wanted, place};
-use crate::resource::{InstanceRecord, Kind, Spec};
+use crate::resource::InstanceRecord;
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -265,11 +266,11 @@ impl Session {
     /// The variables that roles declare: operator's values, `--env`, a person's answers, defaults.
     async fn role_values(&mut self, wanted: &[Wanted]) -> Result<(), Diagnostics> {
         let mut wrong = Vec::new();
+        // One reading of a manifest serves all instances of its role.
+        let sound = |(slot, snapshot): (&String, &RoleSnapshot)| Some((slot.clone(), crate::graph::role::check(snapshot).0?));
+        let roles: BTreeMap<String, CheckedRole> = self.facts.roles.iter().filter_map(sound).collect();
         for instance in wanted {
-            let Some(snapshot) = self.facts.roles.get(&role_slot(instance)) else {
-                continue;
-            };
-            let (Some(role), _) = crate::graph::role::check(snapshot) else {
+            let Some(role) = roles.get(&role_slot(instance)) else {
                 continue;
             };
             let declared = &role.manifest.env;
@@ -377,19 +378,6 @@ impl Session {
     /// Where the capsule of a home spec listens, on this host.
     pub fn socket_of(&self, container: &str) -> PathBuf {
         self.paths.instance_socket_dir(container).join("jackin.sock")
-    }
-
-    /// Container name of every instance in a graph, for locks.
-    pub fn containers(graph: &crate::graph::Graph) -> BTreeSet<String> {
-        graph
-            .resources
-            .iter()
-            .filter(|(address, _)| address.kind == Kind::Capsule)
-            .filter_map(|(_, resource)| match &resource.spec {
-                Spec::Capsule(spec) => Some(spec.name.clone()),
-                _ => None,
-            })
-            .collect()
     }
 }
 

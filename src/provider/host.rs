@@ -11,7 +11,7 @@ use crate::config::{Agent, AuthMode};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::facts::Facts;
 use crate::graph::Graph;
-use crate::observed::{Found, Loss, State};
+use crate::observed::Found;
 use crate::plan::Scope;
 use crate::resource::{Address, AgentToml, Binary, Checkout, Fields, Home, Kind, Spec, fields, sha256_hex};
 use secrecy::{ExposeSecret, SecretSlice};
@@ -79,13 +79,13 @@ impl Host {
         // A clone whose files were never laid down is as good as missing.
         let checked_out = snapshot.checked_out.clone()?;
         let live = Fields::from([("url".to_owned(), snapshot.url.clone().into()), ("commit".to_owned(), checked_out.into())]);
-        Some(found(path, path, None, live))
+        Some(Found::present(path, path, None, live))
     }
 
     fn program(&self, fact: &crate::facts::BinaryFact) -> Found {
         let path = self.facts.shorten(&fact.path);
         let live = Fields::from([("digest".to_owned(), fact.digest.clone().into()), ("executable".to_owned(), fact.executable.into())]);
-        found(&path, &path, None, live)
+        Found::present(&path, &path, None, live)
     }
 
     pub async fn repair(&self, binary: &Binary) -> Result<(), StepError> {
@@ -199,19 +199,6 @@ fn checkout_record(base: &Path, shown: &str) -> PathBuf {
     base.join(CHECKOUTS).join(format!("{}.json", &sha256_hex(shown)[..16]))
 }
 
-fn found(id: &str, name: &str, recorded: Option<Fields>, live: Fields) -> Found {
-    Found {
-        id: id.to_owned(),
-        name: name.to_owned(),
-        recorded,
-        live,
-        state: State::Present,
-        in_use: false,
-        loss: Loss::default(),
-        image_id: None,
-    }
-}
-
 // ---- looking ----
 
 fn look(facts: &Facts, wanted: &BTreeMap<PathBuf, Address>, scope: &Scope, digest: &dyn Fn(&[u8]) -> String) -> io::Result<Seen> {
@@ -239,7 +226,7 @@ fn look(facts: &Facts, wanted: &BTreeMap<PathBuf, Address>, scope: &Scope, diges
         }
         let live = recorded.as_ref().map(|recorded| living(facts, &folder, recorded, digest)).unwrap_or_default();
         let shown = facts.shorten(&folder.to_string_lossy());
-        seen.resources.push((address, found(&shown, &shown, recorded, live)));
+        seen.resources.push((address, Found::present(&shown, &shown, recorded, live)));
         seen.resources.extend(checkouts(facts, &folder));
     }
     Ok(seen)
@@ -254,7 +241,7 @@ fn checkouts(facts: &Facts, folder: &Path) -> Vec<(Address, Found)> {
             let path = record.get("path")?.as_str()?;
             let recorded: Fields = serde_json::from_value(record.get("spec")?.clone()).ok()?;
             let there = Path::new(&facts.expand(path)).exists();
-            there.then(|| (address, found(path, path, Some(recorded), Fields::from([("path".to_owned(), path.into())]))))
+            there.then(|| (address, Found::present(path, path, Some(recorded), Fields::from([("path".to_owned(), path.into())]))))
         })
         .collect();
     out.sort_by(|a, b| a.0.cmp(&b.0));

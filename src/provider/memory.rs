@@ -1012,7 +1012,7 @@ impl Inner {
                 let loss = Loss { uncommitted_files: Some(checkout.uncommitted), ..Loss::default() };
                 let live = Fields::from([("path".to_owned(), path.clone().into())]);
                 let recorded = Some(checkout.recorded.clone());
-                put(checkout.address.clone(), Found { loss, ..thing(path, path, recorded, live) });
+                put(checkout.address.clone(), Found { loss, ..Found::present(path, path, recorded, live) });
             }
         }
 
@@ -1062,14 +1062,14 @@ impl Inner {
             Spec::RoleRepo(spec) => {
                 let repo = self.repos.get(&spec.path)?;
                 let live = [("url", &repo.url), ("commit", &repo.commit)].map(|(name, value)| (name.to_owned(), value.clone().into()));
-                Some(thing(&spec.path, &spec.path, None, Fields::from(live)))
+                Some(Found::present(&spec.path, &spec.path, None, Fields::from(live)))
             }
             Spec::AgentBinary(spec) | Spec::CapsuleBinary(spec) => {
                 let path = spec.path.as_ref()?;
                 let program = self.programs.get(path)?;
                 let digest = program.digest.clone().map_or(Value::Null, Value::String);
                 let live = Fields::from([("digest".to_owned(), digest), ("executable".to_owned(), program.executable.into())]);
-                Some(thing(path, path, None, live))
+                Some(Found::present(path, path, None, live))
             }
             Spec::Image(_) | Spec::RoleImage(_) | Spec::DerivedImage(_) => {
                 let reference = spec.object_name();
@@ -1078,7 +1078,7 @@ impl Inner {
                 if let Some(platform) = &image.platform {
                     live.insert("platform".to_owned(), platform.clone().into());
                 }
-                Some(thing(&image.id, reference, recorded(&image.labels), live))
+                Some(Found::present(&image.id, reference, recorded(&image.labels), live))
             }
             Spec::Checkout(_) | Spec::Home(_) | Spec::Network(_) | Spec::Certs(_) | Spec::Sidecar(_) | Spec::Capsule(_) => None,
         }
@@ -1099,13 +1099,13 @@ impl Inner {
     fn found_network(&self, network: &Network) -> Found {
         let live = Fields::from([("name".to_owned(), network.name.clone().into()), ("internal".to_owned(), network.internal.into())]);
         let in_use = self.containers.values().any(|c| c.networks.values().any(|id| *id == network.id));
-        Found { in_use, ..thing(&network.id, &network.name, self.recorded_of(&network.labels, &network.name), live) }
+        Found { in_use, ..Found::present(&network.id, &network.name, self.recorded_of(&network.labels, &network.name), live) }
     }
 
     fn found_volume(&self, volume: &Volume) -> Found {
         let live = Fields::from([("name".to_owned(), volume.name.clone().into())]);
         let in_use = self.containers.values().any(|c| volumes_of(&c.setup.mounts).any(|v| v == volume.name));
-        Found { in_use, ..thing(&volume.name, &volume.name, self.recorded_of(&volume.labels, &volume.name), live) }
+        Found { in_use, ..Found::present(&volume.name, &volume.name, self.recorded_of(&volume.labels, &volume.name), live) }
     }
 
     fn found_container(&self, container: &Container) -> Found {
@@ -1122,7 +1122,7 @@ impl Inner {
             state: container.state.clone(),
             loss,
             image_id: Some(container.image_id.clone()),
-            ..thing(&container.id, &container.name, recorded.clone(), self.live_of(container, recorded.as_ref()))
+            ..Found::present(&container.id, &container.name, recorded.clone(), self.live_of(container, recorded.as_ref()))
         }
     }
 
@@ -1160,27 +1160,13 @@ impl Inner {
     }
 }
 
-/// A thing that just lies there.
-fn thing(id: &str, name: &str, recorded: Option<Fields>, live: Fields) -> Found {
-    Found {
-        id: id.to_owned(),
-        name: name.to_owned(),
-        recorded,
-        live,
-        state: State::Present,
-        in_use: false,
-        loss: Loss::default(),
-        image_id: None,
-    }
-}
-
 fn found_home(path: &str, home: &HomeOnDisk) -> Found {
     let recorded = home.manifest.as_ref().map(fields);
     let mut live = home.content.clone();
     for name in recorded.iter().flat_map(Fields::keys).filter(|n| !n.starts_with("record.")) {
         live.entry(name.clone()).or_insert(Value::Null);
     }
-    thing(path, path, recorded, live)
+    Found::present(path, path, recorded, live)
 }
 
 fn recorded(labels: &Labels) -> Option<Fields> {
