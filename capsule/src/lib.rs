@@ -8,6 +8,8 @@ pub mod launch;
 pub mod wire;
 // ---- state: no I/O ----
 #[cfg(feature = "capsule")]
+pub mod frame;
+#[cfg(feature = "capsule")]
 pub mod keys;
 #[cfg(feature = "capsule")]
 pub mod mux;
