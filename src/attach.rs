@@ -3,14 +3,22 @@
 //! Straight to the bind-mounted socket when host and engine share a kernel and its path fits; else the capsule's own relay, run
 //! inside the container through the engine. Absent: what the sessions do.
 
+pub mod desk;
+mod export;
+mod programs;
+
+pub use programs::Programs;
+
 use crate::diagnostic::Diagnostic;
-use crate::provider::endpoint::Connection;
+use crate::provider::endpoint::{self, Connection};
 use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecResults};
+use desk::Desk;
 use futures_util::StreamExt;
-use jackin_capsule::client::{self, Outcome};
-use jackin_capsule::wire::Spawn;
+use jackin_capsule::client::{self, Face, Outcome};
+use jackin_capsule::wire::{AttachMode, NO_COLOR, Spawn};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -49,13 +57,13 @@ impl Way {
         if socket.as_os_str().len() > SOCKET_PATH_LIMIT {
             return None;
         }
-        tokio::net::UnixStream::connect(socket).await.ok()?;
+        connect(socket).await.ok()?;
         Some(Way::Socket(socket.to_owned()))
     }
 
     pub async fn open(&self) -> io::Result<Box<dyn Stream>> {
         match self {
-            Way::Socket(path) => Ok(Box::new(tokio::net::UnixStream::connect(path).await?)),
+            Way::Socket(path) => Ok(Box::new(connect(path).await?)),
             Way::Exec { engine, container } => exec(&engine.0, container).await,
         }
     }
@@ -66,12 +74,60 @@ impl Way {
     }
 
     /// Shows the capsule until the person detaches or it ends.
-    pub async fn attach(&self, spawn: Spawn) -> Result<Outcome, Diagnostic> {
-        let connect = || self.open();
-        client::attach(connect, client::hello(spawn, None, Vec::new())).await.map_err(|error| {
+    pub async fn attach(&self, visit: Visit) -> Result<Outcome, Diagnostic> {
+        let failed = |error: io::Error| {
             Diagnostic::error("attach.failed", "The terminal cannot be attached", error.to_string())
                 .help("The instance goes on running; `jackin hardline` attaches from a terminal.")
-        })
+        };
+        let env = if visit.colour { Vec::new() } else { vec![(NO_COLOR.to_owned(), "1".to_owned())] };
+        let mut hello = client::hello(visit.spawn, visit.focus, env);
+        hello.ctx.mode = visit.mode;
+        let desk = visit.desk.open().map_err(failed)?;
+        let face = Face { hello, title: Some(visit.title), desk: Some(desk) };
+        let connect = || async {
+            let opened = self.open().await;
+            match opened {
+                // A mux that starts anew is back at once; a container that is gone is not.
+                Err(_) if !runs(&visit.engine_env, &visit.container).await => {
+                    Err(io::Error::new(io::ErrorKind::HostUnreachable, "the container does not run any more"))
+                }
+                opened => opened,
+            }
+        };
+        client::attach(connect, face).await.map_err(failed)
+    }
+}
+
+/// The container may put anything there: a link would lead to some service of this host.
+async fn connect(socket: &Path) -> io::Result<tokio::net::UnixStream> {
+    if std::fs::symlink_metadata(socket)?.is_symlink() {
+        return Err(io::Error::other(format!("{} is a link, not the capsule's socket", socket.display())));
+    }
+    tokio::net::UnixStream::connect(socket).await
+}
+
+/// One attachment, as a person asked for it.
+pub struct Visit {
+    pub spawn: Spawn,
+    pub focus: Option<u64>,
+    pub mode: AttachMode,
+    pub title: String,
+    pub colour: bool,
+    pub container: String,
+    /// Where the engine is, for asking whether the container still runs.
+    pub engine_env: BTreeMap<String, String>,
+    pub desk: Desk,
+}
+
+/// In doubt it does.
+async fn runs(engine_env: &BTreeMap<String, String>, container: &str) -> bool {
+    let Ok(connection) = endpoint::connect_by_env(engine_env).await else {
+        return true;
+    };
+    match connection.docker.inspect_container(container, None).await {
+        Ok(found) => found.state.and_then(|state| state.running).unwrap_or(true),
+        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => false,
+        Err(_) => true,
     }
 }
 
@@ -110,4 +166,20 @@ async fn exec(docker: &Docker, container: &str) -> io::Result<Box<dyn Stream>> {
         let _ = to_us.shutdown().await;
     });
     Ok(Box::new(ours))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_link_is_not_followed_to_a_service_of_this_host() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, link) = (dir.path().join("jackin.sock"), dir.path().join("link.sock"));
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::os::unix::fs::symlink(&socket, &link).unwrap();
+        assert!(Way::direct(&socket).await.is_some());
+        assert!(Way::direct(&link).await.is_none());
+        assert!(Way::Socket(link).open().await.is_err());
+    }
 }

@@ -247,22 +247,37 @@ pub struct LoadArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "SELECTOR is an instance (`app/default`), a workspace with one instance, an instance id, a container name or a role.\n\nExamples:\n  jackin hardline app\n  jackin hardline app --new --agent codex\n  jackin hardline app --inspect\n\nDetach with Ctrl+\\ d; everything goes on."
+    after_help = "SELECTOR is an instance (`app/default`), a workspace with one instance, an instance id, a container name or a role.\n\nExamples:\n  jackin hardline app\n  jackin hardline app --new --agent codex\n  jackin hardline app --new --agent claude --provider Z.AI\n  jackin hardline app --shell                a shell beside the agent\n  jackin hardline app --focus 2              show this session first\n  jackin hardline app --inspect --history 200\n  jackin hardline app --shared               beside other terminals, all may type\n  jackin hardline app --watch                look on beside whoever is attached; q leaves\n\nCtrl+\\ opens the menu of everything, with its keys. Ctrl+\\ d detaches; everything goes on. Ctrl+Q asks to end it.\n\nExit codes: 0 done, detached or ended well, 1 an error or a session that ended badly, 2 wrong usage, 130 cancelled."
 )]
 pub struct HardlineArgs {
     pub selector: Option<String>,
     /// Show state and screen, then return.
-    #[arg(long, conflicts_with_all = ["new", "shell"])]
+    #[arg(long, conflicts_with_all = ["new", "shell", "focus", "watch", "shared"])]
     pub inspect: bool,
+    /// With so many lines of the session's history.
+    #[arg(long, value_name = "LINES", requires = "inspect")]
+    pub history: Option<u64>,
     /// Open a new agent session.
     #[arg(long, conflicts_with = "shell")]
     pub new: bool,
     /// Agent of the new session.
     #[arg(long, requires = "new", value_parser = agent)]
     pub agent: Option<Agent>,
+    /// Provider of the new session, by its label.
+    #[arg(long, requires = "new", value_name = "LABEL")]
+    pub provider: Option<String>,
     /// Open a shell session.
     #[arg(long)]
     pub shell: bool,
+    /// Show this session, by the number that --inspect shows.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["new", "shell"])]
+    pub focus: Option<u64>,
+    /// Only look on; the keys of whoever is attached are the only ones that count.
+    #[arg(long, conflicts_with_all = ["new", "shell", "focus", "shared"])]
+    pub watch: bool,
+    /// Leave other terminals attached.
+    #[arg(long)]
+    pub shared: bool,
     #[command(flatten)]
     pub carrying: Carrying,
 }

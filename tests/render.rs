@@ -543,10 +543,14 @@ fn status_list() {
         agent: "claude".into(),
         state,
         sessions,
+        session_states: BTreeMap::new(),
         container: "jk-k7p9m2xq-app-agentsmith".into(),
         age_seconds: Some(7200),
     };
     let rows = [row("app/default", Health::Running, Some(2)), row("app/second", Health::Crashed, None)];
+    let states = BTreeMap::from([("working".to_owned(), 2), ("blocked".to_owned(), 1)]);
+    let busy = StatusRow { session_states: states, ..row("app/default", Health::Running, Some(4)) };
+    assert!(status_text(&[busy], &Style { width: 140, ..Style::PLAIN }).contains(" 4 (1 blocked, 2 working) "));
     assert_eq!(
         status_text(&rows, &Style { width: 100, ..Style::PLAIN }),
         "INSTANCE      ROLE          AGENT    STATE     SESSIONS   AGE   CONTAINER\n\

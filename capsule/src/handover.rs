@@ -1,6 +1,10 @@
 //! The door between init and mux: messages and descriptors in, the same out on the other side. One packet is one JSON
 //! message; descriptors ride beside it. Absent: what either side does with them.
+//!
+//! After an upgrade init is older than the mux. So fields are only ever added, with a default; a message that a side
+//! does not know is told as `Strange` and harms nothing; `Ready` carries the version that init speaks.
 
+use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,21 +15,29 @@ use rustix::net::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::Interest;
-use tokio::net::UnixStream;
 
 use crate::mux::{Ended, Meta, Record, SessionId};
 use crate::screen::Size;
 
-/// Descriptors in one message: a terminal's master and its spool.
-const MAX_FDS: usize = 2;
-const SEND_BUFFER: usize = 1 << 20;
+/// What init speaks. It grows when a message is added that a mux may want to count on.
+pub const DOOR_VERSION: u32 = 1;
+/// Descriptors in one message: a terminal's master and the three of its spool.
+const MAX_FDS: usize = 4;
+const SEND_BUFFER: usize = 4 << 20;
+/// What a mux may have kept for the next one.
+pub const MAX_KEPT: usize = 1 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToMux {
     /// One row of the table, told at the start; with descriptors unless it has ended.
     Session(Record),
-    Ready,
+    /// The table is complete. With the listening socket.
+    Ready {
+        #[serde(default)]
+        version: u32,
+        #[serde(default)]
+        kept: Option<String>,
+    },
     /// With descriptors.
     Spawned {
         session: SessionId,
@@ -39,12 +51,37 @@ pub enum ToMux {
         session: SessionId,
         ended: Ended,
     },
+    /// To be answered by `Pong`: is it still there?
+    Ping,
+    /// Finish what is half done and exit; another mux is to go on with the sessions and the clients.
+    HandOver,
+    /// How an upgrade went. With the connection of whoever asked for it.
+    Upgraded {
+        version: String,
+        error: Option<String>,
+    },
     Shutdown {
         reason: String,
     },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+pub enum ToInit {
+    /// The table is taken over, and clients are served.
+    Ready,
+    Spawn(SpawnRequest),
+    /// For the next mux.
+    Keep(String),
+    /// End the session's processes, the polite way first.
+    Kill(SessionId),
+    /// Go on with another binary. With the connection of whoever asked.
+    Upgrade {
+        path: String,
+    },
+    Pong,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
 pub struct SpawnRequest {
     pub session: SessionId,
     pub meta: Meta,
@@ -55,83 +92,82 @@ pub struct SpawnRequest {
     pub size: Size,
 }
 
+/// Keys are among its variables, and what can be printed is printed one day.
+impl fmt::Debug for SpawnRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.env.iter().map(|(name, _)| name).collect();
+        f.debug_struct("SpawnRequest")
+            .field("session", &self.session)
+            .field("argv", &self.argv)
+            .field("env", &names)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Two connected ends; the second is for the child's standard input.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     for end in [&ours, &theirs] {
-        // A packet must fit whole, and a session's environment may be large.
+        // A packet must fit whole, and what is kept, or a session's environment, may be large. The system may grant
+        // less; then such a message is refused and nothing else is harmed.
         rustix::net::sockopt::set_socket_send_buffer_size(end, SEND_BUFFER)?;
     }
     Ok((ours, theirs))
 }
 
-/// One end. Tokio knows no packet sockets, but a stream socket's readiness is the same thing.
+pub enum Received<T> {
+    Message(T, Vec<OwnedFd>),
+    /// From a newer program, or a broken one.
+    Strange(String),
+    /// Nothing now.
+    Nothing,
+    /// The other side is gone.
+    Closed,
+}
+
+/// One end, which never blocks.
 pub struct Door {
-    socket: UnixStream,
+    socket: OwnedFd,
+}
+
+impl AsFd for Door {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl Door {
-    pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self { socket: UnixStream::from_std(socket.into())? })
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { socket }
     }
 
     /// False when the other side is not reading; the message was not sent.
-    pub fn try_send(&self, message: &[u8], fds: &[OwnedFd]) -> io::Result<bool> {
+    pub fn send(&self, message: &[u8], fds: &[OwnedFd]) -> io::Result<bool> {
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !borrowed.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&borrowed)) {
             return Err(io::Error::other("too many descriptors in one message"));
         }
-        // Without asking tokio first: a socket it has not polled yet would seem full.
         match rustix::net::sendmsg(&self.socket, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL) {
             Ok(_) => Ok(true),
-            Err(rustix::io::Errno::AGAIN) => {
-                // Tells tokio, so that `writable` waits.
-                let full = self.socket.try_io(Interest::WRITABLE, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into()));
-                debug_assert!(full.is_err());
-                Ok(false)
-            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
 
-    pub async fn send(&self, message: &impl Serialize) -> io::Result<()> {
-        let bytes = serde_json::to_vec(message)?;
-        while !self.try_send(&bytes, &[])? {
-            self.writable().await?;
+    pub fn recv<T: DeserializeOwned>(&self) -> io::Result<Received<T>> {
+        match receive(self.socket.as_fd()) {
+            Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted].contains(&error.kind()) => Ok(Received::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Received::Closed),
+            Err(error) => Err(error),
+            Ok((bytes, _)) if bytes.is_empty() => Ok(Received::Closed),
+            Ok((bytes, fds)) => Ok(match serde_json::from_slice(&bytes) {
+                Ok(message) => Received::Message(message, fds),
+                Err(error) => Received::Strange(error.to_string()),
+            }),
         }
-        Ok(())
-    }
-
-    pub async fn writable(&self) -> io::Result<()> {
-        self.socket.writable().await
-    }
-
-    /// The next message, or nothing when the other side is gone. Dropping the future loses nothing.
-    pub async fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        loop {
-            self.socket.readable().await?;
-            match self.socket.try_io(Interest::READABLE, || receive(self.socket.as_fd())) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                received => return decode(received),
-            }
-        }
-    }
-
-    /// What the other side said before it died.
-    pub fn recv_left_over<T: DeserializeOwned>(&self) -> Option<T> {
-        decode(receive(self.socket.as_fd())).ok().flatten().map(|(message, _)| message)
-    }
-}
-
-fn decode<T: DeserializeOwned>(received: io::Result<(Vec<u8>, Vec<OwnedFd>)>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    match received {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
-        Err(error) => Err(error),
-        Ok((bytes, _)) if bytes.is_empty() => Ok(None),
-        Ok((bytes, fds)) => Ok(Some((serde_json::from_slice(&bytes)?, fds))),
     }
 }
 
@@ -156,41 +192,74 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn messages_and_descriptors_cross() {
+    fn ends() -> (Door, Door) {
         let (ours, theirs) = pair().unwrap();
-        let (ours, theirs) = (Door::new(ours).unwrap(), Door::new(theirs).unwrap());
+        (Door::new(ours), Door::new(theirs))
+    }
+
+    #[test]
+    fn messages_and_descriptors_cross() {
+        let (ours, theirs) = ends();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"through the door").unwrap();
         let message = serde_json::to_vec(&ToMux::Spawned { session: SessionId(7), started_at: 1 }).unwrap();
-        assert!(ours.try_send(&message, &[file.into()]).unwrap());
+        assert!(ours.send(&message, &[file.into()]).unwrap());
         let big = "x".repeat(150_000);
-        ours.send(&ToMux::Shutdown { reason: big.clone() }).await.unwrap();
+        assert!(ours.send(&serde_json::to_vec(&ToMux::Shutdown { reason: big.clone() }).unwrap(), &[]).unwrap());
         drop(ours);
 
-        let (message, fds) = theirs.recv::<ToMux>().await.unwrap().unwrap();
+        let Received::Message(message, fds) = theirs.recv::<ToMux>().unwrap() else { panic!("no message") };
         assert!(matches!(message, ToMux::Spawned { session: SessionId(7), .. }));
         let mut file = std::fs::File::from(fds.into_iter().next().unwrap());
         file.rewind().unwrap();
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "through the door");
-        let (message, fds) = theirs.recv::<ToMux>().await.unwrap().unwrap();
+        let Received::Message(message, fds) = theirs.recv::<ToMux>().unwrap() else { panic!("no message") };
         assert!(matches!(message, ToMux::Shutdown { reason } if reason == big) && fds.is_empty());
-        assert!(theirs.recv::<ToMux>().await.unwrap().is_none());
-        assert!(theirs.recv_left_over::<ToMux>().is_none());
+        assert!(matches!(theirs.recv::<ToMux>().unwrap(), Received::Closed));
     }
 
-    #[tokio::test]
-    async fn a_reader_that_sleeps_is_noticed() {
-        let (ours, theirs) = pair().unwrap();
-        let ours = Door::new(ours).unwrap();
+    #[test]
+    fn keys_cannot_be_printed() {
+        let request = SpawnRequest {
+            session: SessionId(1),
+            meta: Meta { codename: "amber".to_owned(), label: "Claude".to_owned(), agent: None, provider: None },
+            argv: vec!["agent".to_owned()],
+            cwd: "/".to_owned(),
+            env: vec![("ANTHROPIC_AUTH_TOKEN".to_owned(), "canary".to_owned())],
+            unset: Vec::new(),
+            size: Size { rows: 24, cols: 80 },
+        };
+        assert!(serde_json::to_string(&request).unwrap().contains("canary"));
+        let printed = format!("{:?}", ToInit::Spawn(request));
+        assert!(printed.contains("ANTHROPIC_AUTH_TOKEN") && !printed.contains("canary"), "{printed}");
+    }
+
+    #[test]
+    fn a_reader_that_sleeps_is_noticed() {
+        let (ours, theirs) = ends();
+        assert!(matches!(theirs.recv::<ToMux>().unwrap(), Received::Nothing));
         let mut sent = 0;
-        while ours.try_send(&[b'1'; 1000], &[]).unwrap() {
+        while ours.send(&[b'1'; 1000], &[]).unwrap() {
             sent += 1;
             assert!(sent < 10_000, "never said no");
         }
         drop(theirs);
-        assert!(ours.try_send(b"1", &[]).is_err());
+        assert!(ours.send(b"1", &[]).is_err());
+    }
+
+    #[test]
+    fn versions_understand_each_other() {
+        let (ours, theirs) = ends();
+        for message in
+            [r#"{"Ready":{"version":9,"kept":"x","colour":"blue"}}"#, r#""Ping""#, r#"{"Fly":{"to":"the moon"}}"#, r#"{"Ready":{}}"#]
+        {
+            assert!(ours.send(message.as_bytes(), &[]).unwrap());
+        }
+        assert!(matches!(theirs.recv::<ToMux>().unwrap(), Received::Message(ToMux::Ready { version: 9, kept: Some(_) }, _)));
+        assert!(matches!(theirs.recv::<ToMux>().unwrap(), Received::Message(ToMux::Ping, _)));
+        assert!(matches!(theirs.recv::<ToMux>().unwrap(), Received::Strange(text) if text.contains("Fly")));
+        assert!(matches!(theirs.recv::<ToMux>().unwrap(), Received::Message(ToMux::Ready { version: 0, kept: None }, _)));
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::screen::Policy;
 
+pub const RUNTIME_DIR: &str = "/jackin/runtime";
 pub const RUNTIME_BINARY: &str = "/jackin/runtime/jackin-capsule";
 
 #[derive(Debug, Clone)]
@@ -31,6 +32,24 @@ impl Paths {
         self.run.join("agent.toml")
     }
 
+    /// Pictures from operators' clipboards, for agents to read.
+    pub fn clipboard(&self) -> PathBuf {
+        self.run.join("clipboard")
+    }
+
+    pub fn recordings(&self) -> PathBuf {
+        self.state.join("recordings")
+    }
+
+    pub fn captures(&self) -> PathBuf {
+        self.state.join("agent-status/captures")
+    }
+
+    /// What is to become of the container's work, for the host to read.
+    pub fn exit_action(&self) -> PathBuf {
+        self.state.join("exit-action.json")
+    }
+
     pub fn log(&self) -> PathBuf {
         self.state.join("multiplexer.log")
     }
@@ -41,11 +60,17 @@ pub fn var(key: &str) -> Option<String> {
     std::env::var(key).ok().filter(|value| !value.is_empty())
 }
 
+/// How people switch things on: anything but an explicit no.
+pub fn switched_on(value: &str) -> bool {
+    !["", "0", "false", "no", "off"].contains(&value)
+}
+
 pub fn policy_from_env() -> Policy {
     let denied = |key: &str| var(key).is_some_and(|v| ["deny", "off", "no", "0", "false"].contains(&v.as_str()));
     Policy {
         title: !denied("JACKIN_OSC_TITLE"),
         notify: !denied("JACKIN_OSC_NOTIFY"),
         clipboard: var("JACKIN_OSC52").as_deref() == Some("allow"),
+        hyperlink: !denied("JACKIN_OSC_HYPERLINK"),
     }
 }

@@ -8,16 +8,14 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
-use tokio::net::unix::pipe;
 
 use crate::handover::SpawnRequest;
 use crate::screen::Size;
 
-/// What one wake-up reads at most: enough to be quick, little enough that typing does not wait behind a flood.
-pub const MAX_READ: usize = 32 << 10;
 /// Input that a session has not read yet. Two whole paste frames fit.
 const MAX_QUEUED: usize = 8 << 20;
 
@@ -32,6 +30,7 @@ pub fn spawn(request: &SpawnRequest) -> io::Result<(OwnedFd, Pid)> {
     rustix::pty::grantpt(&master)?;
     rustix::pty::unlockpt(&master)?;
     set_size(&master, request.size)?;
+    set_nonblocking(&master)?;
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     let mut command = Command::new(own_binary());
     command.arg0("jackin-capsule").arg(SESSION_VERB).arg(&request.cwd).args(&request.argv);
@@ -81,67 +80,48 @@ pub fn set_size(master: impl AsFd, size: Size) -> io::Result<()> {
     Ok(rustix::termios::tcsetwinsize(master, winsize)?)
 }
 
+pub fn size(master: impl AsFd) -> io::Result<Size> {
+    let size = rustix::termios::tcgetwinsize(master)?;
+    Ok(Size::clamped(size.ws_row, size.ws_col))
+}
+
 /// What a read found; after `closed` nothing will come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
     pub len: usize,
     pub closed: bool,
 }
 
-/// The mux's end of a session's terminal. To tokio it is a pair of pipe ends: all it needs to know is that they poll.
-pub struct Pty {
-    reader: pipe::Receiver,
-    writer: pipe::Sender,
+/// Takes what is there, up to the buffer.
+pub fn read(master: impl AsFd, buffer: &mut [u8]) -> Taken {
+    let mut len = 0;
+    // The kernel gives at most a page at a time.
+    while len < buffer.len() {
+        match rustix::io::read(&master, &mut buffer[len..]) {
+            Ok(n @ 1..) => len += n,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => break,
+            // An I/O error is how Linux says that the last program has closed the terminal.
+            Ok(0) | Err(_) => return Taken { len, closed: true },
+        }
+    }
+    Taken { len, closed: false }
 }
 
-impl Pty {
-    pub fn new(master: OwnedFd) -> io::Result<Self> {
-        let flags = rustix::fs::fcntl_getfl(&master)?;
-        rustix::fs::fcntl_setfl(&master, flags | OFlags::NONBLOCK)?;
-        let writer = pipe::Sender::from_owned_fd_unchecked(master.try_clone()?)?;
-        Ok(Self { reader: pipe::Receiver::from_owned_fd_unchecked(master)?, writer })
-    }
+/// From now on a read or a write that would wait says so instead.
+pub fn set_nonblocking(master: impl AsFd) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(&master)?;
+    Ok(rustix::fs::fcntl_setfl(&master, flags | OFlags::NONBLOCK)?)
+}
 
-    pub async fn readable(&self) -> io::Result<()> {
-        self.reader.readable().await
-    }
+/// Asks the program in the foreground to paint anew.
+pub fn ask_for_redraw(master: impl AsFd) {
+    signal_foreground(master, Signal::WINCH);
+}
 
-    /// Takes what is there, up to the buffer.
-    pub fn try_read(&self, buffer: &mut [u8]) -> Taken {
-        let mut len = 0;
-        // The kernel gives at most a page at a time.
-        while len < buffer.len() {
-            match self.reader.try_read(&mut buffer[len..]) {
-                Ok(n @ 1..) => len += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // An I/O error is how Linux says that the last program has closed the terminal.
-                Ok(0) | Err(_) => return Taken { len, closed: true },
-            }
-        }
-        Taken { len, closed: false }
-    }
-
-    pub fn resize(&self, size: Size) -> io::Result<()> {
-        set_size(&self.reader, size)
-    }
-
-    /// Asks the program in the foreground to paint anew.
-    pub fn ask_for_redraw(&self) {
-        if let Ok(group) = rustix::termios::tcgetpgrp(&self.reader) {
-            let _ = rustix::process::kill_process_group(group, Signal::WINCH);
-        }
-    }
-
-    /// Zero when the terminal takes nothing now.
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self.writer.try_write(bytes) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
-            other => other,
-        }
-    }
-
-    pub async fn writable(&self) -> io::Result<()> {
-        self.writer.writable().await
+pub fn signal_foreground(master: impl AsFd, signal: Signal) {
+    if let Ok(group) = rustix::termios::tcgetpgrp(master) {
+        let _ = rustix::process::kill_process_group(group, signal);
     }
 }
 
@@ -163,18 +143,21 @@ impl InputQueue {
         if self.len + bytes.len() > MAX_QUEUED {
             return false;
         }
-        self.len += bytes.len();
-        self.chunks.push_back(bytes);
+        if !bytes.is_empty() {
+            self.len += bytes.len();
+            self.chunks.push_back(bytes);
+        }
         true
     }
 
     /// Writes what the terminal takes now.
-    pub fn flush(&mut self, pty: &Pty) -> io::Result<()> {
+    pub fn flush(&mut self, master: impl AsFd) -> io::Result<()> {
         while let Some(chunk) = self.chunks.front() {
-            let n = pty.try_write(&chunk[self.offset..])?;
-            if n == 0 {
-                return Ok(());
-            }
+            let n = match rustix::io::write(&master, &chunk[self.offset..]) {
+                Ok(0) | Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
+                Ok(n) => n,
+                Err(error) => return Err(error.into()),
+            };
             self.offset += n;
             self.len -= n;
             if self.offset == chunk.len() {

@@ -1,153 +1,411 @@
-//! What a session's screen needs to be rebuilt after the mux died: a checkpoint and the output since. Bytes in, and on
-//! the day of need the same bytes out. It lives in an anonymous memory file whose descriptor init keeps.
-//! Absent: what the bytes mean.
+//! What a session's screen needs to be rebuilt after the mux died: its scrollback, a checkpoint of its screen and the
+//! output since. Bytes in, and on the day of need the same bytes out. All of it lies in one anonymous memory file, whose
+//! descriptor init keeps. Absent: what the bytes mean.
 //!
-//! The writer may be killed between any two system calls. So there are two slots, and one small header written last
-//! says which of them counts and how far; a byte beyond that was never there.
+//! The writer may be killed between any two system calls, and within one at any page. Nothing is lost nevertheless:
+//!
+//! - Output does not pass through the mux on its way here. It is spliced from the terminal into a pipe, which init keeps
+//!   as well, and from there into the file; only then does the mux read it. Whatever a dying mux leaves in the pipe is
+//!   the next one's first output.
+//! - The log of output has no length written down. It ends where the file ends, and the kernel moves that end only
+//!   behind bytes that are there. An append is one call.
+//! - A checkpoint goes behind the log, which is *sealed* meanwhile: the header says that it ends before. A second write
+//!   of the header, within one page and therefore whole or not at all, makes the checkpoint the new beginning, counts
+//!   the scrollback that belongs to it, and lifts the seal. Until then everything behind the seal was never there.
+//!
+//! Scrollback is what had left the screen by the time of the checkpoint; what left it since, the output brings back.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FallocateFlags, MemfdFlags};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, SpliceFlags};
 
-use crate::screen::Size;
+use crate::pty::{self, Taken};
+use crate::screen::{MAX_LINES, Size};
 
-const MAGIC: u32 = 0x4a4b_5350;
-const HEADER: usize = 24;
-const SLOTS: [u64; 2] = [4 << 10, 64 << 20];
-/// Beyond this a slot only waits for its checkpoint, which is asked for every 128 KB.
-const MAX_SLOT: u64 = 32 << 20;
+const MAGIC: u64 = 0x0002_4a4b_5350_4f4c;
+const WORDS: usize = 7;
+const PAGE: u64 = 4 << 10;
+/// One region grows behind the header, the other from far away; between them is nothing, which costs nothing.
+const HISTORY: u64 = PAGE;
+const LOG: u64 = 1 << 60;
+/// A log that gets no checkpoint, because it is always in the midst of a sequence, is cut to its end.
+const MAX_LOG: u64 = 32 << 20;
+/// Scrollback that is kept however much of it the screen keeps; lines beyond the screen's own limit are not kept anyway.
+const MAX_HISTORY: u64 = 8 << 20;
+
+/// Descriptors that make up a spool: the file, and both ends of the pipe before it.
+pub const FDS: usize = 3;
 
 pub struct Spool {
     file: File,
-    slot: usize,
-    len: u64,
+    pipe: (OwnedFd, OwnedFd),
+    /// Where the checkpoint begins, and where the log ends, which is the end of the file.
+    start: u64,
+    end: u64,
     size: Size,
-    focused: u32,
+    history: (u64, u64),
+    /// The pieces that scrollback came in.
+    pieces: VecDeque<Piece>,
+    /// All of them together.
+    lines: i64,
+    /// This kernel splices terminals. Those of 5.10 do not; then a chunk that was read but not yet appended when the
+    /// mux was killed is lost.
+    splices: bool,
+}
+
+struct Piece {
+    /// With its header.
+    len: u64,
+    /// How many more it makes; a piece may take back lines of the one before.
+    lines: i64,
+}
+
+/// Before each piece: its length and its lines.
+const PIECE_HEADER: usize = 8;
+
+/// What a mux finds.
+pub struct Found {
+    pub spool: Spool,
+    pub history: Vec<u8>,
+    pub replay: Vec<u8>,
 }
 
 impl Spool {
-    /// A new, empty file for init to keep.
-    pub fn create(size: Size) -> io::Result<OwnedFd> {
-        let fd = rustix::fs::memfd_create("jackin-spool", MemfdFlags::CLOEXEC)?;
-        let spool = Self { file: File::from(fd), slot: 0, len: 0, size, focused: 0 };
-        spool.write_header()?;
-        Ok(spool.file.into())
+    /// A new, empty one for init to keep.
+    pub fn create(size: Size) -> io::Result<[OwnedFd; FDS]> {
+        let file = File::from(rustix::fs::memfd_create("jackin-spool", MemfdFlags::CLOEXEC)?);
+        let pipe = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        file.set_len(LOG)?;
+        write_header(&file, size, LOG, 0, (HISTORY, HISTORY))?;
+        Ok([file.into(), pipe.0, pipe.1])
     }
 
-    /// Takes the file over, and gives what is in it.
-    pub fn open(fd: OwnedFd) -> io::Result<(Self, Vec<u8>)> {
-        let file = File::from(fd);
-        let mut header = [0; HEADER];
+    /// Takes it over, and gives what is in it.
+    pub fn open(fds: [OwnedFd; FDS]) -> io::Result<Found> {
+        let [file, reader, writer] = fds;
+        let file = File::from(file);
+        let garbled = || io::Error::new(io::ErrorKind::InvalidData, "not a spool");
+        let mut header = [0; WORDS * 8];
         file.read_exact_at(&mut header, 0)?;
-        let word = |i: usize| u32::from_le_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
-        let (slot, len) = (word(4) as usize, u64::from(word(8)));
-        if word(0) != MAGIC || slot >= SLOTS.len() || len > MAX_SLOT {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a spool"));
+        let mut words = [0; WORDS];
+        for (word, bytes) in words.iter_mut().zip(header.as_chunks().0) {
+            *word = u64::from_le_bytes(*bytes);
         }
-        let size = Size::clamped(word(12) as u16, word(16) as u16);
-        let mut bytes = vec![0; len as usize];
-        file.read_exact_at(&mut bytes, SLOTS[slot])?;
-        Ok((Self { file, slot, len, size, focused: word(20) }, bytes))
+        let [magic, rows, cols, start, sealed, history_start, history_end] = words;
+        let size = Size::clamped(rows as u16, cols as u16);
+        let mut end = file.metadata()?.len();
+        if magic != MAGIC || start < LOG || end < start {
+            return Err(garbled());
+        }
+        if sealed != 0 {
+            // A checkpoint was being written.
+            if sealed < start || sealed > end {
+                return Err(garbled());
+            }
+            file.set_len(sealed)?;
+            write_header(&file, size, start, 0, (history_start, history_end))?;
+            end = sealed;
+        }
+        let mut spool = Self {
+            file,
+            pipe: (reader, writer),
+            start,
+            end,
+            size,
+            history: (history_start, history_end),
+            pieces: VecDeque::new(),
+            lines: 0,
+            splices: true,
+        };
+        spool.empty_pipe()?;
+        if spool.end - spool.start > 2 * MAX_LOG || history_end < history_start || history_end - history_start > 2 * MAX_HISTORY {
+            return Err(garbled());
+        }
+        let mut replay = vec![0; (spool.end - spool.start) as usize];
+        spool.file.read_exact_at(&mut replay, spool.start)?;
+        let mut raw = vec![0; (history_end - history_start) as usize];
+        spool.file.read_exact_at(&mut raw, history_start)?;
+        let mut history = Vec::with_capacity(raw.len());
+        let mut rest = raw.as_slice();
+        while let Some(([a, b, c, d, e, f, g, h], after)) = rest.split_first_chunk::<PIECE_HEADER>() {
+            let (len, lines) = (u32::from_le_bytes([*a, *b, *c, *d]) as usize, i32::from_le_bytes([*e, *f, *g, *h]));
+            let (piece, after) = after.split_at_checked(len).ok_or_else(garbled)?;
+            history.extend_from_slice(piece);
+            spool.add_piece((PIECE_HEADER + len) as u64, i64::from(lines));
+            rest = after;
+        }
+        Ok(Found { spool, history, replay })
     }
 
     pub fn size(&self) -> Size {
         self.size
     }
 
-    /// The larger, the later its session was looked at.
-    pub fn focused(&self) -> u32 {
-        self.focused
-    }
-
-    pub fn set_focused(&mut self, focused: u32) -> io::Result<()> {
-        self.focused = focused;
-        self.write_header()
-    }
-
-    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.len + bytes.len() as u64 > MAX_SLOT {
-            return Ok(());
+    /// Takes what the terminal has, up to the buffer, keeps it and gives it.
+    pub fn take(&mut self, terminal: impl AsFd, buffer: &mut [u8]) -> io::Result<Taken> {
+        let before = self.end;
+        let mut closed = false;
+        let mut room = buffer.len();
+        while room > 0 && self.splices {
+            // A page at a time is all that a terminal gives, and a page of the pipe is taken for each.
+            match rustix::pipe::splice(&terminal, None, &self.pipe.1, None, room.min(PAGE as usize), SpliceFlags::NONBLOCK) {
+                Ok(len @ 1..) => room -= len,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INVAL | Errno::NOSYS | Errno::PERM) => self.splices = false,
+                // An I/O error is how Linux says that the last program has closed the terminal.
+                Ok(0) | Err(_) => {
+                    closed = true;
+                    break;
+                }
+            }
         }
-        self.file.write_all_at(bytes, SLOTS[self.slot] + self.len)?;
-        self.len += bytes.len() as u64;
-        self.write_header()
+        self.empty_pipe()?;
+        let mut len = (self.end - before) as usize;
+        if len > 0 {
+            self.file.read_exact_at(&mut buffer[..len], before)?;
+        }
+        if !self.splices {
+            let taken = pty::read(terminal, &mut buffer[len..]);
+            self.append(&buffer[len..len + taken.len])?;
+            len += taken.len;
+            closed = taken.closed;
+        }
+        self.bound()?;
+        Ok(Taken { len, closed })
     }
 
-    pub fn checkpoint(&mut self, size: Size, bytes: &[u8]) -> io::Result<()> {
-        let old = self.slot;
-        self.slot = 1 - old;
-        self.file.write_all_at(bytes, SLOTS[self.slot])?;
-        (self.len, self.size) = (bytes.len() as u64, size);
-        self.write_header()?;
-        // Gives the memory of the old slot back; a kernel that will not only costs memory.
-        let _ = rustix::fs::fallocate(self.file.as_fd(), FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, SLOTS[old], MAX_SLOT);
+    fn empty_pipe(&mut self) -> io::Result<()> {
+        loop {
+            let mut at = self.end;
+            match rustix::pipe::splice(&self.pipe.0, None, &self.file, Some(&mut at), 1 << 20, SpliceFlags::NONBLOCK) {
+                Ok(0) | Err(Errno::AGAIN) => return Ok(()),
+                Ok(len) => self.end += len as u64,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The same for bytes that are read already.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.end)?;
+        self.end += bytes.len() as u64;
         Ok(())
     }
 
-    fn write_header(&self) -> io::Result<()> {
-        let words = [MAGIC, self.slot as u32, self.len as u32, u32::from(self.size.rows), u32::from(self.size.cols), self.focused];
-        self.file.write_all_at(&words.map(u32::to_le_bytes).concat(), 0)
+    fn bound(&mut self) -> io::Result<()> {
+        if self.end - self.start <= MAX_LOG {
+            return Ok(());
+        }
+        // Its beginning will be missing on the screen; what is printed later will not.
+        let old = self.start;
+        self.start = self.end - MAX_LOG / 2;
+        write_header(&self.file, self.size, self.start, 0, self.history)?;
+        self.free(old, self.start);
+        Ok(())
     }
+
+    fn add_piece(&mut self, len: u64, lines: i64) {
+        self.pieces.push_back(Piece { len, lines });
+        self.lines += lines;
+    }
+
+    /// `bytes` supersede all output so far; `history` is what scrolled off since the last checkpoint, `lines` of it.
+    pub fn checkpoint(&mut self, size: Size, bytes: &[u8], history: &[u8], lines: i64) -> io::Result<()> {
+        let (old, seal) = (self.start, self.end);
+        write_header(&self.file, self.size, old, seal, self.history)?;
+        let (mut first, mut last) = self.history;
+        if !history.is_empty() {
+            // The file is longer than this, so its end does not move.
+            let piece = [&(history.len() as u32).to_le_bytes()[..], &(lines as i32).to_le_bytes(), history].concat();
+            self.file.write_all_at(&piece, last)?;
+            self.add_piece(piece.len() as u64, lines);
+            last += piece.len() as u64;
+            while let Some(oldest) = self.pieces.front()
+                && (self.lines - oldest.lines >= MAX_LINES as i64 || last - first > MAX_HISTORY)
+            {
+                (first, self.lines) = (first + oldest.len, self.lines - oldest.lines);
+                self.pieces.pop_front();
+            }
+        }
+        self.append(bytes)?;
+        write_header(&self.file, size, seal, 0, (first, last))?;
+        let dropped = self.history.0;
+        (self.start, self.size, self.history) = (seal, size, (first, last));
+        self.free(old, seal);
+        self.free(dropped, first);
+        Ok(())
+    }
+
+    /// What would be replayed now.
+    pub fn replay(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; (self.end - self.start) as usize];
+        self.file.read_exact_at(&mut bytes, self.start)?;
+        Ok(bytes)
+    }
+
+    /// Gives memory back, whole pages of it; a kernel that will not only costs memory.
+    fn free(&self, from: u64, to: u64) {
+        let (from, to) = (from.div_euclid(PAGE) * PAGE, to.div_euclid(PAGE) * PAGE);
+        // The first page of the region may hold the end of what was freed before, and nothing else that counts.
+        if to > from && from > 0 {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let _ = rustix::fs::fallocate(&self.file, flags, from, to - from);
+        }
+    }
+}
+
+fn write_header(file: &File, size: Size, start: u64, sealed: u64, history: (u64, u64)) -> io::Result<()> {
+    let words = [MAGIC, u64::from(size.rows), u64::from(size.cols), start, sealed, history.0, history.1];
+    file.write_all_at(&words.map(u64::to_le_bytes).concat(), 0)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Ordering;
+    use std::io::Write;
+
     use super::*;
 
     const SIZE: Size = Size { rows: 24, cols: 80 };
+    const WIDE: Size = Size { rows: 30, cols: 200 };
 
-    fn reopened(spool: &Spool) -> (Size, Vec<u8>) {
-        let (spool, bytes) = Spool::open(spool.file.try_clone().unwrap().into()).unwrap();
-        (spool.size(), bytes)
+    /// A spool, and a second set of its descriptors as init has them.
+    fn spool() -> (Spool, [OwnedFd; FDS]) {
+        let fds = Spool::create(SIZE).unwrap();
+        (Spool::open(copies(&fds)).unwrap().spool, fds)
+    }
+
+    fn copies(fds: &[OwnedFd; FDS]) -> [OwnedFd; FDS] {
+        fds.each_ref().map(|fd| fd.try_clone().unwrap())
+    }
+
+    fn found(fds: &[OwnedFd; FDS]) -> (Size, Vec<u8>, Vec<u8>) {
+        let found = Spool::open(copies(fds)).unwrap();
+        (found.spool.size(), found.history, found.replay)
     }
 
     #[test]
     fn output_is_kept_and_a_checkpoint_replaces_it() {
-        let (mut spool, bytes) = Spool::open(Spool::create(SIZE).unwrap()).unwrap();
-        assert_eq!(bytes, b"");
+        let (mut spool, fds) = spool();
+        assert_eq!(found(&fds), (SIZE, vec![], vec![]));
         spool.append(b"one").unwrap();
         spool.append(b" two").unwrap();
-        assert_eq!(reopened(&spool), (SIZE, b"one two".to_vec()));
-        let wide = Size { rows: 30, cols: 200 };
-        spool.checkpoint(wide, b"whole").unwrap();
-        spool.set_focused(9).unwrap();
+        assert_eq!(found(&fds), (SIZE, vec![], b"one two".to_vec()));
+        spool.checkpoint(WIDE, b"whole", b"above;", 1).unwrap();
         spool.append(b"+tail").unwrap();
-        assert_eq!(Spool::open(spool.file.try_clone().unwrap().into()).unwrap().0.focused(), 9);
-        assert_eq!(reopened(&spool), (wide, b"whole+tail".to_vec()));
-        spool.checkpoint(SIZE, b"x").unwrap();
-        assert_eq!(reopened(&spool), (SIZE, b"x".to_vec()));
+        assert_eq!(found(&fds), (WIDE, b"above;".to_vec(), b"whole+tail".to_vec()));
+        assert_eq!(spool.replay().unwrap(), b"whole+tail");
+        spool.checkpoint(SIZE, b"x", b"more;", 1).unwrap();
+        spool.checkpoint(SIZE, b"y", b"", 0).unwrap();
+        assert_eq!(found(&fds), (SIZE, b"above;more;".to_vec(), b"y".to_vec()));
     }
 
     #[test]
-    fn bytes_without_their_header_were_never_there() {
-        let (mut spool, _) = Spool::open(Spool::create(SIZE).unwrap()).unwrap();
-        spool.append(b"kept").unwrap();
-        spool.file.write_all_at(b"torn", SLOTS[0] + 4).unwrap();
-        spool.file.write_all_at(b"half a checkpoint", SLOTS[1]).unwrap();
-        assert_eq!(reopened(&spool).1, b"kept");
+    fn a_terminal_is_read_through_the_file() {
+        let (mut spool, fds) = spool();
+        let (mut writer, reader) = std::os::unix::net::UnixStream::pair().unwrap();
+        reader.set_nonblocking(true).unwrap();
+        let mut buffer = vec![0; 16 << 10];
+        assert_eq!(spool.take(&reader, &mut buffer).unwrap(), Taken { len: 0, closed: false });
+        let sent: Vec<u8> = (0..20_000u32).map(|i| i as u8).collect();
+        writer.write_all(&sent).unwrap();
+        let mut got = Vec::new();
+        while got.len() < sent.len() {
+            let taken = spool.take(&reader, &mut buffer).unwrap();
+            got.extend_from_slice(&buffer[..taken.len]);
+        }
+        assert!(spool.splices);
+        assert_eq!(got, sent);
+        assert_eq!(found(&fds).2, sent);
+        drop(writer);
+        assert_eq!(spool.take(&reader, &mut buffer).unwrap(), Taken { len: 0, closed: true });
     }
 
     #[test]
-    fn checkpoints_give_memory_back() {
+    fn what_a_dying_mux_left_in_the_pipe_comes_first() {
+        let (mut spool, fds) = spool();
+        spool.append(b"spooled, ").unwrap();
+        rustix::io::write(&fds[2], b"in the pipe").unwrap();
+        assert_eq!(found(&fds).2, b"spooled, in the pipe");
+    }
+
+    /// Every state that a killed writer can leave: the calls of a checkpoint, cut after any number of bytes.
+    #[test]
+    fn a_checkpoint_counts_wholly_or_not_at_all() {
+        let old = (SIZE, b"above;".to_vec(), b"old screen, and output".to_vec());
+        let new = (WIDE, b"above;more;".to_vec(), b"new screen".to_vec());
+        for step in 0..=4 {
+            for cut in 0..=10 {
+                let (mut spool, fds) = spool();
+                spool.checkpoint(SIZE, b"old screen", b"above;", 1).unwrap();
+                spool.append(b", and output").unwrap();
+                let (start, seal, (first, last)) = (spool.start, spool.end, spool.history);
+                let write = |number, at, bytes: &[u8]| match step.cmp(&number) {
+                    Ordering::Less => {}
+                    Ordering::Equal => spool.file.write_all_at(&bytes[..cut.min(bytes.len())], at).unwrap(),
+                    Ordering::Greater => spool.file.write_all_at(bytes, at).unwrap(),
+                };
+                if step >= 1 {
+                    write_header(&spool.file, SIZE, start, seal, (first, last)).unwrap();
+                }
+                write(2, last, b"\x05\0\0\0\x01\0\0\0more;");
+                write(3, seal, b"new screen");
+                if step >= 4 {
+                    write_header(&spool.file, WIDE, seal, 0, (first, last + 13)).unwrap();
+                }
+                assert_eq!(found(&fds), if step == 4 { new.clone() } else { old.clone() }, "step {step}, {cut} bytes");
+                // And it goes on from there.
+                let mut next = Spool::open(copies(&fds)).unwrap().spool;
+                next.append(b"!").unwrap();
+                next.checkpoint(SIZE, b"next", b"last;", 1).unwrap();
+                assert_eq!(found(&fds).2, b"next");
+            }
+        }
+    }
+
+    #[test]
+    fn memory_is_given_back() {
         use std::os::unix::fs::MetadataExt;
-        let (mut spool, _) = Spool::open(Spool::create(SIZE).unwrap()).unwrap();
+        let (mut spool, fds) = spool();
         let chunk = vec![b'x'; 128 << 10];
-        for _ in 0..50 {
+        for _ in 0..100 {
             spool.append(&chunk).unwrap();
-            spool.checkpoint(SIZE, b"screen").unwrap();
+            spool.checkpoint(SIZE, b"screen", &chunk, 1000).unwrap();
+        }
+        // Ten pieces hold all the lines that count.
+        let used = spool.file.metadata().unwrap().blocks() * 512;
+        assert!(used < 11 * (128 << 10), "{used} bytes in use");
+        assert_eq!(found(&fds).1.len(), 10 * chunk.len());
+        spool.checkpoint(SIZE, b"screen", b"taken back", -1500).unwrap();
+        spool.checkpoint(SIZE, b"screen", &chunk, 1000).unwrap();
+        assert_eq!(found(&fds).1.len(), 11 * chunk.len() + 10, "9500 lines");
+        for _ in 0..100 {
+            spool.checkpoint(SIZE, b"screen", &chunk, 1).unwrap();
+        }
+        let history = found(&fds).1.len() as u64;
+        assert!((MAX_HISTORY - (256 << 10)..MAX_HISTORY).contains(&history), "{history}");
+        for _ in 0..1000 {
+            spool.append(&chunk).unwrap();
+            spool.bound().unwrap();
         }
         let used = spool.file.metadata().unwrap().blocks() * 512;
-        assert!(used < 1 << 20, "{used} bytes in use");
+        assert!(used < MAX_HISTORY + MAX_LOG + (1 << 20), "{used} bytes in use");
+        assert!(found(&fds).2.len() as u64 >= MAX_LOG / 2);
     }
 
     #[test]
     fn garbage_is_refused() {
-        let fd = rustix::fs::memfd_create("x", MemfdFlags::CLOEXEC).unwrap();
-        let file = File::from(fd);
+        let [_, reader, writer] = Spool::create(SIZE).unwrap();
+        let file = File::from(rustix::fs::memfd_create("x", MemfdFlags::CLOEXEC).unwrap());
         file.write_all_at(&[7; 100], 0).unwrap();
-        assert!(Spool::open(file.into()).is_err());
+        assert!(Spool::open([file.into(), reader, writer]).is_err());
     }
 }

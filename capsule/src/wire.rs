@@ -20,6 +20,8 @@ pub const MAX_NOTICE: usize = 2048;
 pub const MAX_PATH: usize = 4096;
 pub const MAX_NAME: usize = 255;
 pub const MAX_CHUNK: usize = 1 << 20;
+/// The largest image or file that travels in chunks.
+pub const MAX_TRANSFER: u64 = 64 << 20;
 /// Tag and length, before any payload.
 pub const HEADER_LEN: usize = 5;
 
@@ -39,13 +41,36 @@ pub enum WireError {
     FieldTooLong { field: &'static str, len: usize, limit: usize },
     #[error("{field} has the unknown value {value}")]
     BadValue { field: &'static str, value: u64 },
-    #[error("the context is not valid: {0}")]
+    #[error("the context is not valid here, the other side may be of another version: {0}")]
     Context(String),
 }
 
+/// Red, green, blue.
+pub type Rgb = [u8; 3];
+
 type Result<T> = std::result::Result<T, WireError>;
 
-/// What travels beside a request: version and correlation. Unknown keys are refused.
+/// How a client takes part. Anything but `Takeover` is refused by capsules that do not know it, instead of being taken
+/// for it; ask for `Version` first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttachMode {
+    /// Every other client that may type has to go.
+    #[default]
+    Takeover,
+    /// Beside the others.
+    Shared,
+    /// Beside the others, and what it sends but its size is not listened to.
+    Watch,
+}
+
+impl AttachMode {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What travels beside a request: version and correlation, and in a hello the mode. Unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ctx {
@@ -60,11 +85,14 @@ pub struct Ctx {
     pub session_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub job_id: Option<String>,
+    #[serde(skip_serializing_if = "AttachMode::is_default", default)]
+    pub mode: AttachMode,
 }
 
 impl Default for Ctx {
     fn default() -> Self {
-        Self { v: VERSION, traceparent: None, tracestate: None, invocation_id: None, session_id: None, job_id: None }
+        let mode = AttachMode::default();
+        Self { v: VERSION, traceparent: None, tracestate: None, invocation_id: None, session_id: None, job_id: None, mode }
     }
 }
 
@@ -118,8 +146,8 @@ pub struct Hello {
     pub term: String,
     pub term_program: String,
     pub colorterm: String,
-    pub foreground: Option<[u8; 3]>,
-    pub background: Option<[u8; 3]>,
+    pub foreground: Option<Rgb>,
+    pub background: Option<Rgb>,
     pub capabilities: Capabilities,
     pub ctx: Ctx,
 }
@@ -142,6 +170,108 @@ impl Default for Hello {
         }
     }
 }
+
+/// What a client's terminal can do: what its names tell, then what its user says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terminal {
+    pub pointer_shapes: bool,
+    pub truecolor: bool,
+    pub sync_output: bool,
+    pub osc8: bool,
+    pub underline_style: bool,
+    pub kitty_images: bool,
+    pub color: bool,
+}
+
+impl Hello {
+    /// The terminal is one of those that can do little, or nothing is known of it.
+    pub fn is_plain(&self) -> bool {
+        ["dumb", "linux"].contains(&self.term.as_str()) || self.term.is_empty() && self.term_program.is_empty()
+    }
+
+    pub fn terminal(&self) -> Terminal {
+        let (term, program) = (self.term.as_str(), self.term_program.as_str());
+        let (said, plain) = (&self.capabilities, self.is_plain());
+        let (warp, kitty) = (program == "WarpTerminal", term == "xterm-kitty" || program == "kitty");
+        let styled = kitty
+            || ["xterm-ghostty", "wezterm"].contains(&term)
+            || ["ghostty", "WezTerm", "iTerm.app", "Apple_Terminal"].contains(&program);
+        let truecolor = ["truecolor", "24bit"].contains(&self.colorterm.as_str());
+        // Not a field of its own: capsules that know nothing of it drop the variable.
+        let no_color = self.env.iter().any(|(key, value)| key == NO_COLOR && !value.is_empty());
+        let color = !no_color && term != "dumb";
+        Terminal {
+            pointer_shapes: said.pointer_shapes.or(!plain && !warp),
+            truecolor: color && said.truecolor.or(!plain && truecolor),
+            sync_output: said.sync_output.or(!plain),
+            osc8: said.osc8.or(!plain),
+            underline_style: said.underline_style.or(!plain && styled),
+            kitty_images: match said.image_protocol {
+                ImageProtocol::Unset => !plain && kitty,
+                ImageProtocol::None => false,
+                ImageProtocol::Kitty => true,
+            },
+            color,
+        }
+    }
+}
+
+/// The variable that the hello's env carries when the client's terminal is to show no colours.
+pub const NO_COLOR: &str = "NO_COLOR";
+
+impl Tri {
+    fn or(self, detected: bool) -> bool {
+        match self {
+            Self::Unset => detected,
+            Self::Off => false,
+            Self::On => true,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ImageFormat {
+    Png = 1,
+    Jpeg,
+    Gif,
+    WebP,
+    Tiff,
+}
+
+impl ImageFormat {
+    pub const ALL: [Self; 5] = [Self::Png, Self::Jpeg, Self::Gif, Self::WebP, Self::Tiff];
+
+    pub fn from_wire(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| *format as u8 == byte)
+    }
+
+    /// What the first bytes of a file say it is.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::Png),
+            [0xff, 0xd8, 0xff, ..] => Some(Self::Jpeg),
+            [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Self::Gif),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::WebP),
+            [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => Some(Self::Tiff),
+            _ => None,
+        }
+    }
+
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Jpeg => "jpg",
+            Self::Gif => "gif",
+            Self::WebP => "webp",
+            Self::Tiff => "tiff",
+        }
+    }
+}
+
+/// The kind of `AttachControl` that tells the terminal's colours, which may be known only after the hello. Capsules that
+/// do not know it reject it and go on.
+pub const COLOURS: u8 = 9;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientFrame {
@@ -239,6 +369,21 @@ pub fn decode_header(header: [u8; HEADER_LEN]) -> Result<(u8, usize)> {
 }
 
 impl ClientFrame {
+    /// An `AttachControl` of the kind `COLOURS`.
+    pub fn colours(foreground: Option<Rgb>, background: Option<Rgb>) -> Self {
+        let mut w = Writer(Vec::new());
+        w.colours(foreground, background);
+        Self::AttachControl { kind: COLOURS, request: 0, ctx: String::new(), body: w.0 }
+    }
+
+    /// Foreground and background out of the body of such a frame.
+    pub fn read_colours(body: &[u8]) -> Result<(Option<Rgb>, Option<Rgb>)> {
+        let mut r = Reader(body);
+        let colours = r.colours()?;
+        r.finish()?;
+        Ok(colours)
+    }
+
     pub fn decode(tag: u8, payload: &[u8]) -> Result<Self> {
         let mut r = Reader(payload);
         let frame = match tag {
@@ -460,8 +605,7 @@ impl Hello {
         let term = r.string16("TERM", MAX_TERMINAL_FIELD)?;
         let term_program = r.string16("TERM_PROGRAM", MAX_TERMINAL_FIELD)?;
         let colorterm = r.string16("COLORTERM", MAX_TERMINAL_FIELD)?;
-        let foreground = if r.flag("foreground")? { Some(r.array()?) } else { None };
-        let background = if r.flag("background")? { Some(r.array()?) } else { None };
+        let (foreground, background) = r.colours()?;
         // Older clients end here, or after the capabilities.
         let capabilities = if r.0.is_empty() { Capabilities::default() } else { Capabilities::read(r)? };
         let ctx = if r.0.is_empty() { Ctx::default() } else { read_ctx(r)? };
@@ -500,10 +644,7 @@ impl Hello {
         w.string16("TERM", &self.term, MAX_TERMINAL_FIELD)?;
         w.string16("TERM_PROGRAM", &self.term_program, MAX_TERMINAL_FIELD)?;
         w.string16("COLORTERM", &self.colorterm, MAX_TERMINAL_FIELD)?;
-        for colour in [self.foreground, self.background] {
-            w.u8(u8::from(colour.is_some()));
-            w.bytes(&colour.map_or(Vec::new(), |rgb| rgb.to_vec()));
-        }
+        w.colours(self.foreground, self.background);
         self.capabilities.write(w);
         let ctx = serde_json::to_string(&self.ctx).map_err(|e| WireError::Context(e.to_string()))?;
         w.string16("context", &ctx, usize::from(u16::MAX))
@@ -598,6 +739,11 @@ impl Reader<'_> {
         }
     }
 
+    fn colours(&mut self) -> Result<(Option<Rgb>, Option<Rgb>)> {
+        let mut colour = |field| Ok(if self.flag(field)? { Some(self.array()?) } else { None });
+        Ok((colour("foreground")?, colour("background")?))
+    }
+
     fn string(&mut self, field: &'static str, len: usize, limit: usize) -> Result<String> {
         check_len(field, len, limit)?;
         let bytes = self.take(len)?;
@@ -662,6 +808,13 @@ impl Writer {
         check_len(field, bytes.len(), limit)?;
         self.bytes(bytes);
         Ok(())
+    }
+
+    fn colours(&mut self, foreground: Option<Rgb>, background: Option<Rgb>) {
+        for colour in [foreground, background] {
+            self.u8(u8::from(colour.is_some()));
+            self.bytes(colour.as_ref().map_or(&[], |rgb| rgb.as_slice()));
+        }
     }
 
     fn length16(&mut self, field: &'static str, text: &str, limit: usize) -> Result<()> {
@@ -734,7 +887,8 @@ mod tests {
     fn hellos() -> impl Strategy<Value = Hello> {
         let terminal = ("\\PC{0,20}", "\\PC{0,20}", "\\PC{0,20}");
         let env = proptest::collection::vec(("[A-Z_]{1,12}", "\\PC{0,20}"), 0..5);
-        let ids = (any::<Option<u64>>(), any::<Option<[u8; 3]>>(), any::<Option<[u8; 3]>>(), any::<Option<String>>());
+        let mode = prop_oneof![Just(AttachMode::Takeover), Just(AttachMode::Shared), Just(AttachMode::Watch)];
+        let ids = (any::<Option<u64>>(), any::<Option<Rgb>>(), any::<Option<Rgb>>(), any::<Option<String>>(), mode);
         (any::<(u16, u16)>(), spawns(), env, terminal, capabilities(), ids).prop_map(
             |((rows, cols), spawn, env, (term, term_program, colorterm), capabilities, ids)| Hello {
                 rows,
@@ -748,7 +902,7 @@ mod tests {
                 foreground: ids.1,
                 background: ids.2,
                 capabilities,
-                ctx: Ctx { session_id: ids.3, ..Ctx::default() },
+                ctx: Ctx { session_id: ids.3, mode: ids.4, ..Ctx::default() },
             },
         )
     }
@@ -811,6 +965,13 @@ mod tests {
         #[test]
         fn server_frames_survive_the_wire(frame in server_frames()) {
             prop_assert_eq!(decode_server(&frame.encode().unwrap()), Ok(frame));
+        }
+
+        #[test]
+        fn colours_survive_the_wire(foreground in any::<Option<Rgb>>(), background in any::<Option<Rgb>>()) {
+            let ClientFrame::AttachControl { kind: COLOURS, body, .. } = ClientFrame::colours(foreground, background) else { panic!() };
+            prop_assert_eq!(ClientFrame::read_colours(&body), Ok((foreground, background)));
+            prop_assert!(ClientFrame::read_colours(&body[1..]).is_err());
         }
 
         #[test]
@@ -878,5 +1039,80 @@ mod tests {
         let crowded = Hello { env: vec![("A".into(), "b".into()); MAX_ENV_ENTRIES + 1], ..Hello::default() };
         assert!(ClientFrame::Hello(Box::new(crowded)).encode().is_err());
         assert_eq!(ClientFrame::decode(0x05, b"x"), Err(WireError::Trailing(1)));
+    }
+
+    #[test]
+    fn the_mode_is_written_only_when_an_older_capsule_must_not_take_it_for_another() {
+        let context = |mode| serde_json::to_string(&Ctx { mode, ..Ctx::default() }).unwrap();
+        assert_eq!(context(AttachMode::Takeover), r#"{"v":1}"#);
+        assert_eq!(context(AttachMode::Watch), r#"{"v":1,"mode":"watch"}"#);
+        // A key of a later version is an error that says so.
+        let later = serde_json::from_str::<Ctx>(r#"{"v":1,"mode":"watch","colour":"loud"}"#).unwrap_err().to_string();
+        assert!(later.contains("unknown field `colour`"), "{later}");
+    }
+
+    #[test]
+    fn terminals_are_known_by_their_names() {
+        let of = |term: &str, term_program: &str, colorterm: &str| Hello {
+            term: term.into(),
+            term_program: term_program.into(),
+            colorterm: colorterm.into(),
+            ..Hello::default()
+        };
+        let all = Terminal {
+            pointer_shapes: true,
+            truecolor: true,
+            sync_output: true,
+            osc8: true,
+            underline_style: true,
+            kitty_images: true,
+            color: true,
+        };
+        assert_eq!(of("xterm-kitty", "", "truecolor").terminal(), all);
+        assert_eq!(of("xterm-ghostty", "ghostty", "24bit").terminal(), Terminal { kitty_images: false, ..all });
+        assert_eq!(of("dumb", "WezTerm", "truecolor").terminal(), Terminal::default());
+        for (term, program) in [("linux", ""), ("", "")] {
+            assert_eq!(of(term, program, "").terminal(), Terminal { color: true, ..Terminal::default() });
+        }
+        let xterm = Terminal { truecolor: false, underline_style: false, kitty_images: false, ..all };
+        assert_eq!(of("xterm-256color", "", "").terminal(), xterm);
+        assert_eq!(of("xterm-256color", "WarpTerminal", "").terminal(), Terminal { pointer_shapes: false, ..xterm });
+        assert_eq!(of("xterm-256color", "Apple_Terminal", "").terminal(), Terminal { underline_style: true, ..xterm });
+    }
+
+    #[test]
+    fn what_the_user_says_wins_over_names_and_no_color_over_both() {
+        let mut hello = Hello { term: "linux".into(), ..Hello::default() };
+        hello.capabilities =
+            Capabilities { truecolor: Tri::On, osc8: Tri::On, image_protocol: ImageProtocol::Kitty, ..Capabilities::default() };
+        let expected = Terminal { truecolor: true, osc8: true, kitty_images: true, color: true, ..Terminal::default() };
+        assert_eq!(hello.terminal(), expected);
+        hello.env.push((NO_COLOR.into(), "1".into()));
+        assert_eq!(hello.terminal(), Terminal { truecolor: false, color: false, ..expected });
+        hello.env = vec![(NO_COLOR.into(), String::new())];
+        assert!(hello.terminal().color, "an empty NO_COLOR means nothing");
+        let mut kitty = Hello { term: "xterm-kitty".into(), ..Hello::default() };
+        kitty.capabilities = Capabilities { sync_output: Tri::Off, image_protocol: ImageProtocol::None, ..Capabilities::default() };
+        assert!(!kitty.terminal().sync_output && !kitty.terminal().kitty_images);
+    }
+
+    #[test]
+    fn images_are_known_by_their_first_bytes() {
+        for format in ImageFormat::ALL {
+            assert_eq!(ImageFormat::from_wire(format as u8), Some(format));
+        }
+        assert_eq!(ImageFormat::from_wire(0), None);
+        for (bytes, extension) in [
+            (&b"\x89PNG\r\n\x1a\n..."[..], "png"),
+            (b"\xff\xd8\xff\xe0", "jpg"),
+            (b"GIF89a.", "gif"),
+            (b"RIFF\0\0\0\0WEBPVP8", "webp"),
+            (b"II*\0", "tiff"),
+            (b"MM\0*", "tiff"),
+        ] {
+            assert_eq!(ImageFormat::of(bytes).map(ImageFormat::extension), Some(extension));
+        }
+        assert_eq!(ImageFormat::of(b"\x89PNG"), None);
+        assert_eq!(ImageFormat::of(b""), None);
     }
 }

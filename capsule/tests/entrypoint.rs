@@ -2,9 +2,9 @@
 
 mod common;
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
-use common::write_script;
+use common::{BINARY, write_script};
 
 struct World {
     dir: tempfile::TempDir,
@@ -18,7 +18,11 @@ impl World {
             let body = "printf '%s' \"$(basename \"$0\")\"; for a in \"$@\"; do printf ' [%s]' \"$a\"; done; echo; echo \"hook=$HOOK in=$PWD opencode=$OPENCODE_CONFIG_CONTENT source=$JACKIN_STATUS_SOURCE\"";
             write_script(&dir.path().join("home/.local/bin").join(agent), body);
         }
-        std::fs::create_dir_all(dir.path().join("hooks")).unwrap();
+        std::fs::create_dir(dir.path().join("hooks")).unwrap();
+        std::fs::create_dir(dir.path().join("runtime")).unwrap();
+        std::os::unix::fs::symlink(BINARY, dir.path().join("runtime/jackin-capsule")).unwrap();
+        let status = concat!(env!("CARGO_MANIFEST_DIR"), "/runtime/agent-status");
+        std::os::unix::fs::symlink(status, dir.path().join("runtime/agent-status")).unwrap();
         Self { dir }
     }
 
@@ -26,10 +30,11 @@ impl World {
         write_script(&self.dir.path().join("hooks").join(name), body);
     }
 
-    fn run(&self, agent: &str, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
+    fn command(&self, agent: &str, args: &[&str], env: &[(&str, &str)]) -> Command {
         let path = |name: &str| self.dir.path().join(name);
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/runtime/entrypoint.sh");
-        let Output { status, stdout, stderr } = Command::new("sh")
+        let mut command = Command::new("sh");
+        command
             .arg(script)
             .args(args)
             .current_dir(self.dir.path())
@@ -38,9 +43,16 @@ impl World {
             .env("JACKIN_HOOKS_DIR", path("hooks"))
             .env("JACKIN_STATE_DIR", path("state"))
             .env("JACKIN_RUNTIME_DIR", path("runtime"))
-            .envs(env.iter().copied())
-            .output()
-            .unwrap();
+            .env("JACKIN_RUN_DIR", path("run"))
+            .env("JACKIN_ROOT", path("jackin"))
+            .env_remove("XAI_API_KEY")
+            .env_remove("GIT_CONFIG_GLOBAL")
+            .envs(env.iter().copied());
+        command
+    }
+
+    fn run(&self, agent: &str, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
+        let Output { status, stdout, stderr } = self.command(agent, args, env).output().unwrap();
         (status.code(), String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap())
     }
 
@@ -77,7 +89,6 @@ fn codex_profiles_and_claude_bindings() {
     let world = World::new();
     let profile = [("JACKIN_CODEX_PROFILE", "minimax")];
     assert!(world.first_line("codex", &[], &profile).ends_with("-sandbox] [--profile] [minimax]"));
-    std::fs::create_dir_all(world.dir.path().join("home/.codex")).unwrap();
     std::fs::write(world.dir.path().join("home/.codex/minimax.models.json"), "{}").unwrap();
     assert!(world.first_line("codex", &[], &profile).contains("[-c] [model_catalog_json="));
     assert!(world.first_line("claude", &[], &[("JACKIN_EXEC_BINDINGS", "GH")]).contains("[--system-prompt]"));
@@ -118,9 +129,80 @@ fn a_failing_hook_keeps_the_agent_from_starting() {
 }
 
 #[test]
+fn sessions_that_start_together_run_setup_once_once() {
+    let world = World::new();
+    // Still at it when the second comes: it goes on when the second waits, or when a second run shows.
+    world.hook(
+        "setup-once.sh",
+        "echo run >> \"$HOME/runs\"; echo > \"$HOME/started-$$\"\n\
+         until [ -e \"$HOME/go\" ] || [ \"$(wc -l < \"$HOME/runs\")\" -gt 1 ]; do :; done",
+    );
+    let home = world.dir.path().join("home");
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| world.run("amp", &[], &[]));
+        common::eventually("the hook runs", || home.join("runs").exists().then_some(()));
+        let second = scope.spawn(|| {
+            let mut child = world.command("amp", &[], &[]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+            let waits = lines.any(|line| line.unwrap().contains("waiting for it"));
+            std::fs::write(home.join("go"), "").unwrap();
+            assert!(child.wait().unwrap().success());
+            waits
+        });
+        assert!(second.join().unwrap());
+        assert_eq!(first.join().unwrap().0, Some(0));
+    });
+    assert_eq!(std::fs::read_to_string(home.join("runs")).unwrap(), "run\n");
+}
+
+#[test]
+fn a_source_hook_is_bash_and_keeps_its_hands_off_the_arguments() {
+    let world = World::new();
+    world.hook(
+        "source.sh",
+        "words=(a b); [[ ${words[1]} == b ]] || return 9; set -- gone; code=1 before=/ hooks=/x; set -x; export HOOK=bash",
+    );
+    let (code, output) = world.run("kimi", &["--model", "m"], &[("JACKIN_STATUS_SOURCE", "given")]);
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("kimi [--yolo] [--model] [m]") && output.contains("hook=bash") && output.contains("source=given"), "{output}");
+}
+
+#[test]
+fn the_variables_of_a_source_hook_are_not_traced() {
+    let world = World::new();
+    world.hook("source.sh", "HOOK=canary-value; export HOOK");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/runtime/entrypoint.sh");
+    for shell in ["sh", "bash"] {
+        let output = world.command("amp", &[], &[("JACKIN_HOOKS_DIR", world.dir.path().join("hooks").to_str().unwrap())]);
+        let mut traced = Command::new(shell);
+        traced.args(["-x", script]).current_dir(world.dir.path());
+        traced.envs(output.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        let output = traced.output().unwrap();
+        let trace = String::from_utf8(output.stderr).unwrap();
+        assert!(!trace.contains("HOOK=canary"), "{trace}");
+        assert!(String::from_utf8(output.stdout).unwrap().contains("hook=canary-value"));
+    }
+}
+
+#[test]
+fn grok_finds_its_key_under_both_names() {
+    let world = World::new();
+    write_script(&world.dir.path().join("home/.local/bin/grok"), "[ \"$GROK_DEPLOYMENT_KEY\" = k ]");
+    assert_eq!(world.run("grok", &[], &[("XAI_API_KEY", "k")]).0, Some(0));
+    assert_eq!(world.run("grok", &[], &[("XAI_API_KEY", "x"), ("GROK_DEPLOYMENT_KEY", "k")]).0, Some(0));
+}
+
+#[test]
 fn a_failing_setup_keeps_the_agent_from_starting() {
     let world = World::new();
-    std::fs::create_dir(world.dir.path().join("runtime")).unwrap();
+    std::fs::remove_file(world.dir.path().join("runtime/jackin-capsule")).unwrap();
     write_script(&world.dir.path().join("runtime/jackin-capsule"), "[ \"$1\" = runtime-setup ] && exit 3");
     assert_eq!(world.run("amp", &[], &[]), (Some(3), String::new()));
+}
+
+#[test]
+fn the_script_is_plain_sh() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/runtime/entrypoint.sh");
+    let output = Command::new("shellcheck").args(["-s", "sh", script]).output().expect("the package shellcheck is needed for this test");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

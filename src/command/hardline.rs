@@ -3,7 +3,8 @@
 use super::run::{Asks, Run, SESSION_END};
 use super::ui::{DONE, ERROR, Failure};
 use super::{eject, live, select};
-use crate::attach::{Through, Way};
+use crate::attach::desk::Desk;
+use crate::attach::{Programs, Through, Visit, Way};
 use crate::cli::{Carrying, Format, HardlineArgs};
 use crate::diagnostic::Diagnostic;
 use crate::gather::session::{Freshness, Session};
@@ -13,9 +14,10 @@ use crate::provider::endpoint;
 use crate::resource::InstanceRecord;
 use jackin_capsule::client::Outcome;
 use jackin_capsule::control::{Reply, Request};
-use jackin_capsule::wire::Spawn;
+use jackin_capsule::wire::{AttachMode, Spawn};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::path::Path;
 
 pub async fn run(run: &mut Run, args: HardlineArgs) -> Result<i32, Failure> {
     let mut session = run.open(&[], Freshness::Offline, false).await?;
@@ -24,21 +26,28 @@ pub async fn run(run: &mut Run, args: HardlineArgs) -> Result<i32, Failure> {
     let key = select::one(&candidates, args.selector.as_deref(), here.as_deref())?.key.clone();
     let record = session.facts.records[&key].clone();
     if args.inspect {
-        return inspect(run, &session, &record).await;
+        return inspect(run, &session, &record, args.history).await;
     }
-    let spawn = match (args.new, args.shell) {
-        (_, true) => Spawn::Shell,
-        (true, _) => Spawn::Agent(args.agent.unwrap_or(record.agent_runtime).slug().to_owned()),
+    let agent = || args.agent.unwrap_or(record.agent_runtime).slug().to_owned();
+    let spawn = match (args.new, args.shell, args.provider) {
+        (_, true, _) => Spawn::Shell,
+        (true, _, Some(provider)) => Spawn::AgentWithProvider { agent: agent(), provider },
+        (true, _, None) => Spawn::Agent(agent()),
         _ => Spawn::None,
+    };
+    let mode = match (args.watch, args.shared) {
+        (true, _) => AttachMode::Watch,
+        (_, true) => AttachMode::Shared,
+        _ => AttachMode::Takeover,
     };
     if args.carrying.dry_run || !answers(&session, &record).await {
         bring_back(run, &record, &args.carrying).await?;
         if args.carrying.dry_run {
             return Ok(DONE);
         }
+        session = run.open(&[], Freshness::Offline, false).await?;
     }
-    session = run.open(&[], Freshness::Offline, false).await?;
-    attach(run, &mut session, &record, spawn).await
+    attach(run, &mut session, &record, Wish { spawn, focus: args.focus, mode }).await
 }
 
 async fn answers(session: &Session, record: &InstanceRecord) -> bool {
@@ -55,22 +64,42 @@ pub async fn bring_back(run: &mut Run, record: &InstanceRecord, carrying: &Carry
     run.carry_out(&mut session, built, &options, carrying, Asks::WhenInDoubt, None).await
 }
 
+/// What to show, and how.
+#[derive(Default)]
+pub struct Wish {
+    pub spawn: Spawn,
+    pub focus: Option<u64>,
+    pub mode: AttachMode,
+}
+
 /// Attaches; when the last session has ended cleanly, the instance's Docker resources go and its home stays.
-pub async fn attach(run: &mut Run, session: &mut Session, record: &InstanceRecord, spawn: Spawn) -> Result<i32, Failure> {
+pub async fn attach(run: &mut Run, session: &mut Session, record: &InstanceRecord, wish: Wish) -> Result<i32, Failure> {
     let key = &record.instance;
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
         run.ui.talk(&format!("{key} runs. There is no terminal here to attach; do so with `jackin hardline {key}`."));
         return Ok(DONE);
     }
-    let socket = session.socket_of(&record.role_container);
-    let outcome = match Way::direct(&socket).await {
-        Some(way) => way.attach(spawn).await?,
-        None => {
-            let connection = endpoint::connect_by_env(&live::engine_env()).await?;
-            Through::of(&connection).to(&record.role_container).attach(spawn).await?
-        }
+    let container = &record.role_container;
+    // Of an earlier end, which this one is not.
+    exit_action(&session.paths.instance(container));
+    let watching = wish.mode == AttachMode::Watch;
+    let visit = Visit {
+        spawn: wish.spawn,
+        focus: wish.focus,
+        mode: wish.mode,
+        title: format!("jackin {key}"),
+        colour: run.ui.out.colour,
+        container: container.clone(),
+        engine_env: live::engine_env(),
+        desk: desk(session, record),
     };
+    let outcome = way(session, record).await?.attach(visit).await?;
+    let asked_for = exit_action(&session.paths.instance(container));
     match outcome {
+        Outcome::SessionEnded(_) if watching => {
+            run.ui.talk(&format!("{key} ended."));
+            Ok(DONE)
+        }
         Outcome::Detached => {
             run.ui.talk(&format!("Detached; {key} goes on. `jackin hardline {key}` comes back, `jackin eject {key}` removes it."));
             Ok(DONE)
@@ -79,10 +108,14 @@ pub async fn attach(run: &mut Run, session: &mut Session, record: &InstanceRecor
             run.ui.talk(&format!("Another terminal has attached to {key}."));
             Ok(DONE)
         }
-        Outcome::SessionEnded(Some(0)) => {
+        // An exit that was asked for ends the sessions by signals.
+        Outcome::SessionEnded(code) if code == Some(0) || asked_for.is_some() => {
             let keys = vec![key.clone()];
+            // Either answer leaves the home: only `purge` deletes it. What "discard" gives up are isolated checkouts, of which an
+            // instance has none yet.
             eject::remove(run, session, SESSION_END, keys, false, &quietly()).await?;
-            run.ui.talk(&format!("{key} ended. Its home stays for the next `jackin load`."));
+            let changes = if asked_for == Some(ExitAction::Keep) { "Its changes and its home stay" } else { "Its home stays" };
+            run.ui.talk(&format!("{key} ended. {changes} for the next `jackin load`."));
             Ok(DONE)
         }
         Outcome::SessionEnded(code) => {
@@ -101,17 +134,59 @@ fn quietly() -> Carrying {
     Carrying { yes: true, allow_loss: true, dry_run: false, parallelism: 10, format: Format::Human }
 }
 
+/// What the person chose in the capsule's exit dialog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitAction {
+    Keep,
+    Discard,
+}
+
+/// Takes the choice out of the instance's state, so that it counts once. The capsule may put anything there.
+pub fn exit_action(instance: &Path) -> Option<ExitAction> {
+    use rustix::fs::OFlags;
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = instance.join("state/exit-action.json");
+    // A link must not lead out of there, and a pipe must not hold us up.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(&path).ok()?;
+    let mut text = String::new();
+    let read = file.metadata().is_ok_and(|metadata| metadata.is_file()).then(|| file.take(64).read_to_string(&mut text));
+    std::fs::remove_file(&path).ok()?;
+    read?.ok()?;
+    match text.trim() {
+        "\"keep\"" => Some(ExitAction::Keep),
+        "\"discard\"" => Some(ExitAction::Discard),
+        _ => None,
+    }
+}
+
+async fn way(session: &Session, record: &InstanceRecord) -> Result<Way, Failure> {
+    if let Some(way) = Way::direct(&session.socket_of(&record.role_container)).await {
+        return Ok(way);
+    }
+    let connection = endpoint::connect_by_env(&live::engine_env()).await?;
+    Ok(Through::of(&connection).to(&record.role_container))
+}
+
+fn desk(session: &Session, record: &InstanceRecord) -> Desk {
+    let home = session.paths.home.clone();
+    let facts = &session.facts;
+    let mounts = want::recorded(&session.config, facts, record).map(|wanted| wanted.mounts).unwrap_or_default();
+    let denied = std::env::var("JACKIN_PASTE_IMAGE_PATHS").is_ok_and(|v| ["0", "false", "no", "off"].contains(&v.as_str()));
+    Desk {
+        downloads: home.join("Downloads/jackin").join(&record.role_container),
+        home,
+        mounts: mounts.into_iter().map(|mount| (facts.expand(&mount.src.value).into(), mount.dst.value)).collect(),
+        programs: Programs::from_env(),
+        paste_paths: !denied,
+    }
+}
+
 /// State and screen, without touching anything.
-async fn inspect(run: &Run, session: &Session, record: &InstanceRecord) -> Result<i32, Failure> {
+async fn inspect(run: &Run, session: &Session, record: &InstanceRecord, history: Option<u64>) -> Result<i32, Failure> {
     let key = &record.instance;
-    let connection;
-    let way = match Way::direct(&session.socket_of(&record.role_container)).await {
-        Some(way) => way,
-        None => {
-            connection = endpoint::connect_by_env(&live::engine_env()).await?;
-            Through::of(&connection).to(&record.role_container)
-        }
-    };
+    let way = way(session, record).await?;
     let Ok(Reply::SessionList { sessions }) = way.ask(&Request::Status).await else {
         run.ui.talk(&format!("{key} is not running. `jackin hardline {key}` brings it back."));
         return Ok(ERROR);
@@ -122,10 +197,40 @@ async fn inspect(run: &Run, session: &Session, record: &InstanceRecord) -> Resul
         let what = session.agent.as_deref().unwrap_or("shell");
         text.push_str(&format!("  [{}] {} ({what}) state={} active={}\n", session.id, session.label, session.state, session.active));
     }
-    if let Ok(Reply::SessionRead(screen)) = way.ask(&Request::SessionRead { session_id: None }).await {
+    if let Ok(Reply::SessionRead(screen)) = way.ask(&Request::SessionRead { session_id: None, history }).await {
         let rule = "-".repeat(usize::from(screen.cols).min(run.ui.out.width));
         text.push_str(&format!("{rule}\n{}\n{rule}\n", screen.text.trim_end()));
     }
     run.ui.result(&text);
     Ok(DONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_choice_at_the_exit_counts_once_and_harms_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let (instance, file) = (dir.path(), dir.path().join("state/exit-action.json"));
+        std::fs::create_dir(dir.path().join("state")).unwrap();
+        assert_eq!(exit_action(instance), None);
+        for (text, expected) in [
+            ("\"keep\"", Some(ExitAction::Keep)),
+            ("\"discard\"\n", Some(ExitAction::Discard)),
+            ("keep", None),
+            ("", None),
+            (&"x".repeat(1 << 20), None),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(exit_action(instance), expected);
+            assert_eq!(exit_action(instance), None, "it was taken");
+        }
+        std::fs::write(instance.join("secret"), "\"keep\"").unwrap();
+        std::os::unix::fs::symlink(instance.join("secret"), &file).unwrap();
+        assert_eq!(exit_action(instance), None, "a link is not followed");
+        std::fs::remove_file(&file).unwrap();
+        std::process::Command::new("mkfifo").arg(&file).status().unwrap();
+        assert_eq!(exit_action(instance), None, "a pipe is not waited for");
+    }
 }

@@ -12,7 +12,7 @@ use crate::graph::BuildContext;
 use crate::provider::endpoint;
 use crate::provider::live::{Capsules, Later, Live, LiveParts, Sources};
 use crate::resource::{Address, Binary, Checkout, RoleRepo, SecretSource};
-use jackin_capsule::control::{Reply, Request};
+use jackin_capsule::control::{Reply, Request, SessionState};
 use secrecy::{SecretSlice, SecretString};
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -81,6 +81,20 @@ impl Capsules for Sockets {
             ask(&self.engine.to(container), Duration::from_secs(5)).await.is_some()
         })
     }
+}
+
+/// How many sessions of a capsule are in which state; nothing when it does not answer, or detects none.
+pub async fn session_states(session: &Session, sessions: Option<u32>, container: &str) -> BTreeMap<String, u32> {
+    let mut states = BTreeMap::new();
+    if sessions.is_some()
+        && let Some(way) = Way::direct(&session.socket_of(container)).await
+        && let Some(Reply::SessionList { sessions }) = ask(&way, Duration::from_secs(2)).await
+    {
+        for session in sessions.iter().filter(|session| session.state != SessionState::Unknown) {
+            *states.entry(session.state.to_string()).or_default() += 1;
+        }
+    }
+    states
 }
 
 struct SessionSources {

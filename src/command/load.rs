@@ -15,7 +15,6 @@ use crate::gather::session::{Freshness, Session};
 use crate::graph::want::{self, Load, Target, Wanted};
 use crate::plan::{Mode, PlanOptions, Scope};
 use crate::resource::{Kind, Spec};
-use jackin_capsule::wire::Spawn;
 
 pub async fn run(run: &mut Run, args: LoadArgs) -> Result<i32, Failure> {
     let freshness = if args.rebuild { Freshness::Always } else { Freshness::Ttl };
@@ -36,7 +35,7 @@ pub async fn run(run: &mut Run, args: LoadArgs) -> Result<i32, Failure> {
     let Some(record) = record else {
         return Ok(DONE);
     };
-    hardline::attach(run, &mut session, &record, Spawn::None).await
+    hardline::attach(run, &mut session, &record, hardline::Wish::default()).await
 }
 
 async fn choose(session: &Session, args: &LoadArgs) -> Result<Wanted, Failure> {

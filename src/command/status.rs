@@ -2,14 +2,14 @@
 
 use super::eject::observe_all;
 use super::run::Run;
-use super::select;
 use super::ui::{DONE, Failure};
+use super::{live, select};
 use crate::cli::{Format, StatusArgs};
 use crate::gather::session::Freshness;
 use crate::observed::State;
 use crate::render::status::{Health, StatusRow, status_json, status_text};
 use crate::resource::{Address, Kind};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
     let mut session = run.open(&[], Freshness::Offline, false).await?;
@@ -24,7 +24,7 @@ pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
             select::one(&candidates, Some(selector), None)?;
         }
     }
-    let rows: Vec<StatusRow> = keys
+    let mut rows: Vec<StatusRow> = keys
         .into_iter()
         .map(|key| {
             let record = session.facts.records.get(&key);
@@ -45,12 +45,17 @@ pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
                     (None, None) => Health::Saved,
                 },
                 sessions: capsule.and_then(|f| f.loss.sessions),
+                session_states: BTreeMap::new(),
                 age_seconds: None,
                 container: capsule.map(|f| f.name.clone()).unwrap_or_else(|| text(record.map(|r| &r.role_container))),
                 instance: key,
             }
         })
         .collect();
+    let states = futures_util::future::join_all(rows.iter().map(|row| live::session_states(&session, row.sessions, &row.container))).await;
+    for (row, states) in rows.iter_mut().zip(states) {
+        row.session_states = states;
+    }
     match args.format {
         Format::Human if rows.is_empty() => run.ui.talk("There is no instance. `jackin apply` or `jackin load` starts one."),
         Format::Human => run.ui.result(&status_text(&rows, &run.ui.out)),

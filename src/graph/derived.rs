@@ -7,10 +7,10 @@
 use super::context::{BuildContext, ContextFile};
 use crate::config::{Agent, RoleManifest};
 use crate::resource::{fingerprint, sha256_hex};
+use jackin_capsule::{ENTRYPOINT, STATUS_FILES};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-pub const ENTRYPOINT: &str = include_str!("../../capsule/runtime/entrypoint.sh");
 pub const RECIPE_VERSION: &str = "jackin-1";
 pub const HOST_IDENTITY: &str = "host-uid-owned-runtime-home-v1";
 
@@ -95,6 +95,9 @@ pub fn derived_context(inputs: &DerivedInputs<'_>) -> BuildContext {
         files.insert(format!("hooks/{name}.sh"), ContextFile::Text { text: text.clone(), executable: true });
     }
     files.insert("runtime/entrypoint.sh".to_owned(), ContextFile::Text { text: ENTRYPOINT.to_owned(), executable: true });
+    for (path, text, executable) in STATUS_FILES {
+        files.insert(format!("runtime/{path}"), ContextFile::Text { text: text.to_owned(), executable });
+    }
     files.insert("jackin-capsule".to_owned(), ContextFile::Program { path: inputs.capsule_program.to_owned() });
     BuildContext {
         dockerfile: dockerfile(inputs),
@@ -174,7 +177,7 @@ fn dockerfile(inputs: &DerivedInputs<'_>) -> String {
     line(
         "RUN mkdir -p /jackin/run /jackin/state /jackin/runtime && chown -R ${JACKIN_RUN_UID}:0 /home/agent /jackin/default-home /jackin/run /jackin/state 2>/dev/null; chmod -R g+rwX /home/agent /jackin/run /jackin/state && test \"$(stat -c %u /home/agent)\" = \"${JACKIN_RUN_UID}\"",
     );
-    line("COPY runtime/entrypoint.sh /jackin/runtime/entrypoint.sh");
+    line("COPY runtime/ /jackin/runtime/");
     line("COPY jackin-capsule /jackin/runtime/jackin-capsule");
     line(
         "RUN chmod 0755 /jackin/runtime/entrypoint.sh /jackin/runtime/jackin-capsule && ln -sf jackin-capsule /jackin/runtime/jackin-exec",

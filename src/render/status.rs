@@ -4,6 +4,7 @@ use super::Style;
 use super::json::envelope;
 use super::table::table;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// An instance as a whole, over its capsule and its sidecar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -47,6 +48,9 @@ pub struct StatusRow {
     /// Live sessions; `None` = the capsule could not be asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<u32>,
+    /// How many of them are in which state, where states are known: `blocked`, `working`, `done`, `idle`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub session_states: BTreeMap<String, u32>,
     pub container: String,
     /// Since its capsule was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,7 +69,7 @@ pub fn status_text(rows: &[StatusRow], style: &Style) -> String {
                 row.role.clone(),
                 row.agent.clone(),
                 row.state.as_str().to_owned(),
-                row.sessions.map_or_else(|| "-".to_owned(), |n| n.to_string()),
+                sessions_words(row),
                 row.age_seconds.map_or_else(|| "-".to_owned(), age_words),
                 row.container.clone(),
             ]
@@ -76,6 +80,16 @@ pub fn status_text(rows: &[StatusRow], style: &Style) -> String {
 
 pub fn status_json(rows: &[StatusRow]) -> String {
     envelope(&rows)
+}
+
+/// `3 (1 blocked, 2 working)`; what wants a person comes first.
+fn sessions_words(row: &StatusRow) -> String {
+    let Some(sessions) = row.sessions else {
+        return "-".to_owned();
+    };
+    let known = ["blocked", "done", "working", "idle"].into_iter();
+    let states: Vec<String> = known.filter_map(|state| Some(format!("{} {state}", row.session_states.get(state)?))).collect();
+    if states.is_empty() { sessions.to_string() } else { format!("{sessions} ({})", states.join(", ")) }
 }
 
 /// `45s`, `12m`, `3h`, `9d`.

@@ -2,6 +2,8 @@
 //! event; what was seen last is in the panic message.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod terminal;
+
 use std::fmt::Debug;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -121,6 +123,14 @@ impl Capsule {
         serde_json::from_str(&self.ask_raw(json)).unwrap()
     }
 
+    /// Of a session: so much of its history, and its screen.
+    pub fn lines(&self, session: u64, history: usize) -> Vec<String> {
+        match self.ask(&format!(r#"{{"type":"session_read","session_id":{session},"history":{history}}}"#)) {
+            Reply::SessionRead(screen) => screen.text.lines().map(str::to_owned).collect(),
+            other => panic!("session {session}: {other:?}"),
+        }
+    }
+
     pub fn pid(&self) -> u32 {
         self.init.id()
     }
@@ -151,7 +161,8 @@ impl Capsule {
 impl Drop for Capsule {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("capsule log:\n{}\nstderr:\n{}", self.log(), self.stderr());
+            let end = |text: String| text.lines().rev().take(60).fold(String::new(), |end, line| format!("{line}\n{end}"));
+            eprintln!("capsule log:\n{}\nstderr:\n{}", end(self.log()), end(self.stderr()));
         }
         if self.init.try_wait().unwrap().is_none() {
             kill("TERM", self.pid());
