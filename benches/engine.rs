@@ -271,6 +271,7 @@ impl Place {
             ("JACKIN_CONFIG_DIR".to_owned(), text(&root.join("config"))),
             ("JACKIN_HOME_DIR".to_owned(), text(&root.join("state"))),
             ("JACKIN_AGENT_BIN_CLAUDE".to_owned(), format!("{CHECKOUT}/setup/demo/agent")),
+            ("JACKIN_AGENT_MIRROR".to_owned(), "off".to_owned()),
             ("COMPOSE_PROJECT_NAME".to_owned(), format!("jkb{}", std::process::id())),
         ]);
         let place = Place { root, socket, env };

@@ -5,9 +5,9 @@
 
 use crate::diagnostic::Diagnostic;
 use crate::event::Event;
-use crate::plan::{Plan, StepId};
+use crate::plan::{Effect, Plan, Step, StepId};
 use crate::provider::{Provider, StepError, Task};
-use crate::resource::{Address, Spec};
+use crate::resource::{Address, Kind, Spec};
 use crate::walk::{Limits, Outcome, StepState, Walk};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::BTreeMap;
@@ -75,6 +75,9 @@ pub async fn apply<P: Provider>(
                     Ok(()) => {
                         report.done += 1;
                         emit(Event::StepFinished { id: id.clone(), milliseconds });
+                        if let Some(event) = plan.steps.iter().find(|s| s.id == id).and_then(|s| repaired(s, specs.get(&s.address))) {
+                            emit(event);
+                        }
                         Outcome::Done
                     }
                     Err(error) => {
@@ -118,6 +121,18 @@ pub async fn apply<P: Provider>(
         milliseconds: millis(started.elapsed()),
     });
     report
+}
+
+/// Given back its run bit.
+fn repaired(step: &Step, spec: Option<&&Spec>) -> Option<Event> {
+    let (Effect::RepairBinary, Some(spec)) = (&step.effect, spec) else {
+        return None;
+    };
+    let (address, path) = (step.address.clone(), spec.object_name().to_owned());
+    Some(match step.address.kind {
+        Kind::CapsuleBinary => Event::CapsuleBinaryCacheRepaired { address, path },
+        _ => Event::AgentBinaryCacheRepaired { address, path },
+    })
 }
 
 async fn attempt<P: Provider>(provider: &P, task: Task, lines: mpsc::UnboundedSender<Event>) -> (StepId, Result<(), StepError>) {

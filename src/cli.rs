@@ -35,6 +35,8 @@ pub enum Command {
     Apply(ApplyArgs),
     /// Start a new instance of a role and attach to it.
     Load(LoadArgs),
+    /// Fill caches, build images, start a sidecar, before a launch asks for them.
+    Prewarm(PrewarmArgs),
     /// Come back to an instance: attach, restart, or rebuild round its saved state.
     Hardline(HardlineArgs),
     /// Remove an instance's containers, network and certificates; its durable home stays.
@@ -241,6 +243,61 @@ pub struct LoadArgs {
     pub no_attach: bool,
     #[command(flatten)]
     pub answers: RoleAnswers,
+    #[command(flatten)]
+    pub carrying: Carrying,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "jackin prewarm [--agent <AGENT>]... [--sidecar]\n           [--sidecar-container [--keep-sidecar-container] | --daemon]\n           [--roles [--role <ROLE> [--role-git <URL>] | --workspace <NAME> | --all-workspaces]]\n           [--image (--role <ROLE> [--role-git <URL>] | --workspace <NAME> | --all-workspaces\n                     | --all-roles) [--role-branch <BRANCH>]]",
+    after_help = "The programs of agents and of the capsule are always prepared; the options add to them.\nNothing outside jackin's own folders is written.\n\nExamples:\n  jackin prewarm                                 every agent's program, and the capsule's\n  jackin prewarm --agent claude --agent kimi     only these agents'\n  jackin prewarm --sidecar                       the image that sidecars are started from\n  jackin prewarm --sidecar-container             how long a sidecar takes; it is removed again\n  jackin prewarm --daemon                        a sidecar that the next launch takes over\n  jackin prewarm --roles --all-workspaces        the clones of workspaces' default roles\n  jackin prewarm --roles --role scratch --role-git https://github.com/acme/scratch-role.git\n  jackin prewarm --image --workspace app         the image of a workspace's default role\n  jackin prewarm --image --all-roles --agent codex\n  jackin prewarm --image --role the-architect --role-branch feat/my-pr\n  jackin prewarm --plan --daemon --image --all-workspaces   what it would do and save"
+)]
+pub struct PrewarmArgs {
+    /// Agent whose program is to be there; repeat for several [default: all]. Narrows the images of --image.
+    #[arg(long, value_name = "AGENT", value_parser = agent)]
+    pub agent: Vec<Agent>,
+    /// The image that sidecars are started from.
+    #[arg(long)]
+    pub sidecar: bool,
+    /// Start a sidecar, wait until its Docker answers, say how long that took, remove it.
+    #[arg(long)]
+    pub sidecar_container: bool,
+    /// With --sidecar-container: leave it running for the next launch to take over.
+    #[arg(long)]
+    pub keep_sidecar_container: bool,
+    /// Keep a sidecar running for the next launch to take over.
+    #[arg(long)]
+    pub daemon: bool,
+    /// With a kept sidecar: how many are to be there.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub count: Option<u16>,
+    /// Clone or update role repositories: the configured ones, or those that the next options choose.
+    #[arg(long)]
+    pub roles: bool,
+    /// Build role images, and pull the image that their sidecars are started from.
+    #[arg(long)]
+    pub image: bool,
+    /// With --roles or --image: this role.
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<String>,
+    /// With --role: its repository, in the place of the configured one.
+    #[arg(long, value_name = "URL")]
+    pub role_git: Option<String>,
+    /// With --image: this branch of the role repository, as `jackin load --role-branch` takes it.
+    #[arg(long, value_name = "BRANCH")]
+    pub role_branch: Option<String>,
+    /// With --roles or --image: the default role of this workspace, and its default agent.
+    #[arg(long, value_name = "NAME")]
+    pub workspace: Option<String>,
+    /// With --roles or --image: the default roles of all saved workspaces.
+    #[arg(long)]
+    pub all_workspaces: bool,
+    /// With --image: every configured role.
+    #[arg(long)]
+    pub all_roles: bool,
+    /// Show what would be prepared, how long it takes and what the next launch saves; change nothing.
+    #[arg(long)]
+    pub plan: bool,
     #[command(flatten)]
     pub carrying: Carrying,
 }

@@ -5,6 +5,7 @@ use crate::diagnostic::Diagnostic;
 use crate::graph::Graph;
 use crate::observed::Observed;
 use crate::plan::{Plan, PlanOptions, Step, StepId};
+use crate::resource::Address;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -36,6 +37,15 @@ pub enum Event {
     StepFinished {
         id: StepId,
         milliseconds: u64,
+    },
+    /// A cached program has its run bit back, and nothing was downloaded.
+    AgentBinaryCacheRepaired {
+        address: Address,
+        path: String,
+    },
+    CapsuleBinaryCacheRepaired {
+        address: Address,
+        path: String,
     },
     StepFailed {
         id: StepId,

@@ -4,7 +4,7 @@
 //! Absent: credentials themselves; a fact about one is its keyed digest. Ordered maps only, so that equal facts give equal bytes.
 
 use crate::config::Agent;
-use crate::resource::InstanceRecord;
+use crate::resource::{Download, InstanceRecord};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -42,6 +42,12 @@ pub struct Facts {
     /// Agent binaries in the cache or given by `JACKIN_AGENT_BIN_<SLUG>`; an absent agent is installed by its vendor's script.
     #[serde(default)]
     pub agent_binaries: BTreeMap<Agent, BinaryFact>,
+    /// What is known of each agent's newest release; an absent one was not asked for.
+    #[serde(default)]
+    pub agent_releases: BTreeMap<Agent, Lookup>,
+    /// The release of this very version of the capsule, when there is no capsule binary.
+    #[serde(default)]
+    pub capsule_release: Option<Lookup>,
     /// Keyed digests of those host variables that the configuration names and that are set.
     #[serde(default)]
     pub host_env: BTreeMap<String, String>,
@@ -83,7 +89,7 @@ pub struct Facts {
 pub struct BinaryFact {
     pub path: String,
     pub version: String,
-    /// Hex sha256 of the file.
+    /// Hex sha256 of the file; of one that jackin downloaded whole, what its maker published it under.
     pub digest: String,
     /// False when a cached file lost its run bit.
     #[serde(default = "yes")]
@@ -103,6 +109,37 @@ pub enum BinarySource {
     /// Beside the running executable.
     Beside,
     Cache,
+}
+
+/// What its maker says of a program, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Lookup {
+    /// Asked less than an hour ago.
+    Newest(Release),
+    /// Asked too long ago. Something is cached, so nobody waits for a new answer.
+    Stale,
+    /// It was asked for, and there was no answer; or there was one and the download came to nothing.
+    Failed { why: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    pub version: String,
+    pub download: Download,
+}
+
+impl Release {
+    /// What tells this program from every other one, before it is here and after.
+    pub fn digest(&self) -> String {
+        self.download.sha256.clone().unwrap_or_else(|| format!("unpublished-{}", self.version))
+    }
+}
+
+/// A version as the name of a folder.
+pub fn version_folder(version: &str) -> String {
+    version.replace('+', "_")
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 //! In: nothing (a provider fills it, or a file holds it). Out: plain values for `plan`. Absent: bollard types, credentials
 //! (live env values appear as keyed digests), and any opinion on what should be done.
 
-use crate::resource::{Address, Fields, fingerprint, sha256_json};
+use crate::resource::{Address, Fields, Kind, fingerprint, sha256_json};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub struct Observed {
     /// Not ours, but under a name that a resource of the graph wants.
     #[serde(default)]
     pub strangers: BTreeMap<Address, Stranger>,
-    /// Kept sidecars that an instance may adopt whole.
+    /// Kept sets that no instance has taken over, by id: whole ones, and what is left of others.
     #[serde(default)]
     pub pool: Vec<PoolMember>,
 }
@@ -34,7 +34,10 @@ impl Observed {
     }
 
     pub fn found(&self, address: &Address) -> &[Found] {
-        self.resources.get(address).map_or(&[], Vec::as_slice)
+        match address.pool_id() {
+            Some(id) => self.pool.iter().find(|member| member.id == id).map_or(&[], |member| member.parts(address.kind)),
+            None => self.resources.get(address).map_or(&[], Vec::as_slice),
+        }
     }
 
     /// Identity of the snapshot, for comparing what a plan rests on.
@@ -178,11 +181,46 @@ pub struct Stranger {
     pub why: String,
 }
 
-/// A prewarmed sidecar with its network and certificate volume, claimed by no instance.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+/// A prewarmed sidecar with its network and certificate volume, claimed by no instance. A whole one has one of each.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PoolMember {
-    pub sidecar: Found,
-    pub network: Found,
-    pub certs: Found,
+    /// What its names have in common.
+    pub id: String,
+    /// Another jackin is making, adopting or removing it right now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
+    #[serde(default)]
+    pub sidecar: Vec<Found>,
+    #[serde(default)]
+    pub network: Vec<Found>,
+    #[serde(default)]
+    pub certs: Vec<Found>,
+}
+
+impl PoolMember {
+    pub fn parts(&self, kind: Kind) -> &[Found] {
+        match kind {
+            Kind::Sidecar => &self.sidecar,
+            Kind::Network => &self.network,
+            Kind::Certs => &self.certs,
+            _ => &[],
+        }
+    }
+}
+
+/// Parts that were found, put together to sets by id. What a person would miss of them is nothing: nobody uses them yet.
+pub fn pool(parts: impl IntoIterator<Item = (String, Kind, Found)>) -> Vec<PoolMember> {
+    let mut members: BTreeMap<String, PoolMember> = BTreeMap::new();
+    for (id, kind, found) in parts {
+        let member = members.entry(id.clone()).or_insert_with(|| PoolMember { id, ..PoolMember::default() });
+        let list = match kind {
+            Kind::Sidecar => &mut member.sidecar,
+            Kind::Network => &mut member.network,
+            _ => &mut member.certs,
+        };
+        list.push(Found { loss: Loss::default(), ..found });
+        list.sort_by(|a, b| a.id.cmp(&b.id));
+    }
+    members.into_values().collect()
 }

@@ -108,6 +108,7 @@ impl Site {
             ("HOME", self.path("home").into()),
             ("DOCKER_HOST", NO_ENGINE.into()),
             ("JACKIN_CAPSULE_BIN", self.path("capsule").into()),
+            ("JACKIN_AGENT_MIRROR", "off".into()),
         ]
     }
 
@@ -295,7 +296,7 @@ fn a_reader_that_goes_away_is_no_error() {
 #[test]
 fn every_command_has_help_that_fits() {
     let site = Site::empty();
-    let with_examples = ["", "plan", "apply", "load", "hardline", "eject", "explain", "graph", "observe", "workspace create"];
+    let with_examples = ["", "plan", "apply", "load", "prewarm", "hardline", "eject", "explain", "graph", "observe", "workspace create"];
     let all = commands();
     assert!(all.len() > 20, "{all:?}");
     for path in all {

@@ -552,6 +552,8 @@ fn prune_removes_exactly_the_instances_that_were_declared_once() {
     }
 }
 
+const KEPT: &str = "jk-prewarm-dind-kept-dind";
+
 /// A world with base images and one kept sidecar of this tier.
 fn prewarmed(tier: Dind) -> World {
     let world = new_world();
@@ -561,7 +563,7 @@ fn prewarmed(tier: Dind) -> World {
     let plan = plan_of(&world, &images, &PlanOptions::new(Mode::PrewarmOnly, "prewarm", Scope::All));
     assert!(apply(&world, &plan, &mut Dice(0), usize::MAX).well());
     assert!(plan.changes.iter().all(|c| !c.is_reuse()), "prewarm makes every artifact");
-    world.add_kept_sidecar(&sidecar_spec("kept-dind", "kept-net", "kept-certs", tier, "kept"));
+    world.add_kept_sidecar(&sidecar_spec(KEPT, "jk-prewarm-dind-kept-net", "jk-prewarm-dind-kept-certs", tier, "jk-prewarm-dind-kept"));
     world
 }
 
@@ -575,9 +577,9 @@ fn a_kept_sidecar_is_adopted_whole_and_stays_adopted() {
     cut_off_everywhere("adopt", &world, std::slice::from_ref(&want), 5);
     fail_everywhere("adopt", &world, std::slice::from_ref(&want), &Fault::ALL);
     converge(&world, std::slice::from_ref(&want), &mut Dice(0));
-    assert_eq!(world.inventory()[&want.at(Kind::Sidecar)], ["kept-dind"]);
+    assert_eq!(world.inventory()[&want.at(Kind::Sidecar)], [KEPT]);
     // It is the instance's own from now on: mended like any other, and removed with it.
-    world.stop("kept-dind");
+    world.stop(KEPT);
     world.stop(&want.container());
     let plan = plan_of(&world, &graph(&world, std::slice::from_ref(&want)), &launch());
     assert_eq!(summary(&plan), "capsule start, sidecar start");
@@ -603,7 +605,7 @@ fn a_kept_sidecar_of_another_tier_is_left_alone() {
     converge(&world, std::slice::from_ref(&want), &mut Dice(0));
     let none = Want { dind: Dind::None, ..want };
     converge(&world, &[none], &mut Dice(0));
-    assert_eq!(world.inventory().keys().filter(|a| a.name == "prewarm/kept-dind").count(), 3, "still there for somebody else");
+    assert_eq!(world.inventory().keys().filter(|a| a.pool_id() == Some("kept")).count(), 3, "still there for somebody else");
 }
 
 #[test]

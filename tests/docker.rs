@@ -3,6 +3,8 @@
 
 #[path = "docker/edits.rs"]
 mod edits;
+#[path = "docker/prewarm.rs"]
+mod prewarm;
 #[path = "docker/proxy.rs"]
 mod proxy;
 #[path = "docker/scenarios.rs"]
@@ -43,6 +45,12 @@ scenarios! {
     scenarios::a_build_that_fails_says_why_and_stops_nothing_else,
     scenarios::an_instance_that_is_declared_no_more_goes_when_asked,
     scenarios::a_capsule_that_ends_at_once_says_why,
+    prewarm::a_tried_sidecar_tells_its_latency_and_goes,
+    prewarm::a_kept_sidecar_is_taken_over_by_a_launch,
+    prewarm::taking_over_makes_only_the_capsule,
+    prewarm::eight_launches_share_three_kept_sidecars,
+    prewarm::a_kill_of_prewarm_leaves_nothing_that_the_next_does_not_take_or_remove,
+    prewarm::what_nobody_can_use_is_told_and_pruned,
     edits::every_edit_behind_its_back_is_named_and_mended,
     edits::a_lost_or_exchanged_image_is_named_and_made_again,
     edits::a_changed_role_cache_blocks_and_is_left_alone,
@@ -55,5 +63,14 @@ scenarios! {
     sessions::a_crashed_agent_keeps_everything_and_comes_back,
     sessions::an_engine_that_may_be_far_away_is_reached_through_its_api,
     sessions::a_home_too_deep_for_a_socket_is_reached_through_the_engine,
+    sessions::tabs_are_opened_and_inspected_from_the_host,
+    sessions::terminals_share_and_watch_one_picture,
+    sessions::a_killed_mux_comes_back_under_an_attached_terminal,
+    sessions::an_upgrade_in_the_container_ends_no_session,
+    sessions::an_exit_ends_the_container_and_keeps_the_home,
+    sessions::an_engine_that_stops_the_container_waits_for_a_polite_end,
+    sessions::a_terminal_that_is_told_to_go_is_restored,
+    sessions::what_the_agent_reports_is_seen_on_the_host,
+    sessions::a_mux_that_cannot_start_ends_the_container_with_a_report,
     sessions::secrets_reach_the_container_and_nothing_else,
 }

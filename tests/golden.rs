@@ -6,13 +6,16 @@
 
 mod support;
 
+use clap::Parser;
+use jackin::cli::{Cli, Command};
 use jackin::config::{self, Agent, EnvValue, FileKind, Profile, SourceFile};
-use jackin::facts::{Facts, TreeKind};
+use jackin::facts::{Facts, RoleSnapshot, TreeKind};
 use jackin::graph::Graph;
 use jackin::graph::build::build;
+use jackin::graph::prewarm::{self, Goal};
 use jackin::graph::want::{self, Load, Target, Wanted, declared, place};
 use jackin::observed::{Engine, Found, Observed, State};
-use jackin::plan::{Mode, Plan, PlanOptions, Scope, plan};
+use jackin::plan::{Mode, Plan, PlanOptions, Scope, SidecarGoal, plan};
 use jackin::provider::memory::{At, Fault, World};
 use jackin::render::Style;
 use jackin::render::plan::plan_text;
@@ -42,6 +45,9 @@ struct Case {
     #[serde(default)]
     instances: Vec<String>,
     load: Option<LoadCase>,
+    /// What follows `jackin prewarm`.
+    #[serde(default)]
+    prewarm: String,
     #[serde(default)]
     targets: Vec<Address>,
     #[serde(default)]
@@ -54,6 +60,14 @@ struct Case {
     purge: bool,
     #[serde(default)]
     world: Start,
+    /// A case whose files are read where this one has none.
+    like: Option<String>,
+    /// In the place of the shared facts' seed: another run of the same command.
+    #[serde(skip)]
+    seed: Option<String>,
+    /// Configured roles that `roles/` does not hold and the case is not about.
+    #[serde(default)]
+    without: Vec<String>,
     /// What happened in it afterwards, see `edit`.
     #[serde(default)]
     edits: Vec<String>,
@@ -93,6 +107,8 @@ enum Start {
     Launched,
     /// An engine with nothing on it; the role is cloned, programs are cached.
     Files,
+    /// Programs are cached, and that is all.
+    Bare,
     /// The same without an engine that was asked, as with --offline.
     Offline,
     /// No observed.json: nothing was looked at. For cases that are blocked before anything could exist.
@@ -130,7 +146,8 @@ impl Inputs {
     fn of(case: &str, before: bool) -> Inputs {
         let folder = plans().join(case);
         let before = before.then(|| folder.join("before"));
-        Inputs { layers: before.into_iter().chain([folder, plans()]).collect() }
+        let like = self::case(case).like.map(|like| plans().join(like));
+        Inputs { layers: before.into_iter().chain([folder]).chain(like).chain([plans()]).collect() }
     }
 
     /// The first that has it; a folder counts as a whole.
@@ -160,6 +177,9 @@ impl Inputs {
             if file.is_file() {
                 merge(&mut all, read(&file).parse().unwrap_or_else(|error| panic!("{}: {error}", file.display())));
             }
+        }
+        for name in all.remove("absent").and_then(|names| names.as_array().cloned()).unwrap_or_default() {
+            all.remove(name.as_str().expect("the name of a fact"));
         }
         let table = |t: &mut toml::Table, key: &str| {
             t.entry(key.to_owned()).or_insert_with(|| toml::Table::new().into()).as_table_mut().expect("a table").clone()
@@ -259,12 +279,29 @@ fn desired(case: &Case, inputs: &Inputs, records: BTreeMap<String, InstanceRecor
     let config = inputs.config();
     let mut facts = inputs.facts(&config);
     facts.records = records;
+    facts.seed = case.seed.clone().unwrap_or(facts.seed);
     let (wanted, said, mut options): (Vec<Wanted>, Vec<_>, PlanOptions) = match case.command {
-        Verb::Apply | Verb::Prewarm => {
+        Verb::Prewarm => {
+            let goal = goal(&case.prewarm);
+            let (mut wishes, said) = prewarm::wishes(&config, &goal);
+            // A branch is a snapshot of its own; a URL is what the clone then comes from.
+            for (slot, wish) in &wishes {
+                if let Some(known) = facts.roles.get(&wish.role).cloned() {
+                    let url = wish.url.clone().unwrap_or(known.url.clone());
+                    facts.roles.insert(slot.clone(), RoleSnapshot { branch: wish.branch.clone(), url, ..known });
+                }
+            }
+            wishes.retain(|_, wish| !case.without.contains(&wish.role));
+            let mut graph = prewarm::build(&config, &facts, &goal, &wishes).graph;
+            graph.diagnostics.extend(said);
+            let mut options = jackin::command::prewarm::options(&goal);
+            options.history = facts.history.clone();
+            return (graph, options);
+        }
+        Verb::Apply => {
             let (wanted, said) = declared(&config, &facts, &case.workspaces);
             let scope = if case.workspaces.is_empty() { Scope::All } else { Scope::Workspaces(case.workspaces.clone()) };
-            let mode = if case.command == Verb::Apply { Mode::Launch } else { Mode::PrewarmOnly };
-            (wanted, said, PlanOptions::new(mode, "apply", scope))
+            (wanted, said, PlanOptions::new(Mode::Launch, "apply", scope))
         }
         Verb::Load => {
             let wanted = loaded(case.load.as_ref().expect("[load]"), &config, &facts);
@@ -284,13 +321,20 @@ fn desired(case: &Case, inputs: &Inputs, records: BTreeMap<String, InstanceRecor
     options.purge = case.purge;
     options.history = facts.history.clone();
     let mut graph = build(&config, &facts, &wanted).graph;
-    // What is made before anybody needs it belongs to no instance.
-    if case.command == Verb::Prewarm {
-        graph.resources.retain(|address, _| !address.kind.per_instance());
-        graph.instances.clear();
-    }
     graph.diagnostics.extend(said);
+    if case.prune {
+        graph.kept = Some(prewarm::kept_recipe(&config, &facts));
+    }
     (graph, options)
+}
+
+/// The command line as the program reads it.
+fn goal(options: &str) -> Goal {
+    let words = ["jackin", "prewarm"].into_iter().chain(options.split_whitespace());
+    match Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).command {
+        Some(Command::Prewarm(args)) => jackin::command::prewarm::goal(&args).unwrap_or_else(|refused| panic!("{refused}")),
+        other => panic!("{other:?}"),
+    }
 }
 
 fn loaded(load: &LoadCase, config: &config::Config, facts: &Facts) -> Wanted {
@@ -331,11 +375,18 @@ fn make_world<'c>(name: &str, case: &'c Case) -> (World, Vec<Vec<&'c str>>) {
     let launch = Case { command: Verb::Apply, workspaces: Vec::new(), ..case.clone() };
     let (base, _) = desired(&launch, &Inputs::of(name, true), BTreeMap::new());
     let world = World::new("ours", ["~"]);
-    place_files(&world, &base);
+    if case.world != Start::Bare {
+        place_files(&world, &base);
+    }
     if case.world == Start::Launched {
         launch_all(&world, &base);
     }
-    place_later_files(&world, &base, &desired(&launch, &Inputs::of(name, false), BTreeMap::new()).0);
+    if case.world != Start::Bare {
+        place_later_files(&world, &base, &desired(&launch, &Inputs::of(name, false), BTreeMap::new()).0);
+    }
+    if case.command == Verb::Prewarm {
+        place_programs(&world, &desired(case, &Inputs::of(name, false), BTreeMap::new()).0);
+    }
     let mut late = Vec::new();
     for text in &case.edits {
         let words: Vec<&str> = text.split_whitespace().collect();
@@ -369,13 +420,25 @@ fn make_observed(name: &str, case: &Case) -> Observed {
 /// Clones and cached programs lie on the disk before any plan is made.
 fn place_files(world: &World, graph: &Graph) {
     let files = |kind| matches!(kind, Kind::RoleRepo | Kind::AgentBinary | Kind::CapsuleBinary);
-    run(world, graph, graph.resources.keys().filter(|a| files(a.kind)).cloned().collect());
+    let here = |address: &Address| files(address.kind) && !to_be_downloaded(graph, address);
+    run(world, graph, graph.resources.keys().filter(|a| here(a)).cloned().collect());
+}
+
+/// A release is here only after a plan has fetched it.
+fn to_be_downloaded(graph: &Graph, address: &Address) -> bool {
+    matches!(&graph.resources[address].spec, Spec::AgentBinary(spec) | Spec::CapsuleBinary(spec) if spec.download.is_some())
+}
+
+/// Prewarming is about programs of agents that no workspace's role has, too.
+fn place_programs(world: &World, graph: &Graph) {
+    let wanted = |a: &&Address| matches!(a.kind, Kind::AgentBinary | Kind::CapsuleBinary);
+    run(world, graph, graph.resources.keys().filter(wanted).cloned().collect());
 }
 
 /// Facts name only programs and clones that are there, so those that came later are there too.
 fn place_later_files(world: &World, base: &Graph, graph: &Graph) {
     let later = |address: &Address| match address.kind {
-        Kind::AgentBinary | Kind::CapsuleBinary => true,
+        Kind::AgentBinary | Kind::CapsuleBinary => !to_be_downloaded(graph, address),
         // A clone that was there stays at its commit until a plan moves it.
         Kind::RoleRepo => !base.resources.contains_key(address),
         _ => false,
@@ -393,6 +456,7 @@ fn launch_all(world: &World, graph: &Graph) {
 fn run(world: &World, graph: &Graph, targets: Vec<Address>) {
     let mut options = PlanOptions::new(Mode::Launch, "apply", Scope::All);
     options.targets = targets;
+    let graph = &Graph { diagnostics: Vec::new(), kept: None, ..graph.clone() };
     let plan = plan(graph, &observe(world, graph, &Scope::All), &options);
     assert!(!plan.is_blocked(), "the world cannot be made: {:#?}", plan.blockers);
     let applied = apply(world, &plan, &mut Dice(0), usize::MAX);
@@ -408,6 +472,10 @@ fn edit(world: &World, graph: &Graph, words: &[&str]) {
     };
     let number = |text: &str| text.parse::<i64>().expect("a number");
     match *words {
+        ["stop", of] if of.starts_with("jk-") => world.stop(of),
+        ["remove", of] if of.starts_with("jk-") && of.ends_with("-dind") => world.remove(of),
+        ["remove", of] if of.starts_with("jk-") && of.ends_with("-net") => world.remove_network(of).expect("nothing runs on it"),
+        ["remove", of] if of.starts_with("jk-") => world.remove_volume(of).expect("nothing mounts it"),
         ["stop", of] => world.stop(&named(of)),
         ["kill", of, code] => world.kill(&named(of), number(code), false),
         ["kill", of, code, "oom"] => world.kill(&named(of), number(code), true),
@@ -432,7 +500,7 @@ fn edit(world: &World, graph: &Graph, words: &[&str]) {
         ["corrupt", of] => world.corrupt_program(&named(of)),
         ["check-out", of, commit] => world.move_repo(&named(of), commit),
         ["delete-file", of, field] => assert!(world.delete_home_file(&named(of), field), "{of} has no {field}"),
-        ["keep", instance, name] => world.add_kept_sidecar(&kept(graph, instance, name)),
+        ["keep", instance, id] => world.add_kept_sidecar(&kept(graph, instance, id)),
         ["images"] => run(world, graph, graph.resources.keys().filter(|a| !a.kind.per_instance()).cloned().collect()),
         ["launch"] => launch_all(world, graph),
         _ => panic!("unknown edit: {words:?}"),
@@ -440,13 +508,15 @@ fn edit(world: &World, graph: &Graph, words: &[&str]) {
 }
 
 /// What prewarming would leave for this instance.
-fn kept(graph: &Graph, instance: &str, name: &str) -> Sidecar {
+fn kept(graph: &Graph, instance: &str, id: &str) -> Sidecar {
     let Some(Spec::Sidecar(own)) = graph.resources.get(&Address::new(Kind::Sidecar, instance)).map(|r| &r.spec) else {
         panic!("{instance} has no sidecar")
     };
-    let mut sidecar = Sidecar { name: name.to_owned(), network: format!("{name}-net"), owner: "prewarm".to_owned(), ..own.clone() };
+    let base = format!("jk-prewarm-dind-{id}");
+    let name = format!("{base}-dind");
+    let mut sidecar = Sidecar { name: name.clone(), network: format!("{base}-net"), owner: base.clone(), ..own.clone() };
     sidecar.env.insert("DOCKER_TLS_SAN".to_owned(), EnvEntry::Plain(format!("DNS:{name}")));
-    sidecar.mounts.values_mut().for_each(|mount| mount.source = format!("{name}-certs"));
+    sidecar.mounts.values_mut().for_each(|mount| mount.source = format!("{base}-certs"));
     sidecar
 }
 
@@ -468,7 +538,7 @@ fn edit_observed(observed: &mut Observed, words: &[&str]) {
             let recorded = first(observed, of).recorded.as_mut().expect("it says what it was made from");
             assert_ne!(recorded.insert(field.to_owned(), json(value)), Some(json(value)), "{of} was made so anyway");
         }
-        ["pool-state", "exited"] => observed.pool.iter_mut().for_each(|kept| kept.sidecar.state = State::Exited { code: 0, oom: false }),
+        ["pool-state", "held"] => observed.pool.iter_mut().for_each(|kept| kept.held = true),
         ["loss", of, "sessions", count] => first(observed, of).loss.sessions = Some(count.parse().expect("a number")),
         ["loss", of, "bytes", count] => first(observed, of).loss.bytes = Some(count.parse().expect("a number")),
         ["loss", of, "uncommitted", count] => first(observed, of).loss.uncommitted_files = Some(count.parse().expect("a number")),
@@ -522,7 +592,8 @@ fn every_case_gives_its_plan() {
 
 /// What a flag asked for once is not asked for again.
 fn plan_again(world: &World, name: &str, case: &Case) -> Plan {
-    let once = Case { replace: Vec::new(), rebuild: false, ..case.clone() };
+    let seed = (case.command == Verb::Prewarm).then(|| "another".to_owned());
+    let once = Case { replace: Vec::new(), rebuild: false, seed, ..case.clone() };
     let (graph, options) = desired_in(world, name, &once);
     plan(&graph, &observe(world, &graph, &options.scope), &options)
 }
@@ -534,7 +605,19 @@ fn finish(world: &World, name: &str, case: &Case, when: &str) {
     let applied = apply(world, &plan, &mut Dice(0), usize::MAX);
     assert!(applied.well(), "{name}, {when}: {applied:?}");
     world.settle();
+    nothing_left(world, name, case, when);
+}
+
+/// What is only tried is tried again each time, and each time nothing of it is left.
+fn nothing_left(world: &World, name: &str, case: &Case, when: &str) {
     let left = plan_again(world, name, case);
+    if left.goal.sidecar == Some(SidecarGoal::Try) {
+        assert!(left.changes.iter().all(|c| c.is_reuse() || c.disposable), "{name}, {when}: still to do: {}", support::text(&left));
+        let kept: Vec<String> =
+            observe(world, &Graph::default(), &Scope::All).pool.into_iter().map(|set| set.id).filter(|id| id != "3f9a").collect();
+        assert!(kept.is_empty(), "{name}, {when}: left behind: {kept:?}");
+        return;
+    }
     assert!(left.is_empty(), "{name}, {when}: still to do: {}", support::text(&left));
 }
 
@@ -558,8 +641,7 @@ fn every_case_converges() {
         let applied = apply(&whole, &first, &mut Dice(0), usize::MAX);
         assert!(applied.well(), "{name}: {applied:?}");
         whole.settle();
-        let left = plan_again(&whole, &name, &case);
-        assert!(left.is_empty(), "{name}: still to do: {}", support::text(&left));
+        nothing_left(&whole, &name, &case, "at once");
         for stop in 0..first.steps.len() {
             let world = world.clone();
             apply(&world, &first, &mut Dice(0), stop);

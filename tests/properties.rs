@@ -335,7 +335,13 @@ fn world_after(before: &[Want], edits: &[(Edit, Index)], kept: bool) -> World {
         make(&world, nth, *edit, *index);
     }
     if kept && world.artifacts().0.iter().any(|i| i == DIND) {
-        world.add_kept_sidecar(&sidecar_spec("kept-dind", "kept-net", "kept-certs", Dind::Privileged, "kept"));
+        world.add_kept_sidecar(&sidecar_spec(
+            "jk-prewarm-dind-kept-dind",
+            "jk-prewarm-dind-kept-net",
+            "jk-prewarm-dind-kept-certs",
+            Dind::Privileged,
+            "jk-prewarm-dind-kept",
+        ));
     }
     world
 }
@@ -628,8 +634,9 @@ fn any_garbage(graph: &Graph) -> impl Strategy<Value = Observed> + use<> {
     let stranger = "[ab]".prop_map(|id| Stranger { name: id.clone(), id, why: "no jackin label".to_owned() });
     let strangers = btree_map(select(addresses), stranger, 0..3);
     let sidecar = graph.resources.values().find(|r| r.spec.kind() == Kind::Sidecar).map(|r| r.spec.fields());
+    let parts = (vec(any_found(sidecar), 0..3), vec(any_found(None), 0..3), vec(any_found(None), 0..3));
     let member =
-        (any_found(sidecar), any_found(None), any_found(None)).prop_map(|(sidecar, network, certs)| PoolMember { sidecar, network, certs });
+        ("[abc]", any::<bool>(), parts).prop_map(|(id, held, (sidecar, network, certs))| PoolMember { id, held, sidecar, network, certs });
     let version = prop_oneof!["1\\.[34][0-9]", "[0-9.]{0,4}", Just("x.y".to_owned())];
     let engine = proptest::option::of(version.prop_map(|api_version| Engine { api_version }));
     (resources, strangers, vec(member, 0..3), engine).prop_map(|(resources, strangers, pool, engine)| Observed {

@@ -367,7 +367,7 @@ impl World {
     fn live_on(&self, connection: Connection) -> Live {
         Live::new(LiveParts {
             facts: self.facts.clone(),
-            connection,
+            connection: Some(connection),
             contexts: self.contexts.borrow().clone(),
             vault: Box::new(OneSecret),
             capsules: Box::new(Sleepers),
@@ -477,7 +477,7 @@ fn a_fresh_instance_is_made_and_then_left_alone() {
         }
 
         // Four lists and one inspect each of two images and two containers, after one ping; every request has its own connection.
-        let real = live.connection().endpoint.url();
+        let real = live.connection().expect("an engine").endpoint.url();
         if let Some(socket) = real.strip_prefix("unix://").map(str::to_owned) {
             let path = world.folder.path().join("counted.sock");
             let listener = tokio::net::UnixListener::bind(&path).unwrap();
@@ -845,19 +845,19 @@ fn an_image_is_built_by_buildkit() {
 #[test]
 fn a_kept_sidecar_is_adopted_and_found_again() {
     run(async |world| {
-        let kept = format!("jk-kept-{}", world.id);
+        let kept = format!("jk-prewarm-dind-{}", world.id);
         let (name, net, certs) = (format!("{kept}-dind"), format!("{kept}-net"), format!("{kept}-certs"));
-        let address = Address::new(Kind::Sidecar, KEY);
-        let Spec::Sidecar(mut sidecar) = world.graph.borrow().resources[&address].spec.clone() else { unreachable!() };
+        let Spec::Sidecar(mut sidecar) = world.graph.borrow().resources[&Address::new(Kind::Sidecar, KEY)].spec.clone() else {
+            unreachable!()
+        };
         sidecar.name.clone_from(&name);
         sidecar.network.clone_from(&net);
         sidecar.mounts.get_mut("/certs/client").unwrap().source.clone_from(&certs);
         let san = format!("DNS:{name}");
         sidecar.env.insert("DOCKER_TLS_SAN".to_owned(), EnvEntry::Plain(san.clone()));
         let label = |spec: Spec| {
-            let mut labels = labels(&address, &spec, &world.id);
-            labels.remove("jackin.address");
-            labels.insert("jackin.kind".to_owned(), "prewarm-dind".to_owned());
+            let labels = labels(&Address::pool(spec.kind(), &world.id), &spec, &world.id);
+            assert!(!labels.contains_key("jackin.address"));
             labels.into_iter().flat_map(|(k, v)| ["--label".to_owned(), format!("{k}={v}")]).collect::<Vec<_>>()
         };
         let make = |words: &[&str], spec: Spec, rest: &[&str]| {

@@ -333,16 +333,32 @@ fn blocked() -> Plan {
 fn adopt() -> Plan {
     let graph = graph();
     let mut observed = nothing();
+    let (base, names) = ("jk-prewarm-dind-3f9a", ["jk-prewarm-dind-3f9a-dind", "jk-prewarm-dind-3f9a-net", "jk-prewarm-dind-3f9a-certs"]);
+    let kinds = [Kind::Sidecar, Kind::Network, Kind::Certs];
+    let own = kinds.map(|kind| graph.resources[&at(kind)].spec.object_name().to_owned());
+    // As the kept set was made: with names of its own wherever the instance's stand.
+    let kept = |text: &str| {
+        own.iter().zip(names).fold(text.to_owned(), |text, (own, kept)| {
+            if text == *own || text == format!("DNS:{own}") { text.replace(own.as_str(), kept) } else { text }
+        })
+    };
     let member = |kind: Kind, name: &str| {
         let mut one = found(&at(kind), &graph.resources[&at(kind)].spec);
         one.name = name.to_owned();
-        one
+        for fields in [one.recorded.as_mut(), Some(&mut one.live)].into_iter().flatten() {
+            for (field, value) in fields {
+                let text = value.as_str().map(&kept);
+                *value = match (field.as_str(), text) {
+                    ("owner", _) => base.into(),
+                    (_, Some(text)) => text.into(),
+                    (_, None) => value.clone(),
+                };
+            }
+        }
+        vec![one]
     };
-    observed.pool.push(PoolMember {
-        sidecar: member(Kind::Sidecar, "jk-pool-3f9a-dind"),
-        network: member(Kind::Network, "jk-pool-3f9a-net"),
-        certs: member(Kind::Certs, "jk-pool-3f9a-certs"),
-    });
+    let [sidecar, network, certs] = [0, 1, 2].map(|i| member(kinds[i], names[i]));
+    observed.pool.push(PoolMember { id: "3f9a".to_owned(), held: false, sidecar, network, certs });
     for kind in [Kind::RoleRepo, Kind::DerivedImage] {
         let address = Address::new(kind, "agent-smith");
         observed.resources.insert(address.clone(), vec![found(&address, &graph.resources[&address].spec)]);

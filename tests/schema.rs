@@ -106,7 +106,13 @@ fn observed(graph: &Graph) -> Observed {
         observed.resources.insert(address.clone(), vec![one.clone(), Found { id: "twin".into(), ..one }]);
     }
     let one = |kind| found(&at(kind), &graph.resources[&at(kind)].spec, State::Running);
-    observed.pool.push(PoolMember { sidecar: one(Kind::Sidecar), network: one(Kind::Network), certs: one(Kind::Certs) });
+    observed.pool.push(PoolMember {
+        id: "3f9a".to_owned(),
+        held: true,
+        sidecar: vec![one(Kind::Sidecar)],
+        network: vec![one(Kind::Network)],
+        certs: vec![one(Kind::Certs)],
+    });
     observed.strangers.insert(at(Kind::Capsule), Stranger { id: "1".into(), name: "c".into(), why: "it bears no label".into() });
     observed
 }

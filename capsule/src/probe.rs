@@ -206,7 +206,7 @@ fn parse(stat: &[u8]) -> Option<Process> {
 
 /// By its own name, or by that of the script that an interpreter runs.
 fn agent_of(name: &str, command: &[u8]) -> Option<&'static str> {
-    const INTERPRETERS: [&str; 6] = ["node", "bun", "deno", "python", "MainThread", "sh"];
+    const INTERPRETERS: [&str; 9] = ["node", "bun", "deno", "python", "MainThread", "sh", "bash", "dash", "zsh"];
     const PACKAGES: [(&str, &str); 6] = [
         ("/claude-code/", "claude"),
         ("/@openai/codex/", "codex"),
@@ -268,6 +268,8 @@ mod tests {
         assert_eq!(agent("node-MainThread", "node /home/agent/.local/bin/amp"), Some("amp"));
         assert_eq!(agent("python3.12", "/usr/bin/python3.12 /home/agent/.local/bin/kimi-cli"), Some("kimi"));
         assert_eq!(agent("agent", "/home/agent/.grok/bin/agent"), Some("grok"));
+        assert_eq!(agent("bash", "bash /home/agent/.local/bin/claude --verbose"), Some("claude"));
+        assert_eq!(agent("bash", "bash /home/agent/notes-on-claude"), None);
         assert_eq!(agent("opencode", ""), Some("opencode"));
         for (name, command) in
             [("vim", "vim claude"), ("zsh", "-zsh"), ("agent", "agent"), ("grep", "grep codex"), ("node", "node x.js claude")]

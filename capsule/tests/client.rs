@@ -545,7 +545,8 @@ fn verbs_ask_and_print() {
         assert_eq!((code, err.as_str()), (Some(0), ""), "{args:?}");
         (request, out)
     };
-    let explanation = serde_json::json!({"raw_state": "idle", "evidence": [{"rule": "prompt"}], "none": []});
+    // In the order of the alphabet: whether maps keep another is a feature of the build.
+    let explanation = serde_json::json!({"evidence": [{"rule": "prompt"}], "none": [], "raw_state": "idle"});
     let (request, out) = ok(&["status", "explain", "2"], Reply::Explained { session_id: 2, explanation: explanation.clone() });
     assert_eq!(request, Request::SessionStatusExplain { session_id: 2 });
     assert_eq!(out, "evidence:\n  -\n    rule: prompt\nnone: none\nraw state: idle\n");

@@ -508,6 +508,10 @@ fn any_size() {
             let keys = keys.replace('E', "\x1b[27u");
             let before = terminal.raw.len();
             terminal.type_keys(&keys);
+            if keys == "\x1b[27u" {
+                // What was opened and closed between two frames was never shown.
+                continue;
+            }
             terminal.wait_until(&format!("{keys:?} is answered at {rows}x{cols}"), |terminal| terminal.raw.len() > before);
         }
         eventually("three sessions", || {
@@ -536,13 +540,16 @@ fn the_title_is_set_and_comes_back() {
     assert!(!terminal.sent().contains("a title"));
 }
 
-const OSC: &str = "printf '\\033]52;c;aGk=\\007\\033]9;a notice\\007\\033]7;file:///tmp\\007\\033]777;notify;t;b\\007\
+const OSC: &str = "echo ready; read x; printf '\\033]52;c;aGk=\\007\\033]9;a notice\\007\\033]7;file:///tmp\\007\\033]777;notify;t;b\\007\
 \\033]8;;https://example.com/x\\033\\\\link\\033]8;;\\033\\\\ \\033]8;;file:///etc/passwd\\033\\\\file\\033]8;;\\033\\\\ \\033]52;c;?\\007\\033]1337;x\\007 shown\\n'; exec cat";
 
 #[test]
 fn each_family_of_osc_has_its_rule() {
     let case = |env: &[(&str, &str)], passed: &[&str], stopped: &[&str]| {
         let (_capsule, mut terminal) = open_with(OSC, WINDOW, env, &[]);
+        // What is told before anybody is attached is for nobody.
+        terminal.wait_for("ready");
+        terminal.type_keys("\r");
         terminal.wait_for("link file  shown");
         for text in passed {
             terminal.wait_for_raw(0, text);

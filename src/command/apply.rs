@@ -6,6 +6,7 @@ use super::ui::{DONE, Failure};
 use crate::cli::ApplyArgs;
 use crate::diagnostic::Diagnostic;
 use crate::gather::session::Freshness;
+use crate::graph::prewarm::kept_recipe;
 use crate::graph::want::declared;
 use crate::plan::{Mode, Plan, PlanOptions, Scope};
 use std::path::Path;
@@ -42,6 +43,9 @@ pub async fn run(run: &mut Run, args: ApplyArgs) -> Result<i32, Failure> {
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     let mut built = run.graph(&mut session, &wanted).await?;
     built.graph.diagnostics.extend(diagnostics);
+    if options.prune {
+        built.graph.kept = Some(kept_recipe(&session.config, &session.facts));
+    }
     let instances: Vec<String> = built.graph.instances.keys().cloned().collect();
     let code = run.carry_out(&mut session, built, &options, &args.carrying, Asks::Always, saved.as_ref()).await?;
     if code == DONE && !args.carrying.dry_run && !instances.is_empty() {

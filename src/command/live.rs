@@ -5,11 +5,14 @@ use crate::attach::{SOCKET_PATH_LIMIT, Through, Way};
 use crate::config::Agent;
 use crate::config::role_key::RoleKey;
 use crate::diagnostic::Diagnostic;
+use crate::gather::download::{self, Installed, Wanted};
+use crate::gather::releases::{Makers, Program};
 use crate::gather::session::Session;
 use crate::gather::vault::Vault;
-use crate::gather::{Lock, Paths, credentials, role_repo};
+use crate::gather::{Lock, Paths, clock, credentials, role_repo};
 use crate::graph::BuildContext;
-use crate::provider::endpoint;
+use crate::graph::programs::variable;
+use crate::provider::endpoint::{self, Connection};
 use crate::provider::live::{Capsules, Later, Live, LiveParts, Sources};
 use crate::resource::{Address, Binary, Checkout, RoleRepo, SecretSource};
 use jackin_capsule::control::{Reply, Request, SessionState};
@@ -22,18 +25,45 @@ use std::time::Duration;
 
 pub async fn connect(session: &mut Session, contexts: BTreeMap<Address, BuildContext>) -> Result<Live, Failure> {
     let connection = endpoint::connect_by_env(&engine_env()).await?;
+    let capsules = Sockets { root: session.paths.sockets(), engine: Through::of(&connection) };
+    Ok(wire(session, Some(connection), Box::new(capsules), contexts))
+}
+
+/// For plans that want nothing of an engine.
+pub fn this_host(session: &mut Session) -> Live {
+    wire(session, None, Box::new(NoCapsules), BTreeMap::new())
+}
+
+fn wire(
+    session: &mut Session,
+    connection: Option<Connection>,
+    capsules: Box<dyn Capsules>,
+    contexts: BTreeMap<Address, BuildContext>,
+) -> Live {
     let digest = session.digest.clone();
     let parts = LiveParts {
         facts: Arc::new(session.facts.clone()),
-        capsules: Box::new(Sockets { root: session.paths.sockets(), engine: Through::of(&connection) }),
+        capsules,
         connection,
         contexts,
         vault: Box::new(SessionVault(std::mem::take(&mut session.vault))),
-        sources: Box::new(SessionSources { paths: session.paths.clone(), dirs: session.sync_source_dirs() }),
+        sources: Box::new(SessionSources {
+            paths: session.paths.clone(),
+            dirs: session.sync_source_dirs(),
+            makers: session.makers.clone(),
+        }),
         digest: Arc::new(move |bytes: &[u8]| digest.of(bytes)),
         now: Box::new(|| format!("{:.0}", jiff::Timestamp::now())),
     };
-    Ok(Live::new(parts))
+    Live::new(parts)
+}
+
+struct NoCapsules;
+
+impl Capsules for NoCapsules {
+    fn sessions<'a>(&'a self, _: &'a str) -> Later<'a, Option<u32>> {
+        Box::pin(std::future::ready(None))
+    }
 }
 
 /// The variables that say where the engine is.
@@ -101,6 +131,7 @@ struct SessionSources {
     paths: Paths,
     /// `sync_source_dir` of an agent, when one is configured.
     dirs: BTreeMap<Agent, PathBuf>,
+    makers: Arc<Makers>,
 }
 
 impl Sources for SessionSources {
@@ -122,10 +153,30 @@ impl Sources for SessionSources {
         })
     }
 
-    fn download<'a>(&'a self, address: &'a Address, _: &'a Binary, _: &'a dyn Fn(String)) -> Later<'a, Result<(), Diagnostic>> {
+    fn download<'a>(&'a self, address: &'a Address, binary: &'a Binary, report: &'a dyn Fn(String)) -> Later<'a, Result<(), Diagnostic>> {
         Box::pin(async move {
-            Err(Diagnostic::error("binary.download", "Programs are not downloaded yet", format!("{address} is not in the cache."))
-                .help("Put the file there, or name it with JACKIN_AGENT_BIN_<SLUG>=PATH."))
+            let (Some(path), Some(digest), Some(download)) = (&binary.path, &binary.digest, &binary.download) else {
+                return Err(Diagnostic::error("binary.unknown_source", "It is not known where a program comes from", address.to_string())
+                    .help("Plan again while the network can be used."));
+            };
+            let agent = Agent::from_slug(&address.name);
+            let wanted = Wanted {
+                name: address.name.clone(),
+                version: binary.version.clone().unwrap_or_default(),
+                path: self.paths.expand(path),
+                digest: digest.clone(),
+                download: download.clone(),
+                variable: agent.map_or_else(|| "JACKIN_CAPSULE_BIN".to_owned(), variable),
+            };
+            let installed = download::install(&self.makers.http, &wanted, report, &super::run::notice).await;
+            if let (Err(refused), Some(agent)) = (&installed, agent) {
+                // The next plan does without, and says why.
+                self.makers.remember_failure(&Program::Agent(agent), refused.detail.trim_end_matches('.'), clock::seconds());
+            }
+            if let Ok(Installed::AlreadyThere) = installed {
+                report("another run has downloaded it meanwhile".to_owned());
+            }
+            installed.map(|_| ())
         })
     }
 
@@ -151,6 +202,10 @@ impl Sources for SessionSources {
             let lock = Lock::exclusive(&path, &format!("the build of {image}"), None, &super::run::notice).await?;
             Ok(Box::new(lock) as Box<dyn Any>)
         })
+    }
+
+    fn held(&self, set: &str) -> bool {
+        Lock::is_held(&self.paths.kept_lock(set))
     }
 
     fn remove_checkout<'a>(&'a self, path: &'a Path) -> Later<'a, Result<(), Diagnostic>> {

@@ -6,11 +6,13 @@ mod eject;
 mod explain;
 mod graph;
 mod hardline;
+mod kept;
 mod live;
 mod load;
 mod meta;
 mod observe;
 mod plan;
+pub mod prewarm;
 mod run;
 mod runs;
 mod select;
@@ -66,6 +68,7 @@ async fn dispatch(ui: Ui, debug: bool, command: Command) -> i32 {
         Command::Plan(args) => plan::run(&mut run, args).await,
         Command::Apply(args) => apply::run(&mut run, args).await,
         Command::Load(args) => load::run(&mut run, args).await,
+        Command::Prewarm(args) => prewarm::run(&mut run, args).await,
         Command::Hardline(args) => hardline::run(&mut run, args).await,
         Command::Eject(args) => eject::run(&mut run, args).await,
         Command::Exile(args) => eject::exile(&mut run, args).await,
@@ -88,6 +91,7 @@ fn verb(command: &Command) -> &'static str {
         Command::Plan(_) => "plan",
         Command::Apply(_) => "apply",
         Command::Load(_) => "load",
+        Command::Prewarm(_) => "prewarm",
         Command::Hardline(_) => "hardline",
         Command::Eject(_) => "eject",
         Command::Exile(_) => "exile",

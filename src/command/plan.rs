@@ -9,6 +9,7 @@ use crate::event::{Entry, Line};
 use crate::gather::session::{Freshness, Session};
 use crate::gather::{Paths, atomic};
 use crate::graph::build::Built;
+use crate::graph::prewarm::kept_recipe;
 use crate::graph::want::declared;
 use crate::journal;
 use crate::observed::{OBSERVED_FORMAT, Observed};
@@ -29,6 +30,9 @@ pub async fn run(run: &mut Run, args: PlanArgs) -> Result<i32, Failure> {
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     let mut built = run.graph(&mut session, &wanted).await?;
     built.graph.diagnostics.extend(diagnostics);
+    if args.prune {
+        built.graph.kept = Some(kept_recipe(&session.config, &session.facts));
+    }
 
     let mut options = PlanOptions::new(Mode::Launch, "apply", scope.clone());
     options.targets = args.narrowing.target.clone();

@@ -3,31 +3,40 @@
 //! In: wanted instances and what to do about them. Out: an exit code. Each command file chooses the goal; nothing else creates or
 //! removes a Docker object.
 
+use super::kept::KeptSets;
 use super::live;
 use super::ui::{CANCELLED, DONE, ERROR, Failure, Ui};
 use crate::apply::{self, Report};
 use crate::cli::{Carrying, Format};
+use crate::config::Agent;
 use crate::diagnostic::Diagnostic;
 use crate::event::{Entry, Event, JOURNAL_FORMAT};
 use crate::gather::lock::Lock;
 use crate::gather::session::{self, Freshness, Request, Session};
 use crate::gather::{Paths, clock, prompt};
+use crate::graph::Graph;
 use crate::graph::build::{Built, SENSITIVE_MOUNT, UNTRUSTED_ROLE, build};
+use crate::graph::prewarm::kept_recipe;
+use crate::graph::programs::{FALLBACK, INSTALLER};
 use crate::graph::want::Wanted;
 use crate::journal::{self, Journal};
 use crate::observed::{Loss, Observed};
-use crate::plan::{Plan, PlanOptions, plan};
+use crate::plan::{Effect, Mode, Plan, PlanOptions, Scope, StepId, plan};
 use crate::provider::Provider;
 use crate::provider::live::Live;
 use crate::render::plan::plan_text;
 use crate::render::progress::Progress;
-use crate::resource::Address;
+use crate::resource::{Address, Kind};
 use crate::walk::Limits;
 use secrecy::SecretString;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// How often a kept set may be snatched away before a launch goes on without.
+const MOST_LOOKS: usize = 32;
 
 /// The verb under which an ended session's resources are removed.
 pub const SESSION_END: &str = "session end";
@@ -39,6 +48,10 @@ pub struct Run {
     pub debug: bool,
     pub started: Instant,
     pub predicted: Option<u64>,
+    /// Milliseconds of each step that was carried out.
+    pub timed: BTreeMap<StepId, u64>,
+    /// Steps of the last plan that failed.
+    pub failed: Vec<StepId>,
 }
 
 impl Run {
@@ -60,7 +73,7 @@ impl Run {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
         });
-        Run { ui, journal, debug, started: Instant::now(), predicted: None }
+        Run { ui, journal, debug, started: Instant::now(), predicted: None, timed: BTreeMap::new(), failed: Vec::new() }
     }
 
     /// Says what has not been said, closes the diary, returns the exit code.
@@ -125,7 +138,8 @@ impl Run {
             estimate_milliseconds: self.predicted,
             graph: self.debug.then(|| Box::new(built.graph.clone())),
             options: self.debug.then(|| Box::new(options.clone())),
-            plan: self.debug.then(|| Box::new(plan.clone())),
+            // What was prepared and what was left out is asked for later, when a launch was slow.
+            plan: (self.debug || options.mode == Mode::PrewarmOnly).then(|| Box::new(plan.clone())),
         });
     }
 
@@ -145,11 +159,19 @@ impl Run {
         built.contexts.values_mut().for_each(|context| context.from_scratch = options.rebuild);
         let mut ask = !carrying.yes && !carrying.dry_run && expected.is_none() && asks == Asks::Always;
         let containers = locked_containers(session, &built, &options);
-        let provider = live::connect(session, built.contexts.clone()).await?;
+        let on_engine = options.mode != Mode::PrewarmOnly || built.graph.resources.keys().any(|address| address.kind.on_engine());
+        let mut provider = match on_engine {
+            true => live::connect(session, built.contexts.clone()).await?,
+            false => live::this_host(session),
+        };
         // Nobody is kept waiting while a person thinks: without `--yes` the locks are taken after the answer.
         let mut locks = if ask || carrying.dry_run { Vec::new() } else { lock_all(session, &containers).await? };
 
-        let (observed, mut plan) = self.look(&provider, &built, &options).await?;
+        let mut sets = KeptSets::of(session);
+        let (observed, mut plan) = match carrying.dry_run {
+            true => self.look(&provider, &built, &options).await?,
+            false => self.look_and_hold(&provider, &built, &options, &mut sets).await?,
+        };
         self.write_observed(&observed);
         self.write_plan(&built, &options, &plan);
         if let Some(saved) = expected {
@@ -172,7 +194,7 @@ impl Run {
             }
             return Ok(DONE);
         }
-        let removing = options.mode == crate::plan::Mode::Remove;
+        let removing = options.mode == Mode::Remove;
         let losing = !removing && !plan.losses().is_empty() && !carrying.allow_loss;
         if asks == Asks::WhenInDoubt && !carrying.yes && (needs_consent(&plan) || losing) {
             ask = true;
@@ -193,34 +215,130 @@ impl Run {
                 return Err(Failure::Said(CANCELLED));
             }
             locks = lock_all(session, &containers).await?;
-            let (_, again) = self.look(&provider, &built, &options).await?;
+            let (_, again) = self.look_with(&provider, &built, &options, &sets).await?;
             refuse_stale(&plan, &again)?;
             plan = again;
         } else if losing {
             return Err(refuse_loss(&plan).into());
         }
 
-        let report = self.apply(&provider, &plan, carrying).await;
+        session.refresh_releases();
+        let limits = Limits { steps: usize::from(carrying.parallelism), ..Limits::default() };
+        let mut report = self.apply(&provider, &plan, limits).await;
+        if expected.is_none()
+            && let Some(without) = self.without(session, &mut provider, &plan, &report, &options).await?
+        {
+            plan = without;
+            report = self.apply(&provider, &plan, limits).await;
+        }
         drop(locks);
+        sets.release();
         if carrying.format == Format::Json {
             self.ui.result(&plan.to_json());
         }
         let code = match &report {
             report if report.interrupted => CANCELLED,
-            report if report.succeeded() => DONE,
+            report if report.succeeded() || self.only_programs_missing(options.mode, report) => DONE,
             _ => ERROR,
         };
         if code != DONE {
             return Err(Failure::Said(code));
         }
+        if options.sidecar.is_some() {
+            self.sweep(session, &provider).await?;
+        }
         session.remember_history();
         Ok(code)
+    }
+
+    /// When nothing failed but downloads of agents: a plan that does without these, by what is cached or the vendor's installer. It is
+    /// the one that the next run would make, so it is made at once, unless it would lose what the first one did not.
+    async fn without(
+        &mut self,
+        session: &mut Session,
+        provider: &mut Live,
+        plan: &Plan,
+        report: &Report,
+        options: &PlanOptions,
+    ) -> Result<Option<Plan>, Failure> {
+        let agent = |id: &str| {
+            let step = plan.steps.iter().find(|step| step.id == id && step.effect == Effect::Download)?;
+            Agent::from_slug(&step.address.name)
+        };
+        let failed: Option<Vec<(Agent, &str)>> = report.failed.iter().map(|(id, why)| Some((agent(id)?, why.detail.as_str()))).collect();
+        let Some(failed) = failed.filter(|failed| !failed.is_empty() && !report.interrupted && !session.wanted.is_empty()) else {
+            return Ok(None);
+        };
+        for (agent, why) in failed {
+            session.do_without(agent, why);
+        }
+        let mut built = build(&session.config, &session.facts, &session.wanted);
+        built.contexts.values_mut().for_each(|context| context.from_scratch = options.rebuild);
+        provider.turn_to(Arc::new(session.facts.clone()), built.contexts.clone());
+        let (observed, again) = self.look(provider, &built, options).await?;
+        let loses = again.losses().iter().any(|loss| !plan.losses().contains(loss));
+        if again.is_blocked() || again.is_empty() || loses {
+            return Ok(None);
+        }
+        self.write_observed(&observed);
+        self.write_plan(&built, options, &again);
+        let stands_in = |warning: &&Diagnostic| [FALLBACK, INSTALLER].contains(&warning.code.as_str());
+        self.ui.warn(&again.warnings.iter().filter(stands_in).cloned().collect::<Vec<_>>());
+        Ok(Some(again))
     }
 
     pub async fn look(&self, provider: &Live, built: &Built, options: &PlanOptions) -> Result<(Observed, Plan), Failure> {
         let observed = provider.observe(&built.graph, &options.scope).await?;
         let plan = plan(&built.graph, &observed, options);
         Ok((observed, plan))
+    }
+
+    /// What a killed run had asked the engine for may have come into being only after the look: removes it, without a word when there
+    /// is nothing.
+    async fn sweep(&mut self, session: &Session, provider: &Live) -> Result<(), Failure> {
+        let graph = Graph { kept: Some(kept_recipe(&session.config, &session.facts)), ..Graph::default() };
+        let built = Built { graph, ..Built::default() };
+        let options = PlanOptions::new(Mode::PrewarmOnly, "prewarm", Scope::Instances(Vec::new()));
+        let mut sets = KeptSets::of(session);
+        let (_, plan) = self.look_and_hold(provider, &built, &options, &mut sets).await?;
+        if plan.is_empty() {
+            return Ok(());
+        }
+        self.write_plan(&built, &options, &plan);
+        let report = self.apply(provider, &plan, Limits::default()).await;
+        sets.release();
+        if report.succeeded() { Ok(()) } else { Err(Failure::Said(ERROR)) }
+    }
+
+    async fn look_with(&self, provider: &Live, built: &Built, options: &PlanOptions, sets: &KeptSets) -> Result<(Observed, Plan), Failure> {
+        let mut observed = provider.observe(&built.graph, &options.scope).await?;
+        sets.mark(&mut observed);
+        let plan = plan(&built.graph, &observed, options);
+        Ok((observed, plan))
+    }
+
+    /// Looks and plans until every kept set that the plan touches is held here. Who comes too late for one sees it in another's hands,
+    /// and plans with the next, or without.
+    async fn look_and_hold(
+        &self,
+        provider: &Live,
+        built: &Built,
+        options: &PlanOptions,
+        sets: &mut KeptSets,
+    ) -> Result<(Observed, Plan), Failure> {
+        for _ in 0..MOST_LOOKS {
+            let (observed, plan) = self.look_with(provider, built, options, sets).await?;
+            if !sets.hold(&plan)? {
+                return Ok((observed, plan));
+            }
+        }
+        sets.give_up = true;
+        self.look_with(provider, built, options, sets).await
+    }
+
+    /// A program that could not be fetched is no failure of prewarming, unless an image waited for it.
+    fn only_programs_missing(&self, mode: Mode, report: &Report) -> bool {
+        mode == Mode::PrewarmOnly && !report.interrupted && report.skipped.is_empty() && self.failed.iter().all(is_program)
     }
 
     pub fn show(&self, plan: &Plan, format: Format, verbose: bool) {
@@ -230,15 +348,17 @@ impl Run {
         }
     }
 
-    async fn apply(&mut self, provider: &Live, plan: &Plan, carrying: &Carrying) -> Report {
+    async fn apply(&mut self, provider: &Live, plan: &Plan, limits: Limits) -> Report {
         let interrupts = interrupts();
-        let limits = Limits { steps: usize::from(carrying.parallelism), ..Limits::default() };
         let started = Instant::now();
         let mut screen = Screen { progress: Progress::new(plan, self.debug), drawn: 0, live: self.ui.live, style: self.ui.err, started };
-        let journal = &mut self.journal;
+        let (journal, timed) = (&mut self.journal, &mut self.timed);
         let shared = std::cell::RefCell::new(&mut screen);
         let applying = async {
             let mut emit = |event: Event| {
+                if let Event::StepFinished { id, milliseconds } = &event {
+                    timed.insert(id.clone(), *milliseconds);
+                }
                 journal.write(Entry::Event { event: event.clone() });
                 shared.borrow_mut().take(&event);
             };
@@ -256,6 +376,7 @@ impl Run {
             () = ticking => unreachable!("BUG: the ticker never ends"),
         };
         screen.finish();
+        self.failed = report.failed.iter().map(|(id, _)| id.clone()).collect();
         report
     }
 }
@@ -267,6 +388,11 @@ pub enum Asks {
     Always,
     /// The command itself was the word; only loss, an untrusted role or a mount of credentials wants another.
     WhenInDoubt,
+}
+
+/// Of an agent.
+pub fn is_program(id: &StepId) -> bool {
+    id.starts_with(Kind::AgentBinary.as_str())
 }
 
 fn needs_consent(plan: &Plan) -> bool {

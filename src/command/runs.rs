@@ -109,6 +109,9 @@ fn story(run: &Run, lines: &[Line]) -> String {
                 Event::StepSkipped { id, because } => say(format!("  skipped  {id} because of {because}")),
                 Event::StepCancelled { id } => say(format!("  cancelled {id}")),
                 Event::StepRetried { id, attempt, error } => say(format!("  retried  {id} (attempt {attempt}): {error}")),
+                Event::AgentBinaryCacheRepaired { address, path } | Event::CapsuleBinaryCacheRepaired { address, path } => {
+                    say(format!("  repaired {address} at {path}"));
+                }
                 Event::Waiting { .. }
                 | Event::ApplyStarted { .. }
                 | Event::StepStarted { .. }

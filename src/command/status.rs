@@ -5,9 +5,15 @@ use super::run::Run;
 use super::ui::{DONE, Failure};
 use super::{live, select};
 use crate::cli::{Format, StatusArgs};
+use crate::config::Config;
+use crate::facts::Facts;
 use crate::gather::session::Freshness;
+use crate::graph::prewarm::kept_recipe;
+use crate::graph::{Graph, names};
+use crate::observed::Observed;
 use crate::observed::State;
-use crate::render::status::{Health, StatusRow, status_json, status_text};
+use crate::plan::{Mode, PlanOptions, Scope, plan};
+use crate::render::status::{Health, KeptRow, StatusRow, kept_text, reason_text, status_json, status_text};
 use crate::resource::{Address, Kind};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,10 +62,27 @@ pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
     for (row, states) in rows.iter_mut().zip(states) {
         row.session_states = states;
     }
+    let kept = match args.selector {
+        None => kept_text(&kept(&session.config, &session.facts, &observed)),
+        Some(_) => String::new(),
+    };
     match args.format {
+        Format::Human if rows.is_empty() && !kept.is_empty() => run.ui.result(kept.trim_start()),
         Format::Human if rows.is_empty() => run.ui.talk("There is no instance. `jackin apply` or `jackin load` starts one."),
-        Format::Human => run.ui.result(&status_text(&rows, &run.ui.out)),
+        Format::Human => run.ui.result(&format!("{}{kept}", status_text(&rows, &run.ui.out))),
         Format::Json => run.ui.result(&status_json(&rows)),
     }
     Ok(DONE)
+}
+
+/// Kept sidecars as the next prewarm sees them: what it would remove is of no use to anybody.
+fn kept(config: &Config, facts: &Facts, observed: &Observed) -> Vec<KeptRow> {
+    let graph = Graph { kept: Some(kept_recipe(config, facts)), ..Graph::default() };
+    let plan = plan(&graph, observed, &PlanOptions::new(Mode::PrewarmOnly, "prewarm", Scope::Instances(Vec::new())));
+    let why = |id: &str| {
+        let change = plan.changes.iter().find(|change| change.address.pool_id() == Some(id))?;
+        reason_text(change)
+    };
+    let row = |id: &String, held| KeptRow { name: names::pool_base(id), held, why: why(id) };
+    observed.pool.iter().map(|set| row(&set.id, set.held)).collect()
 }

@@ -83,4 +83,6 @@ impl From<Diagnostics> for Failure {
 pub const DONE: i32 = 0;
 pub const ERROR: i32 = 1;
 pub const CHANGES: i32 = 2;
+/// A command line that cannot be meant, as clap has it.
+pub const USAGE: i32 = 2;
 pub const CANCELLED: i32 = 130;

@@ -121,6 +121,16 @@ fn read_global(root: &Table<'_>, file: &str) -> Option<GlobalFile> {
         global.dco = git.flag("dco");
         git.finish(Unknown::Reject);
     }
+    if let Some(binaries) = root.table("binaries") {
+        global.binaries.mirror = read_mirror(&binaries, "mirror");
+        if let Some(own) = binaries.table("mirrors") {
+            for program in Binaries::PROGRAMS {
+                global.binaries.mirrors.extend(read_mirror(&own, program).map(|mirror| (program.to_owned(), mirror)));
+            }
+            own.finish(Unknown::Reject);
+        }
+        binaries.finish(Unknown::Reject);
+    }
     let mut embedded = Vec::new();
     if let Some(workspaces) = root.table("workspaces") {
         for (key, value) in workspaces.entries() {
@@ -277,6 +287,17 @@ fn read_github(table: &Table<'_>, op_account: Option<&str>) -> GithubPolicy {
     let policy = GithubPolicy { auth_forward: github.word("auth_forward", &GITHUB_MODES), env: read_github_env(&github, op_account) };
     github.finish(Unknown::Reject);
     policy
+}
+
+fn read_mirror(table: &Table<'_>, key: &'static str) -> Option<Located<String>> {
+    let mirror = table.line(key)?;
+    let Some(why) = mirror_problem(&mirror.value) else {
+        return Some(mirror);
+    };
+    let at = table.map.get(key).map_or(table.place.clone(), |v| v.span());
+    let help = "give a URL such as \"https://mirror.example/jackin\", or \"off\"";
+    table.reader.error(at, "mirror", "A mirror cannot be used", format!("`{}` {why}", table.path_of(key)), help);
+    None
 }
 
 fn read_backend(runtime: &Table<'_>, key: &'static str) -> Option<Located<String>> {

@@ -225,6 +225,40 @@ pub struct Global {
     pub role_repo_refresh_ttl_seconds: Option<Located<u64>>,
     pub telemetry_level: Option<Located<TelemetryLevel>>,
     pub telemetry_categories: Vec<String>,
+    pub binaries: Binaries,
+}
+
+/// `[binaries]`: where programs are downloaded from.
+#[derive(Debug, Clone, Default)]
+pub struct Binaries {
+    pub mirror: Option<Located<String>>,
+    /// By program.
+    pub mirrors: BTreeMap<String, Located<String>>,
+}
+
+impl Binaries {
+    pub const PROGRAMS: [&str; 7] = ["claude", "codex", "amp", "kimi", "opencode", "grok", "capsule"];
+}
+
+/// What is wrong with a mirror, as the rest of a sentence.
+pub fn mirror_problem(text: &str) -> Option<&'static str> {
+    if text == "off" {
+        return None;
+    }
+    let Some(rest) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
+        return Some("does not begin with https:// or http://");
+    };
+    if text.chars().any(|c| c.is_whitespace() || c.is_control() || !c.is_ascii()) {
+        return Some("holds a blank or a character that is not ASCII");
+    }
+    let host = rest.split('/').next().unwrap_or_default();
+    if host.contains('@') {
+        return Some("holds a user; plans show it, so it may not");
+    }
+    if host.is_empty() || text.contains(['?', '#']) {
+        return Some("is not a plain base URL");
+    }
+    None
 }
 
 #[derive(Debug, Clone)]

@@ -31,6 +31,8 @@ pub fn workspace_name_problem(name: &str) -> Option<&'static str> {
         Some("it holds a slash")
     } else if name.chars().any(char::is_control) {
         Some("it holds a control character")
+    } else if name == "@prewarm" {
+        Some("kept sidecars go by it")
     } else {
         None
     }

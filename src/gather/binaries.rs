@@ -1,15 +1,15 @@
 //! Programs that go into images: the capsule and the agents.
 //!
-//! In: environment variables, the running executable's folder, the cache. Out: a `BinaryFact` for what is there. Absent: downloads,
+//! In: environment variables, the running executable's folder, the cache. Out: a `BinaryFact` for what is there. Absent: downloads (`download.rs`),
 //! running any of them.
 
 use super::digest::sha256_file;
 use super::failure::io_failed;
 use super::paths::Paths;
-use super::{atomic, program};
+use super::{atomic, download, program};
 use crate::config::Agent;
 use crate::diagnostic::Diagnostic;
-use crate::facts::{BinaryFact, BinarySource};
+use crate::facts::{BinaryFact, BinarySource, version_folder};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -100,8 +100,40 @@ pub fn capsule_binary(
     if let Some(path) = beside.chain(installed).find(|path| path.is_file() && is_linux_program(path, arch)) {
         return fact(&path, version.to_owned(), BinarySource::Beside, digests).map(Some);
     }
-    let cached = paths.capsule_binaries().join(format!("{version}/linux-{arch}/{CAPSULE}"));
-    if cached.is_file() { fact(&cached, version.to_owned(), BinarySource::Cache, digests).map(Some) } else { Ok(None) }
+    cached(&capsule_place(paths, version, arch), version.to_owned(), digests)
+}
+
+/// Where a downloaded capsule belongs.
+pub fn capsule_place(paths: &Paths, version: &str, arch: &str) -> PathBuf {
+    paths.capsule_binaries().join(format!("{}/linux-{arch}/{CAPSULE}", version_folder(version)))
+}
+
+/// One version from the cache, given or taken out of a release.
+pub fn cached_agent(
+    agent: Agent,
+    paths: &Paths,
+    version: &str,
+    arch: &str,
+    digests: &mut FileDigests,
+) -> Result<Option<BinaryFact>, Diagnostic> {
+    let folder = version_folder(version);
+    let file = paths.agent_binaries().join(format!("{agent}/{folder}/linux-{arch}/{agent}"));
+    cached(&file, folder, digests)
+}
+
+/// A program that jackin downloaded goes by what it was published as; one that was damaged since is as good as none.
+fn cached(file: &Path, version: String, digests: &mut FileDigests) -> Result<Option<BinaryFact>, Diagnostic> {
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let mut fact = fact(file, version, BinarySource::Cache, digests)?;
+    if download::damaged(file, &fact.digest) {
+        return Ok(None);
+    }
+    if let Some(record) = download::published(file, &fact.digest) {
+        fact.digest = record.digest;
+    }
+    Ok(Some(fact))
 }
 
 /// `JACKIN_AGENT_BIN_<SLUG>`, else the newest version in the cache.
@@ -120,8 +152,14 @@ pub fn agent_binary(
     let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
     let versions = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let file = |version: &str| dir.join(format!("{version}/linux-{arch}/{agent}"));
-    let newest = versions.filter(|version| file(version).is_file()).max_by(|a, b| compare_versions(a, b));
-    newest.map(|version| fact(&file(&version), version, BinarySource::Cache, digests)).transpose()
+    let mut versions: Vec<String> = versions.filter(|version| file(version).is_file()).collect();
+    versions.sort_by(|a, b| compare_versions(b, a));
+    for version in versions {
+        if let Some(fact) = cached(&file(&version), version, digests)? {
+            return Ok(Some(fact));
+        }
+    }
+    Ok(None)
 }
 
 fn from_environment(

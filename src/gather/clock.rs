@@ -6,6 +6,11 @@ use crate::diagnostic::Diagnostic;
 use crate::resource::hex;
 use jiff::Timestamp;
 
+/// Seconds since 1970.
+pub fn seconds() -> i64 {
+    Timestamp::now().as_second()
+}
+
 pub fn fill(bytes: &mut [u8]) -> Result<(), Diagnostic> {
     getrandom::fill(bytes).map_err(|error| {
         Diagnostic::error("random.failed", "No random numbers", error.to_string()).help("the system's random source must be available")

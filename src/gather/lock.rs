@@ -62,6 +62,11 @@ impl Lock {
         })
     }
 
+    /// Does anybody hold it, however?
+    pub fn is_held(path: &Path) -> bool {
+        matches!(attempt(path, false), Ok(Attempt::Held))
+    }
+
     /// The lock as the standard input of a program, which then holds it too: if jackin is killed, the lock is free only when
     /// the program has ended. Reading from it gives end-of-file at once, for the position is behind the last byte.
     pub fn as_stdin(&self) -> Result<Stdio, Diagnostic> {

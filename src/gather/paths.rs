@@ -108,6 +108,10 @@ impl Paths {
     pub fn capsule_binaries(&self) -> PathBuf {
         self.cache().join("jackin-capsule")
     }
+    /// What vendors said of their newest releases.
+    pub fn releases(&self) -> PathBuf {
+        self.cache().join("releases")
+    }
     /// State folder of an instance, by the base name of its container.
     pub fn instance(&self, container: &str) -> PathBuf {
         self.data().join(container)
@@ -117,6 +121,14 @@ impl Paths {
     }
     pub fn instance_lock(&self, container: &str) -> PathBuf {
         self.data().join(format!("{container}.lock"))
+    }
+    /// Held by whoever fills the pool of kept sidecars.
+    pub fn pool_lock(&self) -> PathBuf {
+        self.data().join("prewarm-dind-adoption.lock")
+    }
+    /// Held by whoever makes, adopts or removes a kept set.
+    pub fn kept_lock(&self, id: &str) -> PathBuf {
+        self.data().join(format!("prewarm-dind-adoption.locks/{id}.lock"))
     }
     pub fn index(&self) -> PathBuf {
         self.data().join("instances.json")

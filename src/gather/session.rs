@@ -3,8 +3,11 @@
 //! Two steps, because which roles matter is known only after the configuration has been read: `open`, then `complete` for the
 //! wanted instances. Absent: Docker, and what should be done.
 
-use super::binaries::{FileDigests, agent_binary, capsule_binary};
+use super::binaries::{FileDigests, agent_binary, cached_agent, capsule_binary};
+use super::http::Http;
 use super::lock::{Lock, Notice};
+use super::mirror::Mirrors;
+use super::releases::{Asking, Makers, Program};
 use super::role_repo::{Refresh, RoleRepo};
 use super::vault::Vault;
 use super::{KeyedDigest, Paths, clock, credentials, env, files, git, github, installation, mounts, prompt};
@@ -12,13 +15,14 @@ use crate::config::prompts::{self, Answer, State};
 use crate::config::role_key::RoleKey;
 use crate::config::{self, Agent, AuthMode, Config, EnvMap, EnvValue, FileKind, GithubMode, layer};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::facts::{BinaryFact, Facts, RoleProblem, RoleSnapshot, RoleValue};
+use crate::facts::{BinaryFact, BinarySource, Facts, Lookup, RoleProblem, RoleSnapshot, RoleValue};
 use crate::graph::build::role_slot;
 use crate::graph::role::CheckedRole;
 use crate::graph::want::{Wanted, place};
 use crate::resource::InstanceRecord;
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +51,17 @@ pub enum Freshness {
     Offline,
 }
 
+/// A role repository to be looked at.
+#[derive(Debug, Clone)]
+pub struct RoleAsked {
+    pub role: String,
+    pub branch: Option<String>,
+    /// In the place of the configured one.
+    pub url: Option<String>,
+    /// A commit recorded earlier.
+    pub pinned: Option<String>,
+}
+
 pub struct Session {
     pub paths: Paths,
     pub config: Config,
@@ -54,7 +69,11 @@ pub struct Session {
     pub facts: Facts,
     pub digest: Arc<KeyedDigest>,
     pub vault: Vault,
+    /// Whom to ask for releases and downloads.
+    pub makers: Arc<Makers>,
     source_dirs: BTreeMap<Agent, PathBuf>,
+    /// The instances that the facts are complete for.
+    pub wanted: Vec<Wanted>,
     request: Request,
 }
 
@@ -105,6 +124,9 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
     }
     let capsule: Option<BinaryFact> = capsule_binary(&paths, env::variable, executable.as_deref(), &version, arch, &mut digests)?;
     digests.save();
+    let mirrors = Mirrors::new(env::variable, &config.global.binaries)?;
+    let can_run = cfg!(target_os = "linux");
+    let makers = Arc::new(Makers::new(Http::from_env(&version), mirrors, &paths, arch, can_run));
     let passthrough_env = env::passthrough(std::env::vars_os());
     let facts = Facts {
         home: text(&paths.home),
@@ -121,6 +143,8 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
         dind_image,
         capsule_binary: capsule,
         agent_binaries,
+        agent_releases: BTreeMap::new(),
+        capsule_release: None,
         host_env: BTreeMap::new(),
         literal_env: BTreeMap::new(),
         passthrough_env,
@@ -134,7 +158,18 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
         records: read_records(&paths),
         history: BTreeMap::new(),
     };
-    Ok(Session { paths, config, warnings, facts, digest, vault: Vault::default(), source_dirs: BTreeMap::new(), request })
+    Ok(Session {
+        paths,
+        config,
+        warnings,
+        facts,
+        digest,
+        vault: Vault::default(),
+        makers,
+        source_dirs: BTreeMap::new(),
+        wanted: Vec::new(),
+        request,
+    })
 }
 
 async fn read_config(paths: &Paths, notice: Notice<'_>) -> Result<(Config, Vec<Diagnostic>), Diagnostics> {
@@ -189,14 +224,121 @@ impl Session {
             .map(|src| self.facts.expand(src))
             .collect();
         self.facts.paths = mounts::path_facts(hosts.iter().map(String::as_str));
-        self.values(wanted).await?;
-        self.role_values(wanted).await?;
-        self.credentials(wanted).await?;
+        // Makers are asked while a person is.
+        let agents = self.agents_of_roles();
+        let asking = self.asking();
+        let looking = self.look_up(agents, !wanted.is_empty(), asking, notice);
+        let (found, rest) = tokio::join!(looking, async {
+            self.values(wanted).await?;
+            self.role_values(wanted).await?;
+            self.credentials(wanted).await
+        });
+        rest?;
+        self.take(found)?;
+        self.wanted = wanted.to_vec();
         Ok(())
     }
 
+    /// The release of this agent could not be had after all.
+    pub fn do_without(&mut self, agent: Agent, why: &str) {
+        self.facts.agent_releases.insert(agent, Lookup::Failed { why: why.trim_end_matches('.').to_owned() });
+    }
+
+    /// The newest releases of these agents, and the capsule's, into the facts: for those who want programs for their own sake, so an
+    /// older one in the cache does not do. `complete` looks up what the wanted instances need.
+    pub async fn programs(
+        &mut self,
+        agents: impl IntoIterator<Item = Agent>,
+        with_capsule: bool,
+        notice: Notice<'_>,
+    ) -> Result<(), Diagnostics> {
+        let asking = match self.asking() {
+            Asking::WhenNeeded => Asking::Fresh,
+            other => other,
+        };
+        let found = self.look_up(agents.into_iter().collect(), with_capsule, asking, notice).await;
+        self.take(found)
+    }
+
+    fn asking(&self) -> Asking {
+        match self.request.freshness {
+            Freshness::Ttl => Asking::WhenNeeded,
+            Freshness::Always => Asking::Always,
+            Freshness::Cached | Freshness::Offline => Asking::Never,
+        }
+    }
+
+    fn agents_of_roles(&self) -> BTreeSet<Agent> {
+        let checked = self.facts.roles.values().filter_map(|snapshot| crate::graph::role::check(snapshot).0);
+        checked.flat_map(|role| role.manifest.agents).collect()
+    }
+
+    /// Borrows nothing, so that facts can be gathered meanwhile.
+    fn look_up<'n>(
+        &self,
+        agents: BTreeSet<Agent>,
+        with_capsule: bool,
+        asking: Asking,
+        notice: Notice<'n>,
+    ) -> impl Future<Output = Vec<(Program, Option<Lookup>)>> + use<'n> {
+        let given = |agent: &Agent| self.facts.agent_binaries.get(agent).is_some_and(|fact| fact.source != BinarySource::Cache);
+        let mut programs: Vec<(Program, bool)> = agents
+            .into_iter()
+            .filter(|agent| !given(agent))
+            .map(|agent| (Program::Agent(agent), self.facts.agent_binaries.contains_key(&agent)))
+            .collect();
+        if with_capsule && self.facts.capsule_binary.is_none() {
+            programs.push((Program::Capsule(self.facts.version.clone()), false));
+        }
+        let makers = self.makers.clone();
+        let now = clock::seconds();
+        async move {
+            let asked = programs.iter().map(|(program, cached)| makers.look_up(program, *cached, asking, now, notice));
+            let answers = futures_util::future::join_all(asked).await;
+            programs.into_iter().map(|(program, _)| program).zip(answers).collect()
+        }
+    }
+
+    fn take(&mut self, found: Vec<(Program, Option<Lookup>)>) -> Result<(), Diagnostics> {
+        let mut digests = FileDigests::load(&self.paths);
+        for (program, lookup) in found {
+            match (program, lookup) {
+                (_, None) => {}
+                (Program::Capsule(_), found) => self.facts.capsule_release = found,
+                (Program::Agent(agent), Some(lookup)) => {
+                    // The newest in the cache need not be the one that is the newest release.
+                    if let Lookup::Newest(release) = &lookup
+                        && let Some(fact) = cached_agent(agent, &self.paths, &release.version, &self.facts.arch, &mut digests)?
+                    {
+                        self.facts.agent_binaries.insert(agent, fact);
+                    }
+                    self.facts.agent_releases.insert(agent, lookup);
+                }
+            }
+        }
+        digests.save();
+        Ok(())
+    }
+
+    /// Asks for what was not looked up lately, while something else goes on. Given up when the command ends before.
+    pub fn refresh_releases(&self) {
+        for (agent, _) in self.facts.agent_releases.iter().filter(|(_, lookup)| **lookup == Lookup::Stale) {
+            let (makers, program, now) = (self.makers.clone(), Program::Agent(*agent), clock::seconds());
+            tokio::spawn(async move { makers.refresh(&program, now).await });
+        }
+    }
+
     async fn roles(&mut self, wanted: &[Wanted], notice: Notice<'_>) -> Result<(), Diagnostics> {
-        let slots: BTreeMap<String, &Wanted> = wanted.iter().map(|w| (role_slot(w), w)).collect();
+        let pinned = |w: &Wanted| self.request.pinned.get(&w.key).cloned();
+        let asked = wanted
+            .iter()
+            .map(|w| (role_slot(w), RoleAsked { role: w.role.clone(), branch: w.branch.clone(), url: None, pinned: pinned(w) }));
+        let asked = asked.collect();
+        self.look_at_roles(asked, notice).await
+    }
+
+    /// Clones and fetches these roles concurrently, each once, by slot.
+    pub async fn look_at_roles(&mut self, asked: BTreeMap<String, RoleAsked>, notice: Notice<'_>) -> Result<(), Diagnostics> {
         let ttl = Duration::from_secs(layer::role_refresh_seconds(&self.config.global));
         let refresh = match self.request.freshness {
             Freshness::Ttl => Refresh::Ttl(ttl),
@@ -204,16 +346,15 @@ impl Session {
             Freshness::Cached => Refresh::CacheOnly,
             Freshness::Offline => Refresh::Offline,
         };
-        let resolving = slots.into_iter().map(|(slot, wanted)| {
-            let url = self.role_url(&wanted.role);
-            let pinned = self.request.pinned.get(&wanted.key).cloned();
+        let resolving = asked.into_iter().map(|(slot, asked)| {
+            let url = asked.url.clone().or_else(|| self.role_url(&asked.role));
             let paths = &self.paths;
             async move {
-                let key = RoleKey::parse(&wanted.role)?;
+                let key = RoleKey::parse(&asked.role)?;
                 let Some(url) = url else {
-                    return Ok((slot, unknown_role(&wanted.role)));
+                    return Ok((slot, unknown_role(&asked.role)));
                 };
-                let repo = RoleRepo { key, url, branch: wanted.branch.clone(), pinned };
+                let repo = RoleRepo { key, url, branch: asked.branch, pinned: asked.pinned };
                 repo.resolve(paths, refresh, notice).await.map(|snapshot| (slot, snapshot))
             }
         });

@@ -7,12 +7,12 @@ use super::context::{BuildContext, RepoFiles};
 use super::derived::{self, DerivedInputs, agent_paths};
 use super::role::{self, CheckedRole};
 use super::want::{Wanted, place};
-use super::{Graph, InstanceInfo, Resource, names};
+use super::{Graph, InstanceInfo, Resource, names, programs};
 use crate::config::layer;
 use crate::config::validate::sensitive;
 use crate::config::{Agent, AuthMode, Config, Dind, DirtyExit, EnvValue, GithubMode, Isolation, NetworkMode, Workspace};
 use crate::diagnostic::Diagnostic;
-use crate::facts::{BinarySource, Facts, PathKind, RoleSnapshot, RoleValue};
+use crate::facts::{Facts, PathKind, RoleSnapshot, RoleValue};
 use crate::resource::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,36 +32,40 @@ const DIND_IMAGE: &str = "docker:29-dind";
 const DIND_ROOTLESS_IMAGE: &str = "docker:29-dind-rootless";
 
 pub fn build(config: &Config, facts: &Facts, wanted: &[Wanted]) -> Built {
-    let mut builder = Builder { config, facts, built: Built::default(), roles: BTreeMap::new() };
+    let mut builder = Builder::new(config, facts);
     for instance in wanted {
         builder.instance(instance);
     }
     builder.built
 }
 
-struct Builder<'a> {
-    config: &'a Config,
-    facts: &'a Facts,
-    built: Built,
+pub(super) struct Builder<'a> {
+    pub config: &'a Config,
+    pub facts: &'a Facts,
+    pub built: Built,
     /// Roles already checked; `None` = its diagnostics are in the graph.
     roles: BTreeMap<String, Option<CheckedRole>>,
 }
 
 /// A role's resources that instances hang on.
-struct RoleParts {
+pub(super) struct RoleParts {
     role: CheckedRole,
-    derived: Address,
+    pub derived: Address,
     derived_reference: String,
     recipe: Recipe,
     commit: String,
 }
 
-impl Builder<'_> {
-    fn say(&mut self, diagnostic: Diagnostic) {
+impl<'a> Builder<'a> {
+    pub fn new(config: &'a Config, facts: &'a Facts) -> Self {
+        Builder { config, facts, built: Built::default(), roles: BTreeMap::new() }
+    }
+
+    pub fn say(&mut self, diagnostic: Diagnostic) {
         self.built.graph.diagnostics.push(diagnostic);
     }
 
-    fn add(&mut self, address: Address, spec: Spec, depends_on: impl IntoIterator<Item = Address>, sources: &[(&str, String)]) {
+    pub fn add(&mut self, address: Address, spec: Spec, depends_on: impl IntoIterator<Item = Address>, sources: &[(&str, String)]) {
         let resource = Resource {
             spec,
             depends_on: depends_on.into_iter().collect(),
@@ -75,7 +79,7 @@ impl Builder<'_> {
         if let Some(refusal) = refused_role(workspace, wanted) {
             self.say(refusal);
         }
-        let Some(parts) = self.role_parts(wanted) else {
+        let Some(parts) = self.role_parts(&wanted.role, wanted.branch.as_deref()) else {
             return;
         };
         let Some(agent) = self.agent(wanted, &parts.role) else {
@@ -136,19 +140,7 @@ impl Builder<'_> {
         if sidecar_wanted {
             let image = self.dind_image(grants.dind);
             self.add(at(Kind::Certs), Spec::Certs(Certs { name: certs_name.clone(), owner: base.clone() }), [], &[]);
-            let spec = Sidecar {
-                name: sidecar_name.clone(),
-                image: image.name.clone(),
-                tier: grants.dind,
-                privileged: grants.dind == Dind::Privileged,
-                network: network_name.clone(),
-                env: BTreeMap::from([
-                    ("DOCKER_TLS_CERTDIR".to_owned(), EnvEntry::Plain("/certs".to_owned())),
-                    ("DOCKER_TLS_SAN".to_owned(), EnvEntry::Plain(format!("DNS:{sidecar_name}"))),
-                ]),
-                mounts: BTreeMap::from([("/certs/client".to_owned(), volume(&certs_name, false))]),
-                owner: base.clone(),
-            };
+            let spec = sidecar_spec(&sidecar_name, &image.name, grants.dind, &network_name, &certs_name, base);
             let sources = [("tier", grant_source("dind")), ("privileged", grant_source("dind")), ("image", self.dind_source())];
             self.add(at(Kind::Sidecar), Spec::Sidecar(spec), [image, at(Kind::Network), at(Kind::Certs)], &sources);
             capsule_needs.extend([at(Kind::Certs), at(Kind::Sidecar)]);
@@ -333,12 +325,12 @@ impl Builder<'_> {
         self.add(at(Kind::Capsule), Spec::Capsule(Box::new(capsule)), capsule_needs, &sources);
     }
 
-    /// Repository, images and programs of a role; several instances share them.
-    fn role_parts(&mut self, wanted: &Wanted) -> Option<RoleParts> {
-        let slot = role_slot(wanted);
+    /// What a role says of itself, looked at once; `None` = its diagnostics are in the graph.
+    pub fn checked_role(&mut self, role: &str, branch: Option<&str>) -> Option<CheckedRole> {
+        let slot = slot(role, branch);
         let Some(snapshot) = self.facts.roles.get(&slot) else {
             self.say(
-                Diagnostic::error("role.unknown", "A role has no source", format!("`{}` has no source.", wanted.role))
+                Diagnostic::error("role.unknown", "A role has no source", format!("`{role}` has no source."))
                     .help("Add `[roles.\"NAME\"] git = \"URL\"` to config.toml, or name a role as `namespace/name`."),
             );
             return None;
@@ -349,39 +341,53 @@ impl Builder<'_> {
             self.built.graph.diagnostics.extend(diagnostics);
             self.roles.insert(slot.clone(), checked);
         }
-        let role = self.roles[&slot].clone()?;
+        self.roles[&slot].clone()
+    }
+
+    /// The clone of a role, at its pinned commit.
+    pub fn role_repo(&mut self, role: &str, branch: Option<&str>) -> Option<Address> {
+        let slot = slot(role, branch);
+        let snapshot = self.facts.roles.get(&slot)?;
+        let spec = RoleRepo {
+            url: snapshot.url.clone(),
+            branch: snapshot.branch.clone(),
+            commit: snapshot.commit.clone()?,
+            path: self.facts.shorten(&snapshot.cache),
+        };
+        let source = self.config.global.roles.get(role);
+        let configured = source.map_or_else(|| "default".to_owned(), |r| place(&r.git.span, "default"));
+        let repo = Address::new(Kind::RoleRepo, slot);
+        self.add(repo.clone(), Spec::RoleRepo(spec), [], &[("url", configured), ("commit", "role repository".to_owned())]);
+        Some(repo)
+    }
+
+    /// Repository, images and programs of a role; several instances share them.
+    pub fn role_parts(&mut self, role_key: &str, branch: Option<&str>) -> Option<RoleParts> {
+        let role = self.checked_role(role_key, branch)?;
+        let slot = slot(role_key, branch);
+        let snapshot = &self.facts.roles[&slot];
         let commit = snapshot.commit.clone()?;
-        let branch = wanted.branch.as_deref();
-        let repo = Address::new(Kind::RoleRepo, slot.clone());
         let role_image = Address::new(Kind::RoleImage, slot.clone());
         let derived = Address::new(Kind::DerivedImage, slot.clone());
-        let derived_reference = names::derived_image(&wanted.role, branch, &commit);
+        let derived_reference = names::derived_image(role_key, branch, &commit);
         if let Some(Spec::DerivedImage(spec)) = self.built.graph.resources.get(&derived).map(|r| &r.spec) {
             let recipe = spec.recipe.clone();
             return Some(RoleParts { role, derived, derived_reference, recipe, commit });
         }
 
-        let source = self.config.global.roles.get(&wanted.role);
-        let configured = source.map_or_else(|| "default".to_owned(), |r| place(&r.git.span, "default"));
-        if !source.is_some_and(|r| r.trusted) || branch.is_some() {
+        let repo = self.role_repo(role_key, branch)?;
+        if !self.config.global.roles.get(role_key).is_some_and(|r| r.trusted) || branch.is_some() {
             let what = branch.map_or_else(String::new, |b| format!(", branch `{b}`"));
             self.say(
                 Diagnostic::warning(
                     UNTRUSTED_ROLE,
                     "A role is not marked as trusted",
-                    format!("Building `{}`{what} runs what {} says.", wanted.role, snapshot.url),
+                    format!("Building `{role_key}`{what} runs what {} says.", snapshot.url),
                 )
                 .on(&repo)
-                .help(format!("Read it first. `trusted = true` under `[roles.\"{}\"]` says that you have.", wanted.role)),
+                .help(format!("Read it first. `trusted = true` under `[roles.\"{role_key}\"]` says that you have.")),
             );
         }
-        let spec = RoleRepo {
-            url: snapshot.url.clone(),
-            branch: snapshot.branch.clone(),
-            commit: commit.clone(),
-            path: self.facts.shorten(&snapshot.cache),
-        };
-        self.add(repo.clone(), Spec::RoleRepo(spec), [], &[("url", configured.clone()), ("commit", "role repository".to_owned())]);
 
         let construct = self.facts.construct_image.clone().unwrap_or_else(|| role.construct.clone());
         let construct_source = match self.facts.construct_image {
@@ -389,10 +395,10 @@ impl Builder<'_> {
             None => format!("role {}", role.manifest.dockerfile.value),
         };
         let construct_address = self.image(&construct, construct_source.clone());
-        let base_reference = names::role_image(&wanted.role, branch, &commit);
+        let base_reference = names::role_image(role_key, branch, &commit);
         let spec = RoleImage {
             reference: base_reference.clone(),
-            role: wanted.role.clone(),
+            role: role_key.to_owned(),
             role_git_sha: names::short_commit(&commit).to_owned(),
             dockerfile: role.manifest.dockerfile.value.clone(),
             construct_image: construct.clone(),
@@ -420,49 +426,30 @@ impl Builder<'_> {
         let mut agent_programs = BTreeMap::new();
         let mut agent_digests = BTreeMap::new();
         for agent in &role.manifest.agents {
-            let address = Address::new(Kind::AgentBinary, agent.slug());
-            let spec = match self.facts.agent_binaries.get(agent) {
-                Some(fact) => {
-                    agent_programs.insert(*agent, fact.path.clone());
-                    agent_digests.insert(*agent, fact.digest.clone());
-                    self.binary(fact)
-                }
-                None => Binary { origin: Origin::VendorInstaller, version: None, digest: None, path: None, executable: true },
-            };
-            let source = match spec.origin {
-                Origin::Environment => format!("JACKIN_AGENT_BIN_{}", agent.slug().to_uppercase()),
-                Origin::Beside | Origin::Cache => "cache".to_owned(),
-                Origin::VendorInstaller => "default".to_owned(),
-            };
-            self.add(address.clone(), Spec::AgentBinary(spec), [], &[("origin", source)]);
-            needs.push(address);
+            let chosen = programs::agent(self.facts, *agent);
+            if let (Some(path), Some(digest)) = (&chosen.path, &chosen.spec.digest) {
+                agent_programs.insert(*agent, path.clone());
+                agent_digests.insert(*agent, digest.clone());
+            }
+            needs.push(chosen.put(&mut self.built.graph));
         }
-        let Some(capsule) = &self.facts.capsule_binary else {
-            self.say(
-                Diagnostic::error(
-                    "capsule.binary_missing",
-                    "There is no capsule binary to put into images",
-                    "None beside the executable, in the cache, or named by JACKIN_CAPSULE_BIN.",
-                )
-                .help("Build it with `./dev setup`, or set JACKIN_CAPSULE_BIN=PATH to a static Linux build of jackin-capsule."),
-            );
-            return None;
+        let capsule = match programs::capsule(self.facts) {
+            Ok(capsule) => capsule,
+            Err(missing) => {
+                self.say(missing);
+                return None;
+            }
         };
-        let capsule_address = Address::new(Kind::CapsuleBinary, "jackin-capsule");
-        let capsule_source = match capsule.source {
-            BinarySource::Environment => "JACKIN_CAPSULE_BIN",
-            BinarySource::Beside => "beside the executable",
-            BinarySource::Cache => "cache",
-        };
-        let capsule_spec = Spec::CapsuleBinary(self.binary(capsule));
-        self.add(capsule_address.clone(), capsule_spec, [], &[("origin", capsule_source.to_owned())]);
-        needs.push(capsule_address);
+        let (capsule_path, capsule_source) = (capsule.path.clone().unwrap_or_default(), capsule.source.clone());
+        let (capsule_version, capsule_digest) =
+            (capsule.spec.version.clone().unwrap_or_default(), capsule.spec.digest.clone().unwrap_or_default());
+        needs.push(capsule.put(&mut self.built.graph));
 
         let context = derived::derived_context(&DerivedInputs {
             base: &base_reference,
             manifest: &role.manifest,
             agent_programs: &agent_programs,
-            capsule_program: &capsule.path,
+            capsule_program: &capsule_path,
             hooks: &role.hooks,
             host_uid: self.facts.uid,
         });
@@ -470,21 +457,21 @@ impl Builder<'_> {
             version: derived::RECIPE_VERSION.to_owned(),
             manifest_version: role.manifest.version.clone(),
             role_git_sha: names::short_commit(&commit).to_owned(),
-            role_source_ref: wanted.branch.clone(),
+            role_source_ref: branch.map(str::to_owned),
             base_image: None,
             construct_image: construct,
             generated_runtime_hash: derived::runtime_hash(&context),
             supported_agents: role.manifest.agents.clone(),
             agent_binaries: agent_digests,
-            capsule_version: capsule.version.clone(),
-            capsule_digest: capsule.digest.clone(),
+            capsule_version,
+            capsule_digest,
             hooks: role.hooks.iter().map(|(name, text)| (name.clone(), sha256_hex(text))).collect(),
             plugins: plugin_list(&role),
             host_identity_strategy: derived::HOST_IDENTITY.to_owned(),
             host_uid: self.facts.uid,
         };
         let spec =
-            DerivedImage { reference: derived_reference.clone(), role: wanted.role.clone(), base: base_reference, recipe: recipe.clone() };
+            DerivedImage { reference: derived_reference.clone(), role: role_key.to_owned(), base: base_reference, recipe: recipe.clone() };
         let manifest = "role jackin.role.toml".to_owned();
         self.add(
             derived.clone(),
@@ -497,27 +484,13 @@ impl Builder<'_> {
                 ("recipe.manifest_version", manifest.clone()),
                 ("recipe.hooks", manifest.clone()),
                 ("recipe.plugins", manifest),
-                ("recipe.capsule_version", capsule_source.to_owned()),
-                ("recipe.capsule_digest", capsule_source.to_owned()),
+                ("recipe.capsule_version", capsule_source.clone()),
+                ("recipe.capsule_digest", capsule_source),
                 ("recipe.host_uid", "this host".to_owned()),
             ],
         );
         self.built.contexts.insert(derived.clone(), context);
         Some(RoleParts { role, derived, derived_reference, recipe, commit })
-    }
-
-    fn binary(&self, fact: &crate::facts::BinaryFact) -> Binary {
-        Binary {
-            origin: match fact.source {
-                BinarySource::Environment => Origin::Environment,
-                BinarySource::Beside => Origin::Beside,
-                BinarySource::Cache => Origin::Cache,
-            },
-            version: Some(fact.version.clone()),
-            digest: Some(fact.digest.clone()),
-            path: Some(self.facts.shorten(&fact.path)),
-            executable: true,
-        }
     }
 
     fn image(&mut self, reference: &str, source: String) -> Address {
@@ -527,7 +500,7 @@ impl Builder<'_> {
         address
     }
 
-    fn dind_image(&mut self, tier: Dind) -> Address {
+    pub fn dind_image(&mut self, tier: Dind) -> Address {
         let reference = match (&self.facts.dind_image, tier) {
             (Some(image), _) => image.clone(),
             (None, Dind::Rootless) => DIND_ROOTLESS_IMAGE.to_owned(),
@@ -537,7 +510,7 @@ impl Builder<'_> {
         self.image(&reference, source)
     }
 
-    fn dind_source(&self) -> String {
+    pub fn dind_source(&self) -> String {
         if self.facts.dind_image.is_some() { "JACKIN_DIND_IMAGE".to_owned() } else { "default".to_owned() }
     }
 
@@ -856,9 +829,30 @@ impl Builder<'_> {
 
 /// Facts hold one snapshot per role and branch.
 pub fn role_slot(wanted: &Wanted) -> String {
-    match &wanted.branch {
-        Some(branch) => format!("{}@{branch}", wanted.role),
-        None => wanted.role.clone(),
+    slot(&wanted.role, wanted.branch.as_deref())
+}
+
+pub fn slot(role: &str, branch: Option<&str>) -> String {
+    match branch {
+        Some(branch) => format!("{role}@{branch}"),
+        None => role.to_owned(),
+    }
+}
+
+/// The private Docker daemon. `owner` is the base name of whoever it belongs to.
+pub(super) fn sidecar_spec(name: &str, image: &str, tier: Dind, network: &str, certs: &str, owner: &str) -> Sidecar {
+    Sidecar {
+        name: name.to_owned(),
+        image: image.to_owned(),
+        tier,
+        privileged: tier == Dind::Privileged,
+        network: network.to_owned(),
+        env: BTreeMap::from([
+            ("DOCKER_TLS_CERTDIR".to_owned(), EnvEntry::Plain("/certs".to_owned())),
+            ("DOCKER_TLS_SAN".to_owned(), EnvEntry::Plain(format!("DNS:{name}"))),
+        ]),
+        mounts: BTreeMap::from([("/certs/client".to_owned(), volume(certs, false))]),
+        owner: owner.to_owned(),
     }
 }
 

@@ -6,6 +6,8 @@ pub mod build;
 mod context;
 pub mod derived;
 pub mod names;
+pub mod prewarm;
+pub mod programs;
 pub mod role;
 pub mod role_repo;
 pub mod want;
@@ -63,6 +65,10 @@ pub struct Graph {
     pub resources: BTreeMap<Address, Resource>,
     /// By instance key `workspace/name`.
     pub instances: BTreeMap<String, InstanceInfo>,
+    /// What a sidecar that is kept for adoption would be made from now, with its network and volume. Set when the kept ones that are
+    /// not like it are to go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<BTreeMap<Address, Resource>>,
     /// What forbids or qualifies applying; blockers have severity `error`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub diagnostics: Vec<Diagnostic>,
@@ -70,7 +76,7 @@ pub struct Graph {
 
 impl Default for Graph {
     fn default() -> Self {
-        Self { format_version: GRAPH_FORMAT, resources: BTreeMap::new(), instances: BTreeMap::new(), diagnostics: Vec::new() }
+        Self { format_version: GRAPH_FORMAT, resources: BTreeMap::new(), instances: BTreeMap::new(), kept: None, diagnostics: Vec::new() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Names of Docker objects and folders, all chosen here. Bounded lengths, a hash tail where something is cut.
 //! Source: `reference/docker.md` §1.
 
+use crate::resource::Kind;
 use sha2::{Digest, Sha256};
 
 /// No i, l, o, u.
@@ -61,6 +62,39 @@ pub fn network(base: &str) -> String {
 
 pub fn certs(base: &str) -> String {
     format!("{base}-dind-certs")
+}
+
+/// Base name of a set that is kept for adoption.
+pub fn pool_base(id: &str) -> String {
+    format!("{POOL_PREFIX}{id}")
+}
+
+/// Id of a set that goes as soon as it has come up. Its name says so, lest somebody takes it over while it goes.
+pub fn tried_id(id: &str) -> String {
+    format!("{TRIED}{id}")
+}
+
+pub fn is_tried(id: &str) -> bool {
+    id.starts_with(TRIED)
+}
+
+const TRIED: &str = "try-";
+const POOL_PREFIX: &str = "jk-prewarm-dind-";
+const POOL_CERTS: &str = "-certs";
+
+pub fn pool_certs(base: &str) -> String {
+    format!("{base}{POOL_CERTS}")
+}
+
+/// The id in the name of a kept sidecar, network or volume.
+pub fn pool_id(kind: Kind, name: &str) -> Option<&str> {
+    let suffix = match kind {
+        Kind::Sidecar => "-dind",
+        Kind::Network => "-net",
+        Kind::Certs => POOL_CERTS,
+        _ => return None,
+    };
+    name.strip_prefix(POOL_PREFIX)?.strip_suffix(suffix).filter(|id| !id.is_empty())
 }
 
 /// `jk_<role>` or `jk_<ns>_<role>`, with a branch suffix when one is asked for.

@@ -153,6 +153,14 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The field it is about, where it is about one.
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            Reason::FieldChanged { field, .. } | Reason::Drifted { field, .. } | Reason::Mismatch { field, .. } => Some(field),
+            _ => None,
+        }
+    }
+
     pub fn code(&self) -> &'static str {
         match self {
             Reason::Missing => "missing",

@@ -4,6 +4,7 @@ use super::action::{Action, Considered, Reason};
 use super::diff::FieldChange;
 use super::steps::Step;
 use crate::diagnostic::{Diagnostic, Severity};
+pub use crate::graph::prewarm::SidecarGoal;
 use crate::graph::{Graph, InstanceInfo, Resource};
 use crate::observed::{Loss, Observed};
 use crate::resource::{Address, Spec, sha256_json};
@@ -65,6 +66,8 @@ pub struct PlanOptions {
     pub purge: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rebuild: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sidecar: Option<SidecarGoal>,
     /// Median milliseconds of earlier steps by `<effect> <kind>`; feeds the estimate only.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub history: BTreeMap<String, u64>,
@@ -81,6 +84,7 @@ impl PlanOptions {
             prune: false,
             purge: false,
             rebuild: false,
+            sidecar: None,
             history: BTreeMap::new(),
         }
     }
@@ -111,6 +115,9 @@ pub struct Change {
     pub loss: Option<Loss>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<FoundRef>,
+    /// Made only to see it work: it is removed before the plan has ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disposable: bool,
     /// Further things of the same address that go.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub duplicates: Vec<FoundRef>,
@@ -131,6 +138,7 @@ impl Change {
             considered: Vec::new(),
             loss: None,
             found: None,
+            disposable: false,
             duplicates: Vec::new(),
             desired: resource.map(|r| r.spec.clone()),
             sources: resource.map(|r| r.sources.clone()).unwrap_or_default(),
@@ -171,9 +179,12 @@ pub struct Plan {
     pub counts: BTreeMap<Action, usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate: Option<Estimate>,
+    /// Prewarming: by how much the next launch is shorter afterwards. Not part of the plan's identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saving: Option<Estimate>,
     /// Sha256 of the observation it rests on.
     pub observation_digest: String,
-    /// Sha256 of everything above but the estimate and the observation.
+    /// Sha256 of everything above but the estimates and the observation.
     pub digest: String,
 }
 
@@ -242,6 +253,7 @@ impl Plan {
         bare.digest = String::new();
         bare.observation_digest = String::new();
         bare.estimate = None;
+        bare.saving = None;
         bare.goal.history = BTreeMap::new();
         bare.digest_as_it_is()
     }
@@ -273,6 +285,7 @@ pub(super) fn assemble(
     let mut goal = options.clone();
     goal.history = BTreeMap::new();
     let estimate = super::steps::estimate(&steps, &options.history);
+    let saving = (options.mode == Mode::PrewarmOnly).then(|| super::steps::saving(&steps, &changes, &options.history)).flatten();
     let mut plan = Plan {
         format_version: PLAN_FORMAT,
         goal,
@@ -283,12 +296,14 @@ pub(super) fn assemble(
         warnings,
         counts,
         estimate: None,
+        saving: None,
         observation_digest: String::new(),
         digest: String::new(),
     };
     // Before what is not part of its identity comes in: a plan of thousands is not copied for that.
     plan.digest = plan.digest_as_it_is();
     plan.estimate = estimate;
+    plan.saving = saving;
     plan.observation_digest = observed.digest();
     plan
 }

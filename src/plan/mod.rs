@@ -16,9 +16,9 @@ pub use document::*;
 pub use steps::{Effect, Step, StepId};
 
 use crate::diagnostic::Diagnostic;
-use crate::graph::{Graph, Resource};
+use crate::graph::{Graph, Resource, programs};
 use crate::observed::{Found, Loss, Observed, State};
-use crate::resource::{Address, Fields, Kind, Rung, Spec, label};
+use crate::resource::{Address, Fields, Kind, Origin, Rung, Spec, label};
 use diff::{Difference, differences};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const OLDEST_API: (u32, u32) = (1, 41);
 
 pub fn plan(graph: &Graph, observed: &Observed, options: &PlanOptions) -> Plan {
-    let (graph, adopted) = adopt::adopt(graph, observed);
+    let (graph, adopted) = adopt::adopt(graph, observed, options);
     let mut diagnostics = graph.diagnostics.clone();
     let order = match graph.order() {
         Ok(order) => order.into_iter().cloned().collect::<Vec<_>>(),
@@ -50,11 +50,17 @@ pub fn plan(graph: &Graph, observed: &Observed, options: &PlanOptions) -> Plan {
     for address in order.iter().rev().filter(|a| in_scope(a) && !a.kind.per_instance()) {
         planner.decide_artifact(address);
     }
+    planner.decide_stale();
     planner.decide_undeclared(&mut diagnostics);
+    diagnostics.retain(|diagnostic| planner.matters(diagnostic));
+    diagnostics.extend(planner.older_agents());
     let mut changes = planner.changes;
 
     judge_strangers(&graph, observed, &changes, &mut diagnostics);
-    judge_engine(observed, &mut diagnostics);
+    // What lies on this host alone needs no engine.
+    if options.mode != Mode::PrewarmOnly || graph.resources.keys().any(|a| a.kind.on_engine()) {
+        judge_engine(observed, &mut diagnostics);
+    }
     diagnostics.extend(notices(&graph, &changes));
 
     let steps = steps::lower(&graph, &mut changes);
@@ -118,7 +124,10 @@ impl Planner<'_> {
             _ => choose(self.observed.found(address), resource),
         };
         let Some(found) = keeper else {
-            let mut change = Change::new(address, Some(resource), Action::Create, vec![Reason::Missing]);
+            let disposable = address.pool_id().is_some() && self.options.sidecar == Some(SidecarGoal::Try);
+            let why = if disposable { Reason::Requested { flag: "--sidecar-container".to_owned() } } else { Reason::Missing };
+            let mut change = Change::new(address, Some(resource), Action::Create, vec![why]);
+            change.disposable = disposable;
             change.considered.push(Considered { action: Action::Reuse, ruled_out_by: Reason::Absent });
             if let Some(why_not) = self.adopted.refusal(address) {
                 change.considered.push(Considered { action: Action::Adopt, ruled_out_by: why_not.clone() });
@@ -167,6 +176,9 @@ impl Planner<'_> {
             Some(recorded) if as_it_was => out.extend(differences(kind, recorded, recorded, &found.live)),
             Some(recorded) => out.extend(differences(kind, &resource.spec.fields(), recorded, &found.live)),
             None => out.extend(unrecorded(kind, resource, found)),
+        }
+        if kind == Kind::Capsule {
+            out.retain(|difference| !self.floats(difference));
         }
         if kind.is_container() && remembers_network(&found.state) {
             for lost in out.iter_mut().filter(|d| d.field.as_ref().is_some_and(|f| f.field == "network")) {
@@ -231,15 +243,7 @@ impl Planner<'_> {
     /// Role repos, binaries and images: made only when something needs them made, or when the goal is to have them.
     fn decide_artifact(&mut self, address: &Address) {
         let resource = &self.graph.resources[address];
-        let wanted = self.options.mode == Mode::PrewarmOnly
-            || self.options.targets.contains(address)
-            || self.options.replace.contains(address)
-            || (self.options.rebuild && address.kind == Kind::RoleImage)
-            || (address.kind == Kind::DerivedImage && self.image_requested(address))
-            || self
-                .dependents
-                .get(address)
-                .is_some_and(|dependents| dependents.iter().any(|d| self.changes.get(d).is_some_and(|c| makes(address.kind, c.action))));
+        let wanted = self.demanded(address);
         let found = self.observed.found(address).first();
         let change = match (&resource.spec, found) {
             (Spec::AgentBinary(spec) | Spec::CapsuleBinary(spec), None) if spec.digest.is_none() => {
@@ -265,6 +269,81 @@ impl Planner<'_> {
             }
         };
         self.changes.insert(address.clone(), change);
+    }
+
+    /// Is something made now that is built on it, or is having it the goal?
+    fn demanded(&self, address: &Address) -> bool {
+        self.options.mode == Mode::PrewarmOnly
+            || self.options.targets.contains(address)
+            || self.options.replace.contains(address)
+            || (self.options.rebuild && address.kind == Kind::RoleImage)
+            || (address.kind == Kind::DerivedImage && self.image_requested(address))
+            || self
+                .dependents
+                .get(address)
+                .is_some_and(|dependents| dependents.iter().any(|d| self.changes.get(d).is_some_and(|c| makes(address.kind, c.action))))
+    }
+
+    /// Which program was chosen, and why not a newer one, is of interest where it is used now.
+    fn matters(&self, diagnostic: &Diagnostic) -> bool {
+        if ![programs::FALLBACK, programs::STALE, programs::INSTALLER].contains(&diagnostic.code.as_str()) {
+            return true;
+        }
+        let address = diagnostic.address.as_ref().and_then(|address| address.parse::<Address>().ok());
+        address.is_some_and(|address| self.changes.contains_key(&address) && self.demanded(&address))
+    }
+
+    /// A newer agent alone replaces no container: vendors publish every day, and sessions would be lost for it. It goes into the
+    /// next one that is made. An agent that the operator named is another matter.
+    fn floats(&self, difference: &Difference) -> bool {
+        let Some(agent) = difference.field.as_ref().and_then(|f| f.field.strip_prefix("recipe.agent_binaries.")) else {
+            return false;
+        };
+        let binary = self.graph.resources.get(&Address::new(Kind::AgentBinary, agent)).map(|r| &r.spec);
+        matches!(binary, Some(Spec::AgentBinary(spec)) if spec.origin != Origin::Environment)
+    }
+
+    /// Capsules that stay with an agent of which there is another now.
+    fn older_agents(&self) -> Vec<Diagnostic> {
+        let stays = |(address, change): (&Address, &Change)| {
+            let resource =
+                self.graph.resources.get(address).filter(|_| address.kind == Kind::Capsule && change.action != Action::Replace)?;
+            let found = self.observed.found(address).first()?;
+            let as_desired = differences(address.kind, &resource.spec.fields(), found.recorded.as_ref()?, &Fields::new());
+            let older = as_desired.iter().filter(|d| self.floats(d)).filter_map(|d| d.field.as_ref()?.field.rsplit_once('.'));
+            let older: Vec<&str> = older.map(|(_, agent)| agent).collect();
+            (!older.is_empty()).then(|| format!("{} ({})", address.instance().unwrap_or_default(), older.join(", ")))
+        };
+        let staying: Vec<String> = match self.options.mode {
+            Mode::Launch => self.changes.iter().filter_map(stays).collect(),
+            Mode::PrewarmOnly | Mode::Restore | Mode::Remove => Vec::new(),
+        };
+        if staying.is_empty() {
+            return Vec::new();
+        }
+        let detail = format!("There is another release of what these were made with: {}.", staying.join("; "));
+        vec![
+            Diagnostic::notice("plan.older_agent", "A container keeps the agent it was made with", detail)
+                .help("`jackin apply --replace capsule/WORKSPACE/NAME` makes one anew, with the newest."),
+        ]
+    }
+
+    /// Kept sets that no launch could take over: half made by a killed run, stopped, or made from something else than now.
+    fn decide_stale(&mut self) {
+        if !self.options.targets.is_empty() {
+            return;
+        }
+        for (id, reason) in &self.adopted.stale {
+            for kind in [Kind::Network, Kind::Certs, Kind::Sidecar] {
+                let address = Address::pool(kind, id);
+                if let [first, rest @ ..] = self.observed.found(&address) {
+                    let mut change = Change::new(&address, None, Action::Remove, vec![reason.clone()]);
+                    change.found = Some(FoundRef { id: first.id.clone(), name: first.name.clone() });
+                    change.duplicates = rest.iter().map(|f| FoundRef { id: f.id.clone(), name: f.name.clone() }).collect();
+                    self.changes.insert(address, change);
+                }
+            }
+        }
     }
 
     /// Things of ours that the graph does not hold.
@@ -550,26 +629,23 @@ fn judge_engine(observed: &Observed, diagnostics: &mut Vec<Diagnostic>) {
 
 /// Things a person should know although they forbid nothing.
 fn notices(graph: &Graph, changes: &BTreeMap<Address, Change>) -> Vec<Diagnostic> {
-    let privileged: Vec<&str> = changes
+    let (pooled, owned): (Vec<_>, Vec<_>) = changes
         .iter()
         .filter(|(_, change)| matches!(change.action, Action::Create | Action::Replace | Action::Adopt))
         .filter_map(|(address, _)| match &graph.resources.get(address)?.spec {
-            Spec::Sidecar(spec) if spec.privileged => address.instance(),
+            Spec::Sidecar(spec) if spec.privileged => Some((address, spec.name.as_str())),
             _ => None,
         })
-        .collect();
-    if privileged.is_empty() {
-        return Vec::new();
-    }
-    let verb = if privileged.len() == 1 { "gets" } else { "get" };
-    vec![
-        Diagnostic::notice(
-            "plan.privileged_sidecar",
-            "A private Docker daemon runs privileged",
-            format!("{} {verb} a privileged sidecar.", privileged.join(", ")),
-        )
-        .help("`[docker] profile = \"standard\"` runs agents without one."),
-    ]
+        .partition(|(address, _)| address.pool_id().is_some());
+    let instances: Vec<&str> = owned.iter().filter_map(|(address, _)| address.instance()).collect();
+    let names: Vec<&str> = pooled.iter().map(|(_, name)| *name).collect();
+    let told = [(&instances, "gets a privileged sidecar", "get a privileged sidecar"), (&names, "is privileged", "are privileged")];
+    let notice = |detail| Diagnostic::notice("plan.privileged_sidecar", "A private Docker daemon runs privileged", detail);
+    told.into_iter()
+        .filter(|(who, ..)| !who.is_empty())
+        .map(|(who, one, more)| notice(format!("{} {}.", who.join(", "), if who.len() == 1 { one } else { more })))
+        .map(|notice| notice.help("`[docker] profile = \"standard\"` runs agents without one."))
+        .collect()
 }
 
 fn short_id(id: &str) -> String {

@@ -181,6 +181,28 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
             drafts[claim].needs.push(written);
         }
     }
+    // What is made to be seen working goes when it has worked, under its name: nobody knows its id yet.
+    let mut try_removed: BTreeMap<&str, usize> = BTreeMap::new();
+    for kind in [Kind::Sidecar, Kind::Network, Kind::Certs] {
+        for change in changes.values().filter(|c| c.disposable && c.address.kind == kind) {
+            let Some(spec) = &change.desired else {
+                continue;
+            };
+            let name = spec.object_name().to_owned();
+            let after = match kind {
+                Kind::Sidecar => parts[&change.address].ready,
+                _ => try_removed.get(change.address.name.as_str()).copied(),
+            };
+            drafts.push(Draft {
+                address: change.address.clone(),
+                effect: removal(kind, &FoundRef { id: name.clone(), name }),
+                needs: after.into_iter().collect(),
+            });
+            if kind == Kind::Sidecar {
+                try_removed.insert(&change.address.name, drafts.len() - 1);
+            }
+        }
+    }
     // Undeclared things have no edges in the graph; their kinds say what hangs on what.
     let undeclared = |address: &Address| !graph.resources.contains_key(address);
     for (address, mine) in parts.iter().filter(|(_, p)| !p.remove.is_empty()) {
@@ -366,6 +388,14 @@ fn finish(drafts: Vec<Draft>) -> Vec<Step> {
             Step { id: ids[index].clone(), address: draft.address.clone(), effect: draft.effect.clone(), needs }
         })
         .collect()
+}
+
+/// What the steps whose work lasts take: the next launch does without them.
+pub(super) fn saving(steps: &[Step], changes: &[Change], history: &BTreeMap<String, u64>) -> Option<Estimate> {
+    let lasting: std::collections::BTreeSet<&Address> =
+        changes.iter().filter(|c| !c.disposable && c.action != Action::Remove).map(|c| &c.address).collect();
+    let steps: Vec<Step> = steps.iter().filter(|step| lasting.contains(&step.address)).cloned().collect();
+    estimate(&steps, history)
 }
 
 /// The longest path over known durations; `None` when nothing is known or there is nothing to do.

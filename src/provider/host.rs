@@ -9,7 +9,7 @@ use super::docker::HomeRecord;
 use super::live::{Digest, Sources};
 use crate::config::{Agent, AuthMode};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::facts::Facts;
+use crate::facts::{BinaryFact, Facts};
 use crate::graph::Graph;
 use crate::observed::Found;
 use crate::plan::Scope;
@@ -63,10 +63,11 @@ impl Host {
         for (address, resource) in &graph.resources {
             let found = match &resource.spec {
                 Spec::RoleRepo(repo) => self.role_repo(address, &repo.path),
-                Spec::AgentBinary(_) => {
-                    Agent::from_slug(&address.name).and_then(|agent| self.facts.agent_binaries.get(&agent)).map(|fact| self.program(fact))
+                Spec::AgentBinary(binary) => {
+                    let fact = Agent::from_slug(&address.name).and_then(|agent| self.facts.agent_binaries.get(&agent));
+                    self.program(binary, fact)
                 }
-                Spec::CapsuleBinary(_) => self.facts.capsule_binary.as_ref().map(|fact| self.program(fact)),
+                Spec::CapsuleBinary(binary) => self.program(binary, self.facts.capsule_binary.as_ref()),
                 _ => None,
             };
             seen.resources.extend(found.map(|found| (address.clone(), found)));
@@ -82,10 +83,15 @@ impl Host {
         Some(Found::present(path, path, None, live))
     }
 
-    fn program(&self, fact: &crate::facts::BinaryFact) -> Found {
+    /// What was gathered may be another version than the one wanted now.
+    fn program(&self, binary: &Binary, fact: Option<&BinaryFact>) -> Option<Found> {
+        let fact = fact?;
         let path = self.facts.shorten(&fact.path);
+        if binary.path.as_ref() != Some(&path) {
+            return None;
+        }
         let live = Fields::from([("digest".to_owned(), fact.digest.clone().into()), ("executable".to_owned(), fact.executable.into())]);
-        Found::present(&path, &path, None, live)
+        Some(Found::present(&path, &path, None, live))
     }
 
     pub async fn repair(&self, binary: &Binary) -> Result<(), StepError> {
@@ -220,7 +226,8 @@ fn look(facts: &Facts, wanted: &BTreeMap<PathBuf, Address>, scope: &Scope, diges
         let instance = address.name.clone();
         let parts = [(Kind::Network, "network"), (Kind::Certs, "certs_volume"), (Kind::Sidecar, "dind_container")];
         let names = parts.into_iter().filter_map(|(kind, field)| Some((kind, text(&format!("record.{field}"))?))).collect();
-        seen.records.push(HomeRecord { instance: instance.clone(), names });
+        let container = text("record.role_container").unwrap_or_default();
+        seen.records.push(HomeRecord { instance: instance.clone(), container, names });
         if !wanted.contains_key(&folder) && !scope.covers(&instance) {
             continue;
         }

@@ -70,6 +70,12 @@ pub trait Sources {
     /// Held while an image of this name is built, so that two runs that need it build it once.
     fn build_lock<'a>(&'a self, image: &'a str) -> Later<'a, Result<Box<dyn Any>, Diagnostic>>;
 
+    /// Is another jackin making, adopting or removing this kept set?
+    fn held(&self, set: &str) -> bool {
+        let _ = set;
+        false
+    }
+
     /// Removes an isolated checkout, and whatever the repository remembers of it.
     fn remove_checkout<'a>(&'a self, path: &'a Path) -> Later<'a, Result<(), Diagnostic>>;
 }
@@ -77,7 +83,8 @@ pub trait Sources {
 /// What the live provider needs from its surroundings.
 pub struct LiveParts {
     pub facts: Arc<Facts>,
-    pub connection: Connection,
+    /// `None`: this host alone, for plans that want nothing of an engine.
+    pub connection: Option<Connection>,
     pub contexts: BTreeMap<Address, BuildContext>,
     pub vault: Box<dyn Vault>,
     pub capsules: Box<dyn Capsules>,
@@ -88,7 +95,7 @@ pub struct LiveParts {
 }
 
 pub struct Live {
-    engine: Engine,
+    engine: Option<Engine>,
     host: Host,
     contexts: BTreeMap<Address, BuildContext>,
     vault: Box<dyn Vault>,
@@ -101,20 +108,37 @@ pub struct Live {
 impl Live {
     pub fn new(parts: LiveParts) -> Self {
         let LiveParts { facts, connection, contexts, vault, capsules, sources, digest, now } = parts;
-        Self { engine: Engine { connection, facts: facts.clone() }, host: Host { facts }, contexts, vault, capsules, sources, digest, now }
+        let engine = connection.map(|connection| Engine { connection, facts: facts.clone() });
+        Self { engine, host: Host { facts }, contexts, vault, capsules, sources, digest, now }
     }
 
-    async fn build(&self, address: &Address, spec: &Spec, context: &BuildContext, report: &dyn Fn(String)) -> Result<(), StepError> {
+    async fn build(
+        &self,
+        engine: &Engine,
+        address: &Address,
+        spec: &Spec,
+        context: &BuildContext,
+        report: &dyn Fn(String),
+    ) -> Result<(), StepError> {
         let _lock = self.sources.build_lock(spec.object_name()).await?;
-        if !context.from_scratch && self.engine.image_is(spec).await {
+        if !context.from_scratch && engine.image_is(spec).await {
             report("another run has built it meanwhile".to_owned());
             return Ok(());
         }
-        self.engine.build(address, spec, context, &*self.sources, report).await
+        engine.build(address, spec, context, &*self.sources, report).await
     }
 
-    pub fn connection(&self) -> &Connection {
-        &self.engine.connection
+    /// The same world, for a graph that was built from other facts.
+    pub fn turn_to(&mut self, facts: Arc<Facts>, contexts: BTreeMap<Address, BuildContext>) {
+        if let Some(engine) = &mut self.engine {
+            engine.facts = facts.clone();
+        }
+        self.host.facts = facts;
+        self.contexts = contexts;
+    }
+
+    pub fn connection(&self) -> Option<&Connection> {
+        self.engine.as_ref().map(|engine| &engine.connection)
     }
 }
 
@@ -131,10 +155,14 @@ pub async fn observe_host(facts: Arc<Facts>, digest: Digest, graph: &Graph, scop
 impl Provider for Live {
     async fn observe(&self, graph: &Graph, scope: &Scope) -> Result<Observed, Diagnostics> {
         tracing::debug!(resources = graph.resources.len(), "observe");
+        let Some(engine) = &self.engine else {
+            return observe_host(self.host.facts.clone(), self.digest.clone(), graph, scope).await;
+        };
         let homes = self.host.observe(graph, scope, self.digest.clone());
-        let (homes, inventory) = futures_util::future::try_join(homes, self.engine.inventory(graph)).await?;
+        let (homes, inventory) = futures_util::future::try_join(homes, engine.inventory(graph)).await?;
         let look = Look { graph, scope, digest: &*self.digest, sessions: &*self.capsules, homes: &homes.records };
-        let mut observed = self.engine.observe(inventory, &look).await?;
+        let mut observed = engine.observe(inventory, &look).await?;
+        observed.pool.iter_mut().for_each(|member| member.held = self.sources.held(&member.id));
         for (address, found) in homes.resources {
             observed.resources.entry(address).or_default().push(found);
         }
@@ -144,42 +172,53 @@ impl Provider for Live {
     async fn execute(&self, task: &Task, report: &dyn Fn(String)) -> Result<(), StepError> {
         let address = &task.step.address;
         tracing::debug!(step = %task.step.id, "execute");
-        let result = match (&task.step.effect, &task.spec) {
-            (Effect::CheckOut, Some(Spec::RoleRepo(repo))) => self.sources.check_out(repo).await.map_err(StepError::from),
-            (Effect::RepairBinary, Some(Spec::AgentBinary(binary) | Spec::CapsuleBinary(binary))) => self.host.repair(binary).await,
-            (Effect::Download, Some(Spec::AgentBinary(binary) | Spec::CapsuleBinary(binary))) => {
+        let result = match (&task.step.effect, &task.spec, &self.engine) {
+            (Effect::CheckOut, Some(Spec::RoleRepo(repo)), _) => self.sources.check_out(repo).await.map_err(StepError::from),
+            (Effect::RepairBinary, Some(Spec::AgentBinary(binary) | Spec::CapsuleBinary(binary)), _) => self.host.repair(binary).await,
+            (Effect::Download, Some(Spec::AgentBinary(binary) | Spec::CapsuleBinary(binary)), _) => {
                 self.sources.download(address, binary, report).await.map_err(StepError::from)
             }
-            (Effect::Pull, Some(Spec::Image(image))) => self.engine.pull(image, report).await,
-            (Effect::Build, Some(spec)) => match self.contexts.get(address) {
-                Some(context) => self.build(address, spec, context, report).await,
-                None => Err(mismatched(task)),
-            },
-            (Effect::WriteHome, Some(Spec::Home(home))) => self.host.write_home(home, &*self.sources, (self.now)()).await,
-            (Effect::WriteHome, Some(Spec::Checkout(checkout))) => {
+            (Effect::WriteHome, Some(Spec::Home(home)), _) => self.host.write_home(home, &*self.sources, (self.now)()).await,
+            (Effect::WriteHome, Some(Spec::Checkout(checkout)), _) => {
                 let made = self.sources.make_checkout(checkout).await;
                 match made {
                     Ok(()) => self.host.record_checkout(address, checkout).await,
                     Err(diagnostic) => Err(diagnostic.into()),
                 }
             }
-            (Effect::RemoveHome { path }, _) => self.host.remove_home(path, address, &*self.sources, (self.now)()).await,
-            (Effect::CreateNetwork, Some(spec @ Spec::Network(network))) => self.engine.create_network(address, spec, network).await,
-            (Effect::RemoveNetwork { id }, _) => self.engine.remove_network(id).await,
-            (Effect::CreateVolume, Some(spec @ Spec::Certs(certs))) => self.engine.create_volume(address, spec, certs).await,
-            (Effect::RemoveVolume { name }, _) => self.engine.remove_volume(name).await,
+            (Effect::RemoveHome { path }, _, _) => self.host.remove_home(path, address, &*self.sources, (self.now)()).await,
+            (_, _, Some(engine)) => self.execute_on(engine, task, report).await,
+            (_, _, None) => Err(mismatched(task)),
+        };
+        result.map_err(|error| StepError { diagnostic: error.diagnostic.on(address), ..error })
+    }
+}
+
+impl Live {
+    async fn execute_on(&self, engine: &Engine, task: &Task, report: &dyn Fn(String)) -> Result<(), StepError> {
+        let address = &task.step.address;
+        match (&task.step.effect, &task.spec) {
+            (Effect::Pull, Some(Spec::Image(image))) => engine.pull(image, report).await,
+            (Effect::Build, Some(spec)) => match self.contexts.get(address) {
+                Some(context) => self.build(engine, address, spec, context, report).await,
+                None => Err(mismatched(task)),
+            },
+            (Effect::CreateNetwork, Some(spec @ Spec::Network(network))) => engine.create_network(address, spec, network).await,
+            (Effect::RemoveNetwork { id }, _) => engine.remove_network(id).await,
+            (Effect::CreateVolume, Some(spec @ Spec::Certs(certs))) => engine.create_volume(address, spec, certs).await,
+            (Effect::RemoveVolume { name }, _) => engine.remove_volume(name).await,
             (Effect::CreateContainer, Some(spec @ (Spec::Sidecar(_) | Spec::Capsule(_)))) => {
-                self.engine.create_container(address, spec, &*self.vault).await
+                engine.create_container(address, spec, &*self.vault).await
             }
-            (Effect::StartContainer { name }, _) => self.engine.start_container(name).await,
-            (Effect::UnpauseContainer { id }, _) => self.engine.unpause_container(id).await,
-            (Effect::AwaitReady, Some(Spec::Sidecar(sidecar))) => self.engine.await_sidecar(sidecar).await,
-            (Effect::AwaitReady, Some(Spec::Capsule(capsule))) => self.engine.await_capsule(capsule, &*self.capsules).await,
-            (Effect::RenameContainer { id, to }, _) => self.engine.rename_container(id, to).await,
-            (Effect::ConnectNetwork { id, network }, _) => self.engine.connect_network(id, network).await,
-            (Effect::LimitContainer { id }, Some(Spec::Capsule(capsule))) => self.engine.limit_container(id, &capsule.limits).await,
-            (Effect::RemoveContainer { id }, _) => self.engine.remove_container(id).await,
-            (Effect::Claim { name }, _) => self.engine.claim(address.kind, name).await,
+            (Effect::StartContainer { name }, _) => engine.start_container(name).await,
+            (Effect::UnpauseContainer { id }, _) => engine.unpause_container(id).await,
+            (Effect::AwaitReady, Some(Spec::Sidecar(sidecar))) => engine.await_sidecar(sidecar).await,
+            (Effect::AwaitReady, Some(Spec::Capsule(capsule))) => engine.await_capsule(capsule, &*self.capsules).await,
+            (Effect::RenameContainer { id, to }, _) => engine.rename_container(id, to).await,
+            (Effect::ConnectNetwork { id, network }, _) => engine.connect_network(id, network).await,
+            (Effect::LimitContainer { id }, Some(Spec::Capsule(capsule))) => engine.limit_container(id, &capsule.limits).await,
+            (Effect::RemoveContainer { id }, _) => engine.remove_container(id).await,
+            (Effect::Claim { name }, _) => engine.claim(address.kind, name).await,
             (
                 Effect::CheckOut
                 | Effect::RepairBinary
@@ -187,6 +226,7 @@ impl Provider for Live {
                 | Effect::Pull
                 | Effect::Build
                 | Effect::WriteHome
+                | Effect::RemoveHome { .. }
                 | Effect::CreateNetwork
                 | Effect::CreateVolume
                 | Effect::CreateContainer
@@ -194,8 +234,7 @@ impl Provider for Live {
                 | Effect::LimitContainer { .. },
                 _,
             ) => Err(mismatched(task)),
-        };
-        result.map_err(|error| StepError { diagnostic: error.diagnostic.on(address), ..error })
+        }
     }
 }
 

@@ -6,8 +6,8 @@
 
 use super::{Provider, StepError, Task};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::graph::Graph;
-use crate::observed::{Engine, Found, Loss, Observed, PoolMember, State, Stranger};
+use crate::graph::{Graph, names};
+use crate::observed::{Engine, Found, Loss, Observed, State, Stranger, pool};
 use crate::plan::{Effect, Scope};
 use crate::resource::{
     Address, Capsule, EnvEntry, Fields, Home, InstanceRecord, Kind, Limits, MountKind, MountSpec, Sidecar, Spec, fields, label, labels,
@@ -184,8 +184,6 @@ struct CheckoutOnDisk {
     uncommitted: u32,
 }
 
-const PREWARM: &str = "prewarm-dind";
-
 impl World {
     /// An engine and a disk with nothing on them but `operator`'s paths. `installation` is what jackin's labels will say.
     pub fn new(installation: &str, operator: impl IntoIterator<Item = impl Into<String>>) -> Self {
@@ -249,11 +247,11 @@ impl World {
     pub fn inventory(&self) -> BTreeMap<Address, Vec<String>> {
         let world = self.lock();
         let mut out: BTreeMap<Address, Vec<String>> = BTreeMap::new();
-        let objects = (world.containers.values().map(|c| (&c.labels, &c.name)))
-            .chain(world.networks.values().map(|n| (&n.labels, &n.name)))
-            .chain(world.volumes.values().map(|v| (&v.labels, &v.name)));
-        for (labels, name) in objects {
-            if let Some(address) = world.owner(labels, name) {
+        let objects = (world.containers.values().map(|c| (c.kind(), &c.labels, &c.name)))
+            .chain(world.networks.values().map(|n| (Kind::Network, &n.labels, &n.name)))
+            .chain(world.volumes.values().map(|v| (Kind::Certs, &v.labels, &v.name)));
+        for (kind, labels, name) in objects {
+            if let Some(address) = world.owner(kind, labels, name) {
                 out.entry(address).or_default().push(name.clone());
             }
         }
@@ -502,7 +500,7 @@ impl World {
     /// What `prewarm` leaves behind: a running sidecar with its network and certificate volume, claimed by nobody.
     pub fn add_kept_sidecar(&self, sidecar: &Sidecar) {
         let mut world = self.lock();
-        let instance = format!("prewarm/{}", sidecar.name);
+        let id = names::pool_id(Kind::Sidecar, &sidecar.name).expect("the name of a kept sidecar").to_owned();
         let volume = volumes_of(&sidecar.mounts).next().expect("a sidecar has a certificate volume").to_owned();
         let parts = [
             Spec::Network(crate::resource::Network { name: sidecar.network.clone(), internal: false, owner: sidecar.owner.clone() }),
@@ -510,8 +508,7 @@ impl World {
             Spec::Sidecar(sidecar.clone()),
         ];
         for spec in parts {
-            let mut bears = labels(&Address::new(spec.kind(), &instance), &spec, &world.installation);
-            bears.insert(label::KIND.to_owned(), PREWARM.to_owned());
+            let bears = labels(&Address::pool(spec.kind(), &id), &spec, &world.installation);
             match &spec {
                 Spec::Network(spec) => world.create_network(spec, bears),
                 Spec::Certs(spec) => world.create_volume(&spec.name, bears),
@@ -532,8 +529,9 @@ impl Container {
         self.sessions = 0;
     }
 
-    fn address(&self) -> Option<Address> {
-        address_of(&self.labels)
+    /// A kept one is always a sidecar.
+    fn kind(&self) -> Kind {
+        address_of(&self.labels).map_or(if is_kept(&self.labels) { Kind::Sidecar } else { Kind::Capsule }, |address| address.kind)
     }
 
     fn runs(&self) -> bool {
@@ -589,14 +587,14 @@ impl Inner {
     }
 
     /// The address an object of ours belongs to: of the instance that claimed it, else the one on its label.
-    fn owner(&self, labels: &Labels, name: &str) -> Option<Address> {
+    fn owner(&self, kind: Kind, labels: &Labels, name: &str) -> Option<Address> {
         if !self.is_ours(labels) {
             return None;
         }
-        let own = address_of(labels)?;
-        match self.claimed_by(own.kind, name) {
-            Some(home) if is_kept(labels) => Some(Address::new(own.kind, &home.record.instance)),
-            _ => Some(own),
+        match (is_kept(labels), self.claimed_by(kind, name)) {
+            (false, _) => address_of(labels),
+            (true, Some(home)) => Some(Address::new(kind, &home.record.instance)),
+            (true, None) => Some(Address::pool(kind, &kept_id(kind, labels, name)?)),
         }
     }
 
@@ -702,7 +700,7 @@ impl Inner {
             let inode = self.inode(source).ok_or_else(|| refuse("docker.invalid", format!("bind source path does not exist: {source}")))?;
             binds.insert(source.clone(), inode);
         }
-        let blind = container.address().is_some_and(|a| a.kind == Kind::Capsule) && self.docker_works_in(container).is_err();
+        let blind = container.kind() == Kind::Capsule && self.docker_works_in(container).is_err();
         let (id, name) = (container.id.clone(), container.name.clone());
         if blind {
             self.blind_starts.push(name);
@@ -729,15 +727,15 @@ impl Inner {
             return;
         }
         container.ready = true;
-        match container.address().map(|a| a.kind) {
-            Some(Kind::Sidecar) => {
+        match container.kind() {
+            Kind::Sidecar => {
                 container.has_data = true;
                 let volumes: Vec<String> = volumes_of(&container.setup.mounts).map(str::to_owned).collect();
                 for volume in volumes {
                     self.volumes.get_mut(&volume).expect("BUG: a mounted volume cannot be removed").certs_of = Some(id.to_owned());
                 }
             }
-            Some(Kind::Capsule) => container.sessions = 1,
+            Kind::Capsule => container.sessions = 1,
             _ => {}
         }
     }
@@ -861,7 +859,10 @@ impl Inner {
                 };
                 self.create_network(network, labels(address, spec()?, &self.installation))?;
             }
-            Effect::RemoveNetwork { id } => self.remove_network(id)?,
+            Effect::RemoveNetwork { id } => {
+                let named = self.networks.values().find(|n| n.name == *id).map_or(id, |n| &n.id).clone();
+                self.remove_network(&named)?;
+            }
             Effect::CreateVolume => {
                 let Spec::Certs(certs) = spec()? else {
                     return Err(wrong(task));
@@ -919,9 +920,8 @@ impl Inner {
                 // The number of open files is fixed when a container is made.
                 *limits = Limits { nofile: limits.nofile, ..spec.limits.clone() };
             }
-            Effect::RemoveContainer { id } => {
-                self.containers.remove(id);
-            }
+            // The engine takes a name for an id.
+            Effect::RemoveContainer { id } => self.containers.retain(|_, c| c.id != *id && c.name != *id),
             Effect::Claim { name } => {
                 let there = match address.kind {
                     Kind::Network => self.networks.values().any(|n| n.name == *name),
@@ -946,7 +946,13 @@ impl Inner {
 }
 
 fn is_kept(labels: &Labels) -> bool {
-    labels.get(label::KIND).is_some_and(|k| k == PREWARM)
+    labels.get(label::KIND).is_some_and(|k| k == label::KEPT)
+}
+
+/// By the name it was given; somebody may have renamed it.
+fn kept_id(kind: Kind, labels: &Labels, name: &str) -> Option<String> {
+    let given = recorded(labels).and_then(|fields| fields.get("name")?.as_str().map(str::to_owned));
+    names::pool_id(kind, given.as_deref().unwrap_or(name)).map(str::to_owned)
 }
 
 fn wrong(task: &Task) -> StepError {
@@ -955,8 +961,8 @@ fn wrong(task: &Task) -> StepError {
 
 /// A name that is taken: by what was to be made (a killed run came this far), or by something else.
 fn already(existing: &Labels, wanted: &Labels, what: &str) -> Result<(), StepError> {
-    let same = |name: &str| existing.get(name).is_some() && existing.get(name) == wanted.get(name);
-    if same(label::INSTALLATION) && same(label::ADDRESS) && same(label::FINGERPRINT) {
+    let same = |name: &str| existing.get(name) == wanted.get(name);
+    if existing.contains_key(label::FINGERPRINT) && [label::INSTALLATION, label::ADDRESS, label::FINGERPRINT].into_iter().all(same) {
         return Ok(());
     }
     Err(refuse("docker.conflict", format!("the name of {what} is taken")))
@@ -1016,32 +1022,29 @@ impl Inner {
             }
         }
 
-        let mut kept: Vec<(Address, Found)> = Vec::new();
+        let mut kept: Vec<(String, Kind, Found)> = Vec::new();
         let mut foreign: Vec<(&[Kind], Stranger)> = Vec::new();
-        let mut sort = |kinds: &'static [Kind], labels: &Labels, found: Found| {
+        let mut sort = |kinds: &'static [Kind], kind: Kind, labels: &Labels, found: Found| {
             let name = found.name.clone();
-            let Some(address) = self.owner(labels, &name) else {
+            let Some(address) = self.owner(kind, labels, &name) else {
                 let why = if labels.contains_key(label::MANAGED) { "another jackin home made it" } else { "it has no jackin label" };
                 foreign.push((kinds, Stranger { id: found.id, name, why: why.to_owned() }));
                 return;
             };
-            let free = is_kept(labels) && address_of(labels).as_ref() == Some(&address);
-            if free {
-                kept.push((address.clone(), found.clone()));
-            }
-            // A free kept object belongs to nobody, unless it is what the graph is about.
-            if (!free && in_scope(graph, scope, &address)) || graph.resources.contains_key(&address) {
+            if let Some(id) = address.pool_id() {
+                kept.push((id.to_owned(), kind, found));
+            } else if in_scope(graph, scope, &address) {
                 put(address, found);
             }
         };
         for network in self.networks.values() {
-            sort(&[Kind::Network], &network.labels, self.found_network(network));
+            sort(&[Kind::Network], Kind::Network, &network.labels, self.found_network(network));
         }
         for volume in self.volumes.values() {
-            sort(&[Kind::Certs], &volume.labels, self.found_volume(volume));
+            sort(&[Kind::Certs], Kind::Certs, &volume.labels, self.found_volume(volume));
         }
         for container in self.containers.values() {
-            sort(&[Kind::Sidecar, Kind::Capsule], &container.labels, self.found_container(container));
+            sort(&[Kind::Sidecar, Kind::Capsule], container.kind(), &container.labels, self.found_container(container));
         }
 
         let mut names: BTreeMap<(Kind, &str), &Address> = BTreeMap::new();
@@ -1085,11 +1088,10 @@ impl Inner {
     }
 
     /// What the label says, with the owner that claimed it: labels cannot be rewritten.
-    fn recorded_of(&self, labels: &Labels, name: &str) -> Option<Fields> {
+    fn recorded_of(&self, kind: Kind, labels: &Labels, name: &str) -> Option<Fields> {
         let mut recorded = recorded(labels)?;
-        if let Some(own) = address_of(labels)
-            && is_kept(labels)
-            && let Some(home) = self.claimed_by(own.kind, name)
+        if is_kept(labels)
+            && let Some(home) = self.claimed_by(kind, name)
         {
             recorded.insert("owner".to_owned(), home.record.role_container.clone().into());
         }
@@ -1099,18 +1101,21 @@ impl Inner {
     fn found_network(&self, network: &Network) -> Found {
         let live = Fields::from([("name".to_owned(), network.name.clone().into()), ("internal".to_owned(), network.internal.into())]);
         let in_use = self.containers.values().any(|c| c.networks.values().any(|id| *id == network.id));
-        Found { in_use, ..Found::present(&network.id, &network.name, self.recorded_of(&network.labels, &network.name), live) }
+        Found {
+            in_use,
+            ..Found::present(&network.id, &network.name, self.recorded_of(Kind::Network, &network.labels, &network.name), live)
+        }
     }
 
     fn found_volume(&self, volume: &Volume) -> Found {
         let live = Fields::from([("name".to_owned(), volume.name.clone().into())]);
         let in_use = self.containers.values().any(|c| volumes_of(&c.setup.mounts).any(|v| v == volume.name));
-        Found { in_use, ..Found::present(&volume.name, &volume.name, self.recorded_of(&volume.labels, &volume.name), live) }
+        Found { in_use, ..Found::present(&volume.name, &volume.name, self.recorded_of(Kind::Certs, &volume.labels, &volume.name), live) }
     }
 
     fn found_container(&self, container: &Container) -> Found {
-        let recorded = self.recorded_of(&container.labels, &container.name);
-        let kind = container.address().map_or(Kind::Capsule, |a| a.kind);
+        let kind = container.kind();
+        let recorded = self.recorded_of(kind, &container.labels, &container.name);
         let running = container.state == State::Running;
         let loss = Loss {
             sessions: (kind == Kind::Capsule && running).then_some(container.sessions),
@@ -1153,7 +1158,7 @@ impl Inner {
                 live.entry(name.clone()).or_insert(Value::Null);
             }
             // What the other kind of container has is no field of this one; a capsule may be given limits that it was not made with.
-            let capsule = container.address().is_some_and(|a| a.kind == Kind::Capsule);
+            let capsule = container.kind() == Kind::Capsule;
             live.retain(|name, _| recorded.contains_key(name) || (capsule && name.starts_with("limits.")));
         }
         live
@@ -1175,21 +1180,6 @@ fn recorded(labels: &Labels) -> Option<Fields> {
 
 fn in_scope(graph: &Graph, scope: &Scope, address: &Address) -> bool {
     graph.resources.contains_key(address) || address.instance().is_some_and(|instance| scope.covers(instance))
-}
-
-/// Whole sets only: a sidecar whose network or volume is gone cannot be adopted.
-fn pool(kept: Vec<(Address, Found)>) -> Vec<PoolMember> {
-    let part = |kind: Kind, instance: &str| kept.iter().find(|(a, _)| a.kind == kind && a.name == instance).map(|(_, f)| f.clone());
-    kept.iter()
-        .filter(|(address, _)| address.kind == Kind::Sidecar)
-        .filter_map(|(address, sidecar)| {
-            Some(PoolMember {
-                sidecar: sidecar.clone(),
-                network: part(Kind::Network, &address.name)?,
-                certs: part(Kind::Certs, &address.name)?,
-            })
-        })
-        .collect()
 }
 
 impl Provider for World {

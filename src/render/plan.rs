@@ -9,8 +9,9 @@ use super::words::{
     Depth, Why, about_words, action_words, bytes_words, commit_words, count_words, field_words, id_words, is_hash, is_idle, loss_words,
     plural, reused, secret_words, source_of, value_words, why_nots, whys,
 };
+use crate::graph::names::pool_base;
 use crate::plan::{Action, Change, Mode, Plan, Scope};
-use crate::resource::{EnvEntry, Limits, MountKind, MountSpec, Origin, Spec};
+use crate::resource::{EnvEntry, Kind, Limits, MountKind, MountSpec, Origin, Spec, pool_id};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -89,7 +90,8 @@ fn group(page: &mut Page, plan: &Plan, instance: Option<&str>, changes: &[&Chang
         return;
     }
     page.blank();
-    let heading = instance.unwrap_or("Shared");
+    let kept = instance.and_then(pool_id).map(|id| format!("Sidecar that no instance uses ({})", pool_base(id)));
+    let heading = kept.as_deref().or(instance).unwrap_or("Shared");
     let about = instance
         .and_then(|key| plan.instances.get(key))
         .map_or(String::new(), |info| format!("role {}, agent {}, container {}", info.role, info.agent, info.container));
@@ -124,7 +126,7 @@ fn one(page: &mut Page, change: &Change, style: &Style, verbose: bool) {
     let ink = ink_of(change.action);
     let symbol = format!("{:>SYMBOL$} ", change.action.symbol());
     let address = change.address.to_string();
-    let verb = format!("  {}", action_words(change.action));
+    let verb = format!("  {}{}", action_words(change.action), if change.disposable { " and remove" } else { "" });
     let whys = if verbose { whys(change, depth) } else { telling(whys(change, depth)) };
     let reason = |why: &Why| match &why.source {
         Some(source) => format!("{} ({source})", why.text),
@@ -230,10 +232,19 @@ fn key_fields(change: &Change, spec: &Spec) -> Vec<Row> {
                 Origin::Environment => "given by the environment",
                 Origin::Beside => "beside the jackin program",
                 Origin::Cache => "kept in the cache",
+                Origin::Release if change.address.kind == Kind::CapsuleBinary => "as released",
+                Origin::Release => "the newest release",
                 Origin::VendorInstaller => "the vendor's installer",
             };
             let version = spec.version.as_ref().map_or(String::new(), |v| format!("{v}, "));
             row("version", format!("{version}{origin}"), "version");
+            if let Some(download) = &spec.download {
+                let (_, place) = download.url.split_once("://").unwrap_or_default();
+                row("from", place.split('/').next().unwrap_or_default().to_owned(), "download");
+                if download.sha256.is_none() {
+                    row("checksum", "none is published; it is tried out with --version".to_owned(), "download");
+                }
+            }
         }
         Spec::Image(spec) => row("platform", spec.platform.clone(), "platform"),
         Spec::RoleImage(spec) => {
@@ -412,6 +423,9 @@ fn is_unchanged(plan: &Plan) -> bool {
 fn unchanged_words(plan: &Plan) -> String {
     match (reused(plan), plan.goal.mode) {
         (0, Mode::Remove) => "There is nothing to remove.".to_owned(),
+        (0, Mode::PrewarmOnly) => "There is nothing to prepare.".to_owned(),
+        (1, Mode::PrewarmOnly) => "1 resource is ready for the next launch.".to_owned(),
+        (count, Mode::PrewarmOnly) => format!("{count} resources are ready for the next launch."),
         (0, _) => "Nothing is declared.".to_owned(),
         (1, _) => "1 resource is as declared.".to_owned(),
         (count, _) => format!("{count} resources are as declared."),
@@ -420,6 +434,9 @@ fn unchanged_words(plan: &Plan) -> String {
 
 fn estimate(page: &mut Page, plan: &Plan) {
     let Some(estimate) = &plan.estimate else {
+        if plan.goal.mode == Mode::PrewarmOnly {
+            page.line(0, 2, &[(Ink::Plain, "None of this was ever timed here, so nobody knows how long it takes.")]);
+        }
         return;
     };
     // Steps of one address in a row are told once: `sidecar/app/default create, start, ready`.
@@ -439,6 +456,13 @@ fn estimate(page: &mut Page, plan: &Plan) {
     };
     let text = format!("Takes about {} (critical path: {}){unknown}.", about_words(estimate.milliseconds), path.join(" -> "));
     page.line(0, 2, &[(Ink::Plain, &text)]);
+    if plan.goal.mode == Mode::PrewarmOnly {
+        let text = match &plan.saving {
+            Some(saving) => format!("The next launch that needs all of it is about {} shorter.", about_words(saving.milliseconds)),
+            None => "The next launch is as long as before.".to_owned(),
+        };
+        page.line(0, 2, &[(Ink::Plain, &text)]);
+    }
 }
 
 /// For a comment on a pull request: the outcome in one line, a table of changes, the reasons folded away.

@@ -67,6 +67,8 @@ struct Row {
     ended: Option<u64>,
     state: State,
     output: VecDeque<String>,
+    /// Its last line is a count that the next one replaces.
+    counting: bool,
     /// The last passing error.
     retry: Option<String>,
 }
@@ -122,6 +124,7 @@ impl Progress {
             ended: None,
             state: State::Waiting,
             output: VecDeque::new(),
+            counting: false,
             retry: None,
         });
     }
@@ -164,11 +167,17 @@ impl Progress {
                 let Some(row) = self.row(id) else {
                     return Vec::new();
                 };
+                // As on a terminal: a count of bytes takes the place of the one before.
+                let counts = line.starts_with('\r');
                 if row.output.len() == KEPT_OUTPUT {
                     row.output.pop_front();
                 }
-                row.output.push_back(clean(line.trim_end()));
-                if verbose {
+                if counts && row.counting {
+                    row.output.pop_back();
+                }
+                row.counting = counts;
+                row.output.push_back(clean(line.trim_start_matches('\r').trim_end()));
+                if verbose && !counts {
                     return vec![format!("  {} | {}", row.address, clean(line.trim_end()))];
                 }
             }
@@ -180,6 +189,7 @@ impl Progress {
                 return vec![format!("{}  tried again (attempt {attempt}): {}", headed(&row.address), clean(error))];
             }
             Event::StepFinished { id, .. } => return self.end(id, now_ms, None),
+            Event::AgentBinaryCacheRepaired { .. } | Event::CapsuleBinaryCacheRepaired { .. } => {}
             Event::StepFailed { id, error, .. } => {
                 return self.end(id, now_ms, Some(State::Failed(Box::new(error.clone()))));
             }

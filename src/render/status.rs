@@ -3,6 +3,8 @@
 use super::Style;
 use super::json::envelope;
 use super::table::table;
+use super::words::{Depth, whys};
+use crate::plan::Change;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -76,6 +78,29 @@ pub fn status_text(rows: &[StatusRow], style: &Style) -> String {
         })
         .collect();
     table(&cells, &["instance", "role", "agent", "state", "sessions", "age", "container"], style)
+}
+
+/// A sidecar that waits for a launch; `why` = it waits in vain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptRow {
+    pub name: String,
+    pub held: bool,
+    pub why: Option<String>,
+}
+
+/// Why a change is made, in one sentence.
+pub fn reason_text(change: &Change) -> Option<String> {
+    whys(change, Depth { style: &Style::PLAIN, verbose: true }).into_iter().next().map(|why| why.text)
+}
+
+pub fn kept_text(rows: &[KeptRow]) -> String {
+    let line = |row: &KeptRow| match (&row.why, row.held) {
+        (_, true) => format!("{}: in another jackin's hands\n", row.name),
+        (None, false) => format!("{}: ready for the next launch\n", row.name),
+        (Some(why), false) => format!("{}: of no use, {why}; `jackin apply --prune` removes it\n", row.name),
+    };
+    let lines: String = rows.iter().map(line).collect();
+    if lines.is_empty() { lines } else { format!("\nSidecars that no instance uses:\n{lines}") }
 }
 
 pub fn status_json(rows: &[StatusRow]) -> String {

@@ -377,6 +377,14 @@ fn reason_words(address: &Address, reason: &Reason, depth: Depth) -> String {
         Reason::NotCached => "not cached; the vendor's installer runs inside the image build".to_owned(),
         Reason::NotNeeded => "nothing that is made now needs it".to_owned(),
         Reason::Absent => "there is nothing to do it to".to_owned(),
+        Reason::Mismatch { candidate, field, found, .. } if field.ends_with(" of the set") => {
+            let part = field.trim_end_matches(" of the set");
+            let how_many = if found.is_some() { "more than one" } else { "no" };
+            format!("kept {candidate} has {how_many} {part}")
+        }
+        Reason::Mismatch { candidate, field, found: Some(Value::String(state)), .. } if field == "state" => {
+            format!("kept {candidate} is {}", clean(state))
+        }
         Reason::Mismatch { candidate, field, desired, found } => format!(
             "kept {candidate} differs in {}: desired {}, found {}",
             field_words(field),

@@ -4,6 +4,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
 
+/// First half of the addresses of kept sidecars, their networks and volumes; `@` begins no workspace's and no folder's name.
+pub const POOL: &str = "@prewarm";
+
 /// The closed set of kinds, roughly in dependency order; the order of a plan follows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -59,6 +62,11 @@ impl Kind {
         matches!(self, Kind::Checkout | Kind::Home | Kind::Network | Kind::Certs | Kind::Sidecar | Kind::Capsule)
     }
 
+    /// Kinds that an engine holds; the others lie on this host.
+    pub fn on_engine(self) -> bool {
+        !matches!(self, Kind::RoleRepo | Kind::AgentBinary | Kind::CapsuleBinary | Kind::Checkout | Kind::Home)
+    }
+
     pub fn is_container(self) -> bool {
         matches!(self, Kind::Sidecar | Kind::Capsule)
     }
@@ -104,6 +112,21 @@ impl Address {
             _ => None,
         }
     }
+
+    /// A part of a kept set, which belongs to no instance.
+    pub fn pool(kind: Kind, id: &str) -> Self {
+        Self::new(kind, format!("{POOL}/{id}"))
+    }
+
+    /// The id of the kept set this is a part of.
+    pub fn pool_id(&self) -> Option<&str> {
+        self.instance().and_then(pool_id)
+    }
+}
+
+/// The id in an instance key that is none.
+pub fn pool_id(key: &str) -> Option<&str> {
+    key.strip_prefix(POOL)?.strip_prefix('/')
 }
 
 impl fmt::Display for Address {

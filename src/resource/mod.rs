@@ -7,7 +7,7 @@ mod address;
 mod fingerprint;
 mod spec;
 
-pub use address::{Address, Kind, ParseAddressError};
+pub use address::{Address, Kind, POOL, ParseAddressError, pool_id};
 pub use fingerprint::{Fields, fields, fingerprint, hex, sha256_hex, sha256_json};
 pub use spec::*;
 

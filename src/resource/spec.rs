@@ -25,6 +25,8 @@ pub enum Origin {
     Environment,
     Beside,
     Cache,
+    /// Not here yet: what its maker offers now.
+    Release,
     /// The vendor's installer runs inside the image build.
     VendorInstaller,
 }
@@ -36,12 +38,30 @@ pub struct Binary {
     pub origin: Origin,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Hex sha256 of the file; absent with the vendor's installer.
+    /// Hex sha256 of the file, or of the archive that its maker published it in; `unpublished-VERSION` where its maker publishes
+    /// none. Absent with the vendor's installer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     pub executable: bool,
+    /// Only with a release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download: Option<Download>,
+}
+
+/// How a release comes onto this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Download {
+    /// With a mirror, the mirror's.
+    pub url: String,
+    /// Hex sha256 of what the URL gives; absent where none is published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Name of the program in the `.tar.gz` that the URL gives; absent when it gives the program itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
 }
 
 /// A base image that jackin does not build.
@@ -454,6 +474,9 @@ pub mod label {
     pub const DISPLAY_NAME: &str = "jackin.display.name";
     pub const IMAGE: &str = "jackin.image";
     pub const KEEP_AWAKE: &str = "jackin.keep.awake";
+    pub const PREWARM: &str = "jackin.prewarm";
+    /// The kind that kept sidecars, their networks and volumes bear.
+    pub const KEPT: &str = "prewarm-dind";
     /// Ours: the address in the model.
     pub const ADDRESS: &str = "jackin.address";
     /// Ours: which jackin home made it.
@@ -468,12 +491,18 @@ pub fn labels(address: &Address, spec: &Spec, installation: &str) -> BTreeMap<St
     let spec_fields = spec.fields();
     let mut labels = BTreeMap::from([
         (label::MANAGED.to_owned(), "true".to_owned()),
-        (label::ADDRESS.to_owned(), address.to_string()),
         (label::INSTALLATION.to_owned(), installation.to_owned()),
         (label::FINGERPRINT.to_owned(), fingerprint(&spec_fields)),
         (label::SPEC.to_owned(), serde_json::to_string(&spec_fields).expect("BUG: fields always serialise")),
     ]);
     let mut put = |name: &str, value: &str| labels.insert(name.to_owned(), value.to_owned());
+    // A kept set belongs to nobody yet; whoever takes it over says so in its own record, for labels cannot be rewritten.
+    if address.pool_id().is_some() {
+        put(label::KIND, label::KEPT);
+        put(label::PREWARM, "true");
+        return labels;
+    }
+    put(label::ADDRESS, &address.to_string());
     match spec {
         Spec::Capsule(spec) => {
             put(label::KIND, "role");

@@ -5,6 +5,7 @@ use portable_pty::{CommandBuilder, MasterPty, NativePtySystem, PtySize, PtySyste
 use std::fs;
 use std::io::{Read, Write};
 use std::num::NonZero;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -85,6 +86,29 @@ impl Terminal {
         wait_until(&format!("{text:?} on the terminal"), || self.contents().contains(text));
     }
 
+    /// Rows from the top.
+    fn row(&self, row: u16) -> String {
+        let screen = self.screen.lock().unwrap();
+        let (_, cols) = screen.screen().size();
+        screen.screen().rows(0, cols.get()).nth(usize::from(row)).unwrap_or_default()
+    }
+
+    /// The tab strip and the bar; what is between them is the agent's.
+    fn chrome(&self) -> (String, String) {
+        let (rows, _) = self.screen.lock().unwrap().screen().size();
+        (self.row(0), self.row(rows.get() - 1))
+    }
+
+    fn assert_restored(&self, modes_before: &str) {
+        // The last bytes may still be on their way to our screen.
+        wait_until("the terminal to be restored", || !self.screen.lock().unwrap().screen().alternate_screen());
+        let parser = self.screen.lock().unwrap();
+        let screen = parser.screen();
+        assert!(!screen.hide_cursor() && !screen.bracketed_paste() && !screen.application_cursor() && !screen.application_keypad());
+        assert_eq!(screen.mouse_protocol_mode(), vt100::MouseProtocolMode::None);
+        assert_eq!(self.modes(), modes_before, "the terminal is as it was");
+    }
+
     fn resize(&self, rows: u16, cols: u16) {
         self.screen.lock().unwrap().screen_mut().set_size(cells(rows), cells(cols));
         self.master.resize(PtySize { rows, cols, pixel_width: 0, pixel_height: 0 }).expect("resize");
@@ -137,18 +161,20 @@ pub fn a_person_loads_types_resizes_detaches_and_comes_back(engine: &Engine) {
     first.type_in("hello out there\r");
     first.wait_for("you said: hello out there");
     let (rows, cols) = first.asked_size();
-    assert!((20..=24).contains(&rows) && cols == 80, "{rows} x {cols}");
+    // All but the tab strip and the bar.
+    assert_eq!((rows, cols), (22, 80));
+    let (strip, bar) = first.chrome();
+    assert!(strip.contains("Claude") && bar.contains(home.role()), "{}", first.contents());
     first.resize(34, 101);
     let mut now = (0, 0);
     wait_until("the agent to see the new size", || {
         now = first.asked_size();
-        now == (rows + 10, 101)
+        now == (32, 101)
     });
     first.type_in("\x1cd");
     assert_eq!(first.exit_code(), 0);
     first.wait_for("Detached");
-    assert!(!first.screen.lock().unwrap().screen().alternate_screen());
-    assert_eq!(first.modes(), before, "the terminal is as it was");
+    first.assert_restored(&before);
     home.assert_one_of_each(true, "after detaching");
 
     let mut second = Terminal::run(&home, &["hardline", "w"], 30, 90);
@@ -219,6 +245,274 @@ pub fn a_home_too_deep_for_a_socket_is_reached_through_the_engine(engine: &Engin
     let mut home = Home::new(engine, STANDARD);
     home.deep_down();
     lives_without_a_socket(&home, false);
+}
+
+/// In the capsule's container, as its user.
+fn inside(home: &Home, script: &str) -> String {
+    home.engine.docker(&["exec", &home.capsule(), "sh", "-c", script])
+}
+
+/// Process of the mux, inside.
+fn mux(home: &Home) -> Option<String> {
+    let script =
+        "for p in /proc/[0-9]*; do [ \"$(tr '\\0' '\\n' <$p/cmdline 2>/dev/null | sed -n 2p)\" = serve ] && echo ${p#/proc/}; done; true";
+    let found = inside(home, script);
+    assert!(found.lines().count() <= 1, "one mux: {found}");
+    (!found.is_empty()).then_some(found)
+}
+
+fn sessions(home: &Home) -> Vec<String> {
+    let screen = home.good(&["hardline", "w", "--inspect"]).out;
+    screen.lines().filter(|line| line.starts_with("  [")).map(|line| line.trim().to_owned()).collect()
+}
+
+/// What the engine says of a container's end, asked before it comes.
+fn end_of(engine: &Engine, container: &str) -> std::process::Child {
+    let mut wait = Command::new("docker");
+    wait.args(["--host", &engine.host, "wait", container]).stdout(Stdio::piped()).stderr(Stdio::null());
+    wait.spawn().expect("docker wait")
+}
+
+fn code_of(wait: std::process::Child) -> String {
+    let output = wait.wait_with_output().expect("docker wait");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+pub fn tabs_are_opened_and_inspected_from_the_host(engine: &Engine) {
+    let home = Home::new(engine, STANDARD);
+    home.apply();
+    let mut terminal = Terminal::run(&home, &["hardline", "w", "--new", "--agent", "claude"], 24, 80);
+    wait_until("two agents", || sessions(&home).len() == 2);
+    terminal.wait_for("agent is listening");
+    let (strip, bar) = terminal.chrome();
+    assert!(strip.contains('1') && strip.contains('2') && strip.contains("Claude"), "{strip}");
+    assert!(bar.contains(home.role()), "{bar}");
+    terminal.type_in("the second\r");
+    terminal.wait_for("you said: the second");
+    terminal.type_in("\x1c1");
+    wait_until("the first tab", || !terminal.contents().contains("the second"));
+    terminal.type_in("\x1cd");
+    assert_eq!(terminal.exit_code(), 0);
+
+    let mut shell = Terminal::run(&home, &["hardline", "w", "--shell"], 24, 80);
+    wait_until("a shell", || sessions(&home).len() == 3);
+    wait_until("the shell's tab", || shell.chrome().0.contains('3'));
+    shell.type_in("echo $((40+2)) in $PWD\r");
+    shell.wait_for("42 in /workspace");
+    let listed = sessions(&home);
+    for (line, (id, what)) in listed.iter().zip([(1, "(claude)"), (2, "(claude)"), (3, "(shell)")]) {
+        assert!(line.starts_with(&format!("[{id}] ")) && line.contains(what) && line.contains("state="), "{listed:?}");
+        assert_eq!(line.contains("active=true"), id == 3, "{listed:?}");
+    }
+    let shown = home.good(&["hardline", "w", "--inspect", "--history", "100"]).out;
+    assert!(shown.contains("42 in /workspace"), "{shown}");
+    // One that ends takes its tab along, and nothing else.
+    shell.type_in("exit\r");
+    wait_until("the shell to go", || sessions(&home).len() == 2);
+    shell.type_in("\x1cd");
+    assert_eq!(shell.exit_code(), 0);
+    let mut focused = Terminal::run(&home, &["hardline", "w", "--focus", "2"], 24, 80);
+    focused.wait_for("you said: the second");
+    focused.type_in("\x1cd");
+    assert_eq!(focused.exit_code(), 0);
+}
+
+pub fn terminals_share_and_watch_one_picture(engine: &Engine) {
+    let home = Home::new(engine, STANDARD);
+    home.apply();
+    let mut first = Terminal::run(&home, &["hardline", "w"], 30, 100);
+    first.wait_for("agent is listening");
+    let mut second = Terminal::run(&home, &["hardline", "w", "--shared"], 24, 80);
+    second.wait_for("agent is listening");
+    let mut watcher = Terminal::run(&home, &["hardline", "w", "--watch"], 20, 60);
+    watcher.wait_for("agent is listening");
+    // The smaller of those that may type; the watcher does not count.
+    let mut size = (0, 0);
+    wait_until("the smaller size", || {
+        size = first.asked_size();
+        size == (22, 80)
+    });
+    watcher.type_in("nobody hears\r");
+    second.type_in("all hear\r");
+    for terminal in [&first, &second, &watcher] {
+        terminal.wait_for("you said: all hear");
+        assert!(!terminal.contents().contains("nobody"), "a watcher's keys count: {}", terminal.contents());
+    }
+    watcher.type_in("q");
+    assert_eq!(watcher.exit_code(), 0);
+    second.type_in("\x1cd");
+    assert_eq!(second.exit_code(), 0);
+    wait_until("the first's own size", || first.asked_size() == (28, 100));
+    first.type_in("\x1cd");
+    assert_eq!(first.exit_code(), 0);
+    assert_eq!(sessions(&home).len(), 1);
+}
+
+pub fn a_killed_mux_comes_back_under_an_attached_terminal(engine: &Engine) {
+    let home = Home::new(engine, STANDARD);
+    home.apply();
+    let mut terminal = Terminal::run(&home, &["hardline", "w", "--shell"], 24, 80);
+    wait_until("the shell's tab", || sessions(&home).len() == 2);
+    terminal.type_in("mark=kept; echo $((40+2))\r");
+    terminal.wait_for("42");
+    // A neighbour, chosen from the list: the agent.
+    terminal.type_in("\x1c%");
+    terminal.wait_for("Enter");
+    terminal.type_in("\r");
+    terminal.wait_for("agent is listening");
+    // States may change meanwhile.
+    let tabs = |terminal: &Terminal| terminal.chrome().0.replace(['▲', '✓', '●', '○', '·'], "");
+    let before = tabs(&terminal);
+    let snapshot = || {
+        let text = inside(&home, "jackin-capsule snapshot");
+        let json: serde_json::Value = serde_json::from_str(&text).expect(&text);
+        json["tabs"].as_array().expect("tabs").iter().map(|tab| tab["panes"].as_array().map_or(0, Vec::len)).collect::<Vec<_>>()
+    };
+    assert_eq!(snapshot(), [1, 2]);
+    for round in 0..3 {
+        let old = mux(&home).expect("a mux");
+        inside(&home, &format!("kill -9 {old}"));
+        wait_until("another mux", || mux(&home).is_some_and(|new| new != old));
+        terminal.type_in(&format!("round {round}\r"));
+        terminal.wait_for(&format!("you said: round {round}"));
+        terminal.wait_for("42");
+        assert_eq!(tabs(&terminal), before);
+        assert_eq!(snapshot(), [1, 2]);
+    }
+    terminal.type_in("\x1ch");
+    terminal.type_in("echo $mark-$mark\r");
+    terminal.wait_for("kept-kept");
+    let log = home.path(&format!("state/data/{}/state/multiplexer.log", home.capsule()));
+    let log = fs::read_to_string(&log).unwrap_or_else(|error| panic!("{}: {error}", log.display()));
+    assert!(log.contains("signal 9") || log.contains("SIGKILL") || log.contains("killed"), "{log}");
+    terminal.type_in("\x1cd");
+    assert_eq!(terminal.exit_code(), 0);
+}
+
+pub fn an_upgrade_in_the_container_ends_no_session(engine: &Engine) {
+    let home = Home::new(engine, STANDARD);
+    home.apply();
+    let mut terminal = Terminal::run(&home, &["hardline", "w"], 24, 80);
+    terminal.wait_for("agent is listening");
+    terminal.type_in("before\r");
+    terminal.wait_for("you said: before");
+    let old = mux(&home).expect("a mux");
+    inside(&home, "cp /jackin/runtime/jackin-capsule /tmp/newer && jackin-capsule upgrade /tmp/newer");
+    let new = mux(&home).expect("a mux");
+    assert_ne!(old, new);
+    assert_eq!(inside(&home, &format!("readlink /proc/{new}/exe")), "/tmp/newer");
+    terminal.type_in("after\r");
+    terminal.wait_for("you said: after");
+    assert!(terminal.contents().contains("you said: before"), "{}", terminal.contents());
+    // What is no capsule is refused and changes nothing.
+    let refused = engine.try_docker(&["exec", &home.capsule(), "jackin-capsule", "upgrade", "/bin/false"]);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert_eq!(mux(&home), Some(new));
+    terminal.type_in("still\r");
+    terminal.wait_for("you said: still");
+    terminal.type_in("\x1cd");
+    assert_eq!(terminal.exit_code(), 0);
+}
+
+pub fn an_exit_ends_the_container_and_keeps_the_home(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    home.apply();
+    let container = home.capsule();
+    inside(&home, "echo mine > ~/.claude/of-the-agent");
+    let end = end_of(engine, &container);
+    let mut terminal = Terminal::run(&home, &["hardline", "w", "--shell"], 24, 80);
+    let before = terminal.modes();
+    wait_until("the shell's tab", || sessions(&home).len() == 2);
+    // Asked, and stayed.
+    terminal.type_in("\x11");
+    terminal.wait_for("End the sessions");
+    terminal.type_in("n");
+    wait_until("the question to go", || !terminal.contents().contains("End the sessions"));
+    assert_eq!(sessions(&home).len(), 2);
+    terminal.type_in("\x11");
+    terminal.wait_for("End the sessions");
+    terminal.type_in("y");
+    assert_eq!(terminal.exit_code(), 0);
+    terminal.wait_for("ended");
+    terminal.assert_restored(&before);
+    assert_eq!(code_of(end), "0");
+    home.assert_nothing_left("after the exit");
+    let kept = files_below(&home.path(&format!("state/data/{container}")));
+    assert!(kept.iter().any(|file| file.ends_with("of-the-agent")), "the home stays: {kept:?}");
+}
+
+pub fn an_engine_that_stops_the_container_waits_for_a_polite_end(engine: &Engine) {
+    let home = Home::new(engine, STANDARD);
+    home.apply();
+    let container = home.capsule();
+    let mut terminal = Terminal::run(&home, &["hardline", "w"], 24, 80);
+    terminal.wait_for("agent is listening");
+    let begun = std::time::Instant::now();
+    engine.docker(&["stop", "--time", "30", &container]);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+    // Not 137, as after a kill.
+    assert_eq!(engine.docker(&["inspect", "--format", "{{.State.ExitCode}}", &container]), "0");
+    terminal.exit_code();
+    wait_until("the terminal to be restored", || !terminal.screen.lock().unwrap().screen().alternate_screen());
+}
+
+pub fn a_terminal_that_is_told_to_go_is_restored(engine: &Engine) {
+    let home = Home::new(engine, STANDARD);
+    home.apply();
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::HUP] {
+        let mut terminal = Terminal::run(&home, &["hardline", "w"], 24, 80);
+        let before = terminal.modes();
+        terminal.wait_for("agent is listening");
+        assert_ne!(terminal.modes(), before, "the terminal is raw while attached");
+        let pid = terminal.child.process_id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())).expect("a process");
+        rustix::process::kill_process(pid, signal).expect("kill");
+        terminal.exit_code();
+        terminal.assert_restored(&before);
+        home.assert_one_of_each(false, "after the terminal went");
+    }
+    assert_eq!(sessions(&home).len(), 1);
+}
+
+pub fn what_the_agent_reports_is_seen_on_the_host(engine: &Engine) {
+    let home = Home::new(engine, STANDARD);
+    home.apply();
+    let capsule = home.capsule();
+    let mode = |path: &str| fs::metadata(home.path(path)).unwrap_or_else(|error| panic!("{path}: {error}")).permissions().mode() & 0o777;
+    assert_eq!(mode(&format!("state/sockets/{capsule}/jackin.sock")), 0o600);
+    assert_eq!(mode(&format!("state/sockets/{capsule}")), 0o700);
+
+    let mut terminal = Terminal::run(&home, &["hardline", "w"], 24, 80);
+    terminal.wait_for("agent is listening");
+    // What the agent's own hooks run is in its settings.
+    let settings = inside(&home, "cat ~/.claude/settings.json");
+    assert!(settings.contains("report-hook.sh claude PermissionRequest"), "{settings}");
+    // The question is asked, answered, and the turn ends.
+    for (hook, state) in [("Notification permission_prompt", "blocked"), ("PostToolUse", "unknown"), ("Notification idle_prompt", "idle")] {
+        terminal.type_in(&format!("hook {hook}\r"));
+        terminal.wait_for(&format!("reported {hook}"));
+        wait_until(&format!("{state} after {hook}"), || sessions(&home)[0].contains(&format!("state={state}")));
+        let explained = inside(&home, "jackin-capsule status explain 1");
+        assert!(explained.lines().any(|line| line.starts_with("state") && line.contains(state)), "{explained}");
+        let status = home.good(&["status"]).out;
+        assert_eq!(status.contains(&format!("1 (1 {state})")), state != "unknown", "{status}");
+    }
+    terminal.type_in("\x1cd");
+    assert_eq!(terminal.exit_code(), 0);
+}
+
+pub fn a_mux_that_cannot_start_ends_the_container_with_a_report(engine: &Engine) {
+    let home = Home::new(engine, STANDARD);
+    home.apply();
+    let image = engine.docker(&["inspect", "--format", "{{.Config.Image}}", &home.capsule()]);
+    let run = home.path(&format!("state/sockets/{}/agent.toml", home.capsule()));
+    assert!(run.exists(), "{}", run.display());
+    // Another container of the same image, which the test ends with.
+    let launch = fs::read_to_string(&run).unwrap();
+    let script = format!("cat >/jackin/run/agent.toml <<'TOML'\n{launch}\nTOML\nexec /jackin/runtime/jackin-capsule claude");
+    let broken = engine.try_docker(&["run", "--rm", "-e", "JACKIN_CAPSULE_FORCE_PANIC=1", "--entrypoint", "sh", &image, "-c", &script]);
+    assert_eq!(broken.code, Some(101), "{broken}");
+    assert!(broken.err.contains("JACKIN_CAPSULE_FORCE_PANIC is set"), "{broken}");
+    assert!(broken.err.contains("serve.rs"), "{broken}");
 }
 
 const CANARIES: [&str; 4] = ["CANARY-literal-5f1c", "CANARY-host-77aa", "CANARY-answer-90b3", "CANARY-github-41d0"];

@@ -37,6 +37,11 @@ while IFS= read -r line; do
     size) echo "size is $(stty size)" ;;
     exit) exit 0 ;;
     crash) exit 3 ;;
+    hook\ *)
+      read -r _ event type <<<"$line"
+      printf '{"notification_type": "%s"}' "$type" | /jackin/runtime/agent-status/hooks/report-hook.sh claude "$event"
+      echo "reported $event $type"
+      ;;
     *) echo "you said: $line" ;;
   esac
 done
@@ -157,6 +162,7 @@ impl Home {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let capsule = std::env::var("JACKIN_CAPSULE_BIN").expect("JACKIN_CAPSULE_BIN names a static jackin-capsule; ./dev test sets it");
         let mut env = BTreeMap::from([("DOCKER_HOST".to_owned(), engine.host.clone()), ("JACKIN_CAPSULE_BIN".to_owned(), capsule)]);
+        env.insert("JACKIN_AGENT_MIRROR".to_owned(), "off".to_owned());
         let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
         env.insert("HOME".to_owned(), path(""));
         env.insert("JACKIN_CONFIG_DIR".to_owned(), path("config"));
@@ -443,7 +449,8 @@ impl Home {
         self.set_env("JACKIN_HOME_DIR", &deep.to_string_lossy());
     }
 
-    fn clear_up(&self) {
+    /// Removes whatever this installation has on the engine.
+    pub fn clear_up(&self) {
         // Twice: a request of a killed jackin may still be under way.
         for _ in 0..2 {
             for (list, remove) in

@@ -133,6 +133,7 @@ fn add_role(graph: &mut Graph, want: &Want) -> (Address, Address, String) {
     let construct = Address::new(Kind::Image, CONSTRUCT);
     put(graph, construct.clone(), Spec::Image(Image { reference: CONSTRUCT.to_owned(), platform: platform() }), []);
     let binary = |name: &str, path: &str| Binary {
+        download: None,
         origin: Origin::Cache,
         version: None,
         digest: Some(sha256_hex(name)),
@@ -446,7 +447,7 @@ pub fn converge(world: &World, wants: &[Want], dice: &mut Dice) {
     let after = graph(world, wants);
     let plan = plan_of(world, &after, &launch());
     assert_empty(&plan);
-    let kept: Vec<Address> = world.inventory().into_keys().filter(|a| a.name.starts_with("prewarm/")).collect();
+    let kept: Vec<Address> = world.inventory().into_keys().filter(|a| a.pool_id().is_some()).collect();
     assert_healthy(world, &after, &kept);
 }
 

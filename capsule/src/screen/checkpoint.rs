@@ -94,7 +94,9 @@ impl Screen {
         }
         let down = if origin { row.saturating_sub(top) } else { row };
         out.extend_from_slice(format!("\x1b[{};{}H", down + 1, col.min(cols - 1) + 1).as_bytes());
-        if col >= cols {
+        // With origin mode on, a cursor outside the region (a restored one) cannot be gone to; what would be printed for
+        // it would land on another row.
+        if col >= cols && (!origin || (top..=bottom).contains(&row)) {
             let wide = self.vt().cell(row, cols - 1).is_some_and(vt100::Cell::is_wide_continuation);
             self.row_line(row, &mut writer);
             let last = usize::from(cols) - 1;

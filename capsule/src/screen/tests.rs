@@ -288,6 +288,13 @@ fn sequences_are_not_cut() {
     assert!(screen_of(b"caf\xe9!").is_between_sequences());
 }
 
+#[test]
+fn a_cursor_that_origin_mode_cannot_reach_leaves_no_mark_in_a_checkpoint() {
+    let mut screen = screen_of(b"\x1b[?6h\x1b[5;20Hx\x1b7\x1b[2;3r\x1b8");
+    let copy = screen_of(&screen.checkpoint());
+    assert_eq!(copy.text(), screen.text());
+}
+
 // ---- any output ----
 
 fn switch() -> impl Strategy<Value = char> {

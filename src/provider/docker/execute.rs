@@ -6,6 +6,7 @@
 use super::observe::{CPU_PERIOD, SWAP_UNLIMITED, UNLIMITED, cpu_quota, cpus, limited, nano_cpus};
 use super::{Engine, Marks, doing, message, name_conflict, scrub, short_id, status};
 use crate::diagnostic::Diagnostic;
+use crate::graph::names;
 use crate::provider::StepError;
 use crate::provider::live::Vault;
 use crate::resource::{Address, Capsule, Certs, EnvEntry, Kind, Limits, MountKind, MountSpec, Network, Sidecar, Spec, label, labels};
@@ -135,7 +136,10 @@ impl Engine {
             match self.connection.docker.remove_volume(name, None::<RemoveVolumeOptions>).await {
                 Ok(()) => return Ok(()),
                 Err(error) if status(&error) == Some(404) => return Ok(()),
-                Err(error) if status(&error) == Some(409) && begun.elapsed() < RELEASING => tokio::time::sleep(POLL).await,
+                Err(error) if status(&error) == Some(409) && begun.elapsed() < RELEASING => {
+                    self.remove_latecomer(name).await?;
+                    tokio::time::sleep(POLL).await;
+                }
                 Err(error) if status(&error) == Some(409) => {
                     return Err(Diagnostic::error(
                         "docker.volume_in_use",
@@ -147,6 +151,18 @@ impl Engine {
                 }
                 Err(error) => return Err(doing(&what).failed(error)),
             }
+        }
+    }
+
+    /// A killed run's request for the sidecar of a kept set may be granted while what is left of the set is being removed.
+    async fn remove_latecomer(&self, volume: &str) -> Result<(), StepError> {
+        let Some(id) = names::pool_id(Kind::Certs, volume) else {
+            return Ok(());
+        };
+        let sidecar = names::sidecar(&names::pool_base(id));
+        match self.connection.docker.inspect_container(&sidecar, None).await {
+            Ok(found) if self.is_kept(found.config.as_ref().and_then(|c| c.labels.as_ref())) => self.remove_container(&sidecar).await,
+            _ => Ok(()),
         }
     }
 

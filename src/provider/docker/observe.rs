@@ -6,8 +6,8 @@
 
 use super::{Engine, Marks, failed};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::graph::Graph;
-use crate::observed::{Found, Loss, Observed, PoolMember, State, Stranger};
+use crate::graph::{Graph, names};
+use crate::observed::{Found, Loss, Observed, State, Stranger, pool};
 use crate::plan::Scope;
 use crate::provider::live::Capsules;
 use crate::resource::{Address, Fields, Kind, label};
@@ -23,8 +23,6 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-/// The kind that kept sidecars, their networks and volumes bear.
-const KEPT: &str = "prewarm-dind";
 /// A capsule that does not answer must not hold up a plan.
 const SESSIONS: Duration = Duration::from_millis(500);
 /// Reading takes an engine milliseconds; one that hangs is told of before a person gives up.
@@ -34,6 +32,8 @@ const READING: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct HomeRecord {
     pub instance: String,
+    /// The instance's own container.
+    pub container: String,
     /// Kind -> name.
     pub names: BTreeMap<Kind, String>,
 }
@@ -83,8 +83,26 @@ impl Engine {
             }
             marks.address().or_else(|| {
                 let home = look.homes.iter().find(|home| home.names.get(&kind).is_some_and(|n| n == name))?;
-                (marks.get(label::KIND) == Some(KEPT)).then(|| Address::new(kind, home.instance.clone()))
+                (marks.get(label::KIND) == Some(label::KEPT)).then(|| Address::new(kind, home.instance.clone()))
             })
+        };
+        // What the label says, with the owner that took it over: labels cannot be rewritten.
+        let owned = |mut found: Found, labels: Option<&HashMap<String, String>>| {
+            let instance = |home: &&HomeRecord| home.names.values().any(|name| *name == found.name);
+            if self.is_kept(labels)
+                && let Some(home) = look.homes.iter().find(instance)
+                && let Some(recorded) = &mut found.recorded
+            {
+                recorded.insert("owner".to_owned(), home.container.clone().into());
+            }
+            found
+        };
+        let mut kept: Vec<(String, Kind, Found)> = Vec::new();
+        let mut keep = |kind: Kind, found: Found| {
+            let recorded = found.recorded.as_ref().and_then(|fields| fields.get("name")).and_then(Value::as_str);
+            if let Some(id) = recorded.and_then(|name| names::pool_id(kind, name)).or_else(|| names::pool_id(kind, &found.name)) {
+                kept.push((id.to_owned(), kind, found));
+            }
         };
 
         let mut inspections = Vec::new();
@@ -119,6 +137,7 @@ impl Engine {
             match inspection {
                 Ok(inspection) => {
                     let found = self.container(address.kind, &inspection, loss, look.digest, &network_ids);
+                    let found = owned(found, inspection.config.as_ref().and_then(|c| c.labels.as_ref()));
                     observed.resources.entry(address).or_default().push(found);
                 }
                 // It went between the list and the inspect.
@@ -138,21 +157,27 @@ impl Engine {
             let (Some(name), Some(id)) = (&network.name, &network.id) else {
                 continue;
             };
-            if let Some(address) = address_of(Kind::Network, name, network.labels.as_ref()).filter(|a| in_scope(a)) {
-                let found = seen_network(network, name, id, attached.contains(id));
-                observed.resources.entry(address).or_default().push(found);
+            let labels = network.labels.as_ref();
+            let found = || owned(seen_network(network, name, id, attached.contains(id)), labels);
+            match address_of(Kind::Network, name, labels) {
+                Some(address) if in_scope(&address) => observed.resources.entry(address).or_default().push(found()),
+                None if self.is_kept(labels) => keep(Kind::Network, found()),
+                _ => {}
             }
         }
         for volume in &lists.volumes {
-            if let Some(address) = address_of(Kind::Certs, &volume.name, Some(&volume.labels)).filter(|a| in_scope(a)) {
-                let found = seen_volume(volume, volumes_in_use.contains(volume.name.as_str()));
-                observed.resources.entry(address).or_default().push(found);
+            let labels = Some(&volume.labels);
+            let found = || owned(seen_volume(volume, volumes_in_use.contains(volume.name.as_str())), labels);
+            match address_of(Kind::Certs, &volume.name, labels) {
+                Some(address) if in_scope(&address) => observed.resources.entry(address).or_default().push(found()),
+                None if self.is_kept(labels) => keep(Kind::Certs, found()),
+                _ => {}
             }
         }
         for inspection in pooled.into_iter().flatten() {
-            observed.pool.extend(self.pool_member(&inspection, &lists, look.digest, &network_ids));
+            keep(Kind::Sidecar, self.container(Kind::Sidecar, &inspection, Loss::default(), look.digest, &network_ids));
         }
-        observed.pool.sort_by(|a, b| a.sidecar.name.cmp(&b.sidecar.name));
+        observed.pool = pool(kept);
         for found in observed.resources.values_mut() {
             found.sort_by(|a, b| a.id.cmp(&b.id));
         }
@@ -203,10 +228,10 @@ impl Engine {
         Ok(out)
     }
 
-    fn is_kept(&self, labels: Option<&HashMap<String, String>>) -> bool {
+    pub(super) fn is_kept(&self, labels: Option<&HashMap<String, String>>) -> bool {
         let marks = Marks::of(labels);
         marks.installation() == Some(&self.facts.installation)
-            && marks.get(label::KIND) == Some(KEPT)
+            && marks.get(label::KIND) == Some(label::KEPT)
             && marks.get(label::ADDRESS).is_none()
     }
 
@@ -250,26 +275,6 @@ impl Engine {
         }
     }
 
-    fn pool_member(
-        &self,
-        inspection: &ContainerInspectResponse,
-        lists: &Lists,
-        digest: &dyn Fn(&[u8]) -> String,
-        network_ids: &BTreeSet<&str>,
-    ) -> Option<PoolMember> {
-        let sidecar = self.container(Kind::Sidecar, inspection, Loss::default(), digest, network_ids);
-        if sidecar.state != State::Running {
-            return None;
-        }
-        let recorded = sidecar.recorded.as_ref()?;
-        let text = |field: &str| recorded.get(field).and_then(Value::as_str);
-        let network = lists.networks.iter().find(|n| n.name.as_deref() == text("network") && self.is_kept(n.labels.as_ref()))?;
-        let volume = text("mounts./certs/client.source")?;
-        let volume = lists.volumes.iter().find(|v| v.name == volume && self.is_kept(Some(&v.labels)))?;
-        let network = seen_network(network, network.name.as_deref()?, network.id.as_deref()?, true);
-        Some(PoolMember { sidecar, network, certs: seen_volume(volume, true) })
-    }
-
     /// Whatever else bears a name that the graph wants.
     fn strangers(&self, graph: &Graph, lists: &Lists, observed: &mut Observed) {
         let why = |address: &Address, labels: Option<&HashMap<String, String>>, id: &str, observed: &Observed| {
@@ -280,7 +285,7 @@ impl Engine {
                 (Some(_), Some(owner)) if owner != *address => Some(format!("it is {owner} of this jackin home")),
                 (Some(_), _) => {
                     let known = observed.found(address).iter().any(|f| f.id == id)
-                        || observed.pool.iter().any(|p| [&p.sidecar.id, &p.network.id, &p.certs.id].into_iter().any(|i| i == id));
+                        || observed.pool.iter().any(|set| set.sidecar.iter().chain(&set.network).chain(&set.certs).any(|f| f.id == id));
                     (!known).then(|| "it does not say what it belongs to".to_owned())
                 }
             }

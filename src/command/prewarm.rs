@@ -1,0 +1,163 @@
+//! `jackin prewarm`: what the next launch needs is there before it asks. Everything goes through one plan, mode `prewarm_only`.
+
+use super::run::{Asks, Run, is_program, notice};
+use super::ui::{DONE, ERROR, Failure, USAGE};
+use crate::cli::{Format, PrewarmArgs};
+use crate::diagnostic::Diagnostic;
+use crate::gather::lock::Lock;
+use crate::gather::session::{Freshness, RoleAsked};
+use crate::graph::prewarm::{self, Choice, Goal, KeptGoal, SidecarGoal};
+use crate::plan::{Mode, PlanOptions, Scope};
+use crate::resource::Kind;
+
+pub async fn run(run: &mut Run, mut args: PrewarmArgs) -> Result<i32, Failure> {
+    let goal = match goal(&args) {
+        Ok(goal) => goal,
+        Err(wrong) => {
+            run.ui.diagnostics(&[wrong]);
+            return Err(Failure::Said(USAGE));
+        }
+    };
+    args.carrying.dry_run |= args.plan;
+    match once(run, &args, &goal).await {
+        // What could not be fetched is remembered, so planning again leaves these programs to their vendors' installers.
+        Err(Failure::Said(ERROR)) if !run.failed.is_empty() && run.failed.iter().all(is_program) => once(run, &args, &goal).await,
+        other => other,
+    }
+}
+
+async fn once(run: &mut Run, args: &PrewarmArgs, goal: &Goal) -> Result<i32, Failure> {
+    let freshness = match (args.plan, args.carrying.dry_run) {
+        (true, _) => Freshness::Offline,
+        (_, true) => Freshness::Ttl,
+        (_, false) => Freshness::Always,
+    };
+    let mut session = run.open(&[], freshness, !args.carrying.yes).await?;
+    let (mut wishes, mut said) = prewarm::wishes(&session.config, goal);
+    // A name that is wrong is said before anything is asked of a remote or an engine.
+    if said.iter().any(Diagnostic::is_error) {
+        return Err(Failure::Diagnostics(said));
+    }
+    session.programs(goal.programs(), true, &notice).await?;
+    let asked =
+        |wish: &prewarm::RoleWish| RoleAsked { role: wish.role.clone(), branch: wish.branch.clone(), url: wish.url.clone(), pinned: None };
+    session.look_at_roles(wishes.iter().map(|(slot, wish)| (slot.clone(), asked(wish))).collect(), &notice).await?;
+    if args.plan {
+        said.extend(prewarm::leave_out_unknown(&mut session.facts, &mut wishes));
+    }
+    let mut built = prewarm::build(&session.config, &session.facts, goal, &wishes);
+    built.graph.diagnostics.extend(said);
+    let options = options(goal);
+    // Two that fill the pool at once would both fill it.
+    let _filling = match goal.sidecar.is_some() && !args.carrying.dry_run {
+        true => Some(Lock::exclusive(&session.paths.pool_lock(), "the kept sidecars", None, &notice).await?),
+        false => None,
+    };
+    let code = run.carry_out(&mut session, built, &options, &args.carrying, Asks::WhenInDoubt, None).await?;
+    if code == DONE {
+        say_latencies(run, args.carrying.format);
+    }
+    Ok(code)
+}
+
+pub fn options(goal: &Goal) -> PlanOptions {
+    let mut options = PlanOptions::new(Mode::PrewarmOnly, "prewarm", Scope::Instances(Vec::new()));
+    options.sidecar = goal.sidecar.as_ref().map(|kept| kept.then);
+    options
+}
+
+/// How long each sidecar took from its start until its Docker answered.
+fn say_latencies(run: &Run, format: Format) {
+    for (id, ready) in &run.timed {
+        let Some(address) = id.strip_suffix("#ready").filter(|address| address.starts_with(Kind::Sidecar.as_str())) else {
+            continue;
+        };
+        let started = run.timed.get(&format!("{address}#start")).copied().unwrap_or_default();
+        let text = format!("{address} was ready after {} ms.", started + ready);
+        match format {
+            Format::Human => run.ui.result(&text),
+            Format::Json => run.ui.talk(&text),
+        }
+    }
+}
+
+/// What the options say together; combinations that the synopsis does not have are refused, with the way out.
+pub fn goal(args: &PrewarmArgs) -> Result<Goal, Diagnostic> {
+    let refused =
+        |detail: String, help: &str| Err(Diagnostic::error("prewarm.combination", "These options do not go together", detail).help(help));
+    if args.keep_sidecar_container && args.daemon {
+        return refused("--daemon keeps its sidecar anyway.".to_owned(), "Leave --keep-sidecar-container out.");
+    }
+    if args.keep_sidecar_container && !args.sidecar_container {
+        return refused(
+            "--keep-sidecar-container says what becomes of the sidecar of --sidecar-container.".to_owned(),
+            "Add --sidecar-container, or use --daemon.",
+        );
+    }
+    if args.daemon && args.sidecar_container {
+        return refused(
+            "--daemon is --sidecar-container with --keep-sidecar-container.".to_owned(),
+            "Use one of them: --daemon keeps the sidecar, --sidecar-container alone removes it.",
+        );
+    }
+    let keeps = args.daemon || args.keep_sidecar_container;
+    if args.count.is_some() && !keeps {
+        return refused("--count says how many sidecars are kept.".to_owned(), "Add --daemon.");
+    }
+    let chosen: Vec<&str> = [
+        (args.role.is_some(), "--role"),
+        (args.workspace.is_some(), "--workspace"),
+        (args.all_workspaces, "--all-workspaces"),
+        (args.all_roles, "--all-roles"),
+    ]
+    .into_iter()
+    .filter_map(|(given, flag)| given.then_some(flag))
+    .collect();
+    if chosen.len() > 1 {
+        return refused(format!("{} each choose the roles.", chosen.join(", ")), "Keep one of them; run the command once for each.");
+    }
+    if args.all_roles && !args.image {
+        return refused(
+            "--all-roles chooses whose images --image builds.".to_owned(),
+            "Add --image. `--roles` alone takes every configured role.",
+        );
+    }
+    if let [flag] = chosen[..]
+        && !args.image
+        && !args.roles
+    {
+        return refused(
+            format!("{flag} chooses roles, and nothing is to be done with them."),
+            "Add --roles to clone them, --image to build their images.",
+        );
+    }
+    if args.image && chosen.is_empty() {
+        return refused(
+            "--image does not know whose images to build.".to_owned(),
+            "Add --role ROLE, --workspace NAME, --all-workspaces or --all-roles.",
+        );
+    }
+    if args.role_git.is_some() && args.role.is_none() {
+        return refused("--role-git is the source of the role that --role names.".to_owned(), "Add --role ROLE.");
+    }
+    if args.role_branch.is_some() && !args.image {
+        return refused("--role-branch chooses the branch of which --image builds an image.".to_owned(), "Add --image.");
+    }
+    let choice = match (&args.role, &args.workspace) {
+        (Some(role), _) => Choice::Role { role: role.to_ascii_lowercase(), git: args.role_git.clone() },
+        (_, Some(workspace)) => Choice::Workspace(workspace.clone()),
+        _ if args.all_workspaces => Choice::AllWorkspaces,
+        _ => Choice::Configured,
+    };
+    let then = if keeps { SidecarGoal::Keep } else { SidecarGoal::Try };
+    let flag = if args.daemon { "--daemon" } else { "--sidecar-container" };
+    Ok(Goal {
+        agents: args.agent.iter().copied().collect(),
+        sidecar_image: args.sidecar,
+        sidecar: (args.daemon || args.sidecar_container).then_some(KeptGoal { then, count: args.count.unwrap_or(1), flag }),
+        roles: args.roles,
+        images: args.image,
+        choice,
+        branch: args.role_branch.clone(),
+    })
+}

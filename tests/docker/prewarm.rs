@@ -1,0 +1,234 @@
+//! Sidecars that are started before anybody needs them: tried, kept, taken over, fought for, left behind.
+
+use super::proxy::{At, Call, Proxy, Strike, What, When};
+use super::support::{COMPAT, Engine, Home, Objects, Output, STANDARD};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Child;
+
+const TRY: [&str; 5] = ["prewarm", "--agent", "claude", "--sidecar-container", "--yes"];
+const KEEP: [&str; 5] = ["prewarm", "--agent", "claude", "--daemon", "--yes"];
+
+/// The milliseconds that prewarming told.
+fn latency(output: &Output) -> u64 {
+    let text = output
+        .out
+        .lines()
+        .find_map(|line| line.split_once(" was ready after ")?.1.strip_suffix(" ms."))
+        .unwrap_or_else(|| panic!("{output}"));
+    text.parse().unwrap_or_else(|_| panic!("{output}"))
+}
+
+/// `count` whole kept sets, everything running, and nothing of ours besides.
+fn assert_kept(home: &Home, count: usize, after: &str) -> Vec<String> {
+    let objects = home.objects();
+    let bases: Vec<String> = objects.containers.iter().filter_map(|name| name.strip_suffix("-dind").map(str::to_owned)).collect();
+    let named = |suffix: &str| bases.iter().map(|base| format!("{base}{suffix}")).collect::<Vec<_>>();
+    let wanted = Objects { containers: named("-dind"), networks: named("-net"), volumes: named("-certs") };
+    assert_eq!((objects, bases.len()), (wanted, count), "{after}");
+    for base in &bases {
+        assert!(base.starts_with("jk-prewarm-dind-"), "{after}: {base}");
+        let state = home.engine.docker(&["inspect", "--format", "{{.State.Status}}", &format!("{base}-dind")]);
+        assert_eq!(state, "running", "{after}: {base}");
+    }
+    bases
+}
+
+fn inside(home: &Home, container: &str, script: &str) -> Output {
+    home.engine.try_docker(&["exec", container, "sh", "-c", script])
+}
+
+/// Its private Docker answers, under the kept sidecar's name, and runs containers.
+fn assert_docker_works(home: &Home, capsule: &str, sidecar: &str) {
+    let version =
+        inside(home, capsule, "docker version --format '{{.Server.Os}}' && docker info --format '{{.Name}}' && echo $DOCKER_HOST");
+    assert_eq!((version.code, version.out.as_str()), (Some(0), format!("linux\n{sidecar}\ntcp://{sidecar}:2376\n").as_str()), "{version}");
+    let nested =
+        "tar -C /jackin/runtime -c jackin-capsule | docker import - nested >/dev/null && docker run --rm nested /jackin-capsule --version";
+    let nested = inside(home, capsule, nested);
+    assert!(nested.code == Some(0) && nested.out.contains("jackin-capsule"), "{nested}");
+}
+
+pub fn a_tried_sidecar_tells_its_latency_and_goes(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    for round in 0..2 {
+        let output = home.good(&TRY);
+        println!("ready after {} ms", latency(&output));
+        home.assert_nothing_left(&format!("in round {round}"));
+    }
+    let json = home.good(&[&TRY[..], &["--format", "json"]].concat());
+    let plan: Value = serde_json::from_str(&json.out).expect("a plan");
+    assert_eq!(plan["goal"]["sidecar"], "try");
+    assert!(json.err.contains(" was ready after "), "{json}");
+    let dry = home.good(&[&TRY[..], &["--plan"]].concat());
+    assert!(dry.out.contains("create and remove") && dry.out.contains("Takes about"), "the history of three runs: {dry}");
+    home.assert_nothing_left("after a plan");
+}
+
+pub fn a_kept_sidecar_is_taken_over_by_a_launch(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    let made = home.good(&KEEP);
+    println!("ready after {} ms", latency(&made));
+    let kept = assert_kept(&home, 1, "after prewarm").remove(0);
+    for (what, name) in [("container", format!("{kept}-dind")), ("network", format!("{kept}-net")), ("volume", format!("{kept}-certs"))] {
+        let path = if what == "container" { ".Config.Labels" } else { ".Labels" };
+        let labels = engine.docker(&["inspect", "--type", what, "--format", &format!("{{{{json {path}}}}}"), &name]);
+        let labels: Value = serde_json::from_str(&labels).expect("labels");
+        assert_eq!(labels["jackin.kind"], "prewarm-dind", "{what}");
+        assert_eq!(labels["jackin.prewarm"], "true", "{what}");
+        assert_eq!(labels["jackin.installation"], home.installation().as_str(), "{what}");
+        assert!(labels["jackin.address"].is_null() && labels["jackin.spec"].is_string(), "{what}: {labels}");
+    }
+    let again = home.good(&KEEP);
+    assert!(again.out.contains("No changes."), "{again}");
+    let status = home.good(&["status"]);
+    assert!(status.out.contains(&format!("{kept}: ready for the next launch")), "{status}");
+
+    // A launch that must not have one leaves it alone, and says why.
+    home.workspace("v", STANDARD);
+    home.good(&["apply", "v", "--yes"]);
+    assert!(home.objects().containers.contains(&format!("{kept}-dind")));
+    home.good(&["eject", "v", "--yes"]);
+    fs::remove_file(home.path("config/workspaces/v.toml")).unwrap();
+
+    let applied = home.good(&["apply", "w", "--yes"]);
+    assert!(applied.err.contains(&format!("kept {kept}-dind fits")), "{applied}");
+    let capsule = home.capsule();
+    assert_docker_works(&home, &capsule, &format!("{kept}-dind"));
+    home.assert_settled("after adoption");
+    let objects = home.objects();
+    assert_eq!(
+        (objects.containers.len(), objects.networks, objects.volumes),
+        (2, vec![format!("{kept}-net")], vec![format!("{kept}-certs")])
+    );
+    let manifest = fs::read_to_string(home.path(&format!("state/data/{capsule}/.jackin/instance.json"))).expect("a manifest");
+    let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
+    assert_eq!(manifest["docker"]["dind_container"], format!("{kept}-dind"));
+    assert_eq!(manifest["docker"]["network"], format!("{kept}-net"));
+    assert_eq!(manifest["docker"]["certs_volume"], format!("{kept}-certs"));
+    let status = home.good(&["status"]);
+    assert!(!status.out.contains("no instance uses"), "{status}");
+    // It is nobody else's any more, and mended like one's own.
+    home.workspace("u", COMPAT);
+    let plan = home.jackin(&["plan", "u"]);
+    assert!(plan.out.contains("sidecar/u/default  create"), "{plan}");
+    fs::remove_file(home.path("config/workspaces/u.toml")).unwrap();
+    engine.docker(&["stop", "--time", "1", &format!("{kept}-dind")]);
+    home.good(&["apply", "w", "--yes"]);
+    home.assert_settled("after it was stopped");
+    home.eject();
+    home.assert_nothing_left("after eject");
+    // The names in the record are those of something that is gone: a launch makes its own under them.
+    home.good(&["apply", "w", "--yes"]);
+    home.assert_settled("after eject and apply");
+    home.good(&["eject", "--all", "--purge", "--yes"]);
+    home.assert_nothing_left("after purge");
+}
+
+pub fn eight_launches_share_three_kept_sidecars(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    let names: Vec<String> = (1..=8).map(|n| format!("w{n}")).collect();
+    for name in &names {
+        home.workspace(name, COMPAT);
+    }
+    home.good(&[&KEEP[..], &["--count", "3"]].concat());
+    let kept = assert_kept(&home, 3, "after prewarm");
+    let children: Vec<(&String, Child)> = names.iter().map(|name| (name, home.start(&["apply", name, "--yes"], None))).collect();
+    let mut adopted = 0;
+    for (name, child) in children {
+        let output = home.finish(&["apply", name], child);
+        assert_eq!(output.code, Some(0), "{name}: {output}");
+        adopted += usize::from(output.err.contains("fits"));
+    }
+    assert_eq!(adopted, 3);
+    let objects = home.objects();
+    assert_eq!((objects.containers.len(), objects.networks.len(), objects.volumes.len()), (16, 8, 8), "{objects:?}");
+    let mut owners = BTreeSet::new();
+    for name in &names {
+        let plan = home.jackin(&["plan", name, "--verbose", "--detailed-exitcode"]);
+        assert_eq!(plan.code, Some(0), "{name}: {plan}");
+        owners.extend(kept.iter().filter(|base| plan.out.contains(&format!("{base}-dind"))).map(|base| (base.clone(), name.clone())));
+    }
+    assert_eq!(owners.iter().map(|(base, _)| base).collect::<BTreeSet<_>>().len(), 3, "each kept one is somebody's: {owners:?}");
+    assert_eq!(owners.len(), 3, "and nobody else's: {owners:?}");
+    for (_, name) in &owners {
+        let capsules = objects.containers.iter().filter(|c| !c.ends_with("-dind") && c.contains(&format!("-{name}-")));
+        let capsule = capsules.into_iter().next().expect("a capsule");
+        assert_eq!(inside(&home, capsule, "docker version >/dev/null").code, Some(0), "{capsule}");
+    }
+    let locks = fs::read_dir(home.path("state/data/prewarm-dind-adoption.locks")).map(|e| e.count()).unwrap_or_default();
+    assert_eq!(locks, 0, "no lock outlives its set");
+    home.eject();
+    home.assert_nothing_left("after eject");
+}
+
+pub fn a_kill_of_prewarm_leaves_nothing_that_the_next_does_not_take_or_remove(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    for (args, reads) in [(KEEP, true), (TRY, false)] {
+        let mut killed_in = 0;
+        for at in 1.. {
+            let at = if reads { At::Call(at) } else { At::Write(at) };
+            let after = format!("after a kill of {args:?} at {at:?}");
+            let strike = Strike { at, when: When::Sent, what: What::Kill(Signal::KILL) };
+            let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
+            let killed = home.jackin_by(&proxy, &args);
+            if !proxy.struck() {
+                assert_eq!(killed.code, Some(0), "{after}: {killed}");
+                break;
+            }
+            // The struck connection breaks at once, so the end may come a little before the kill.
+            assert!(killed.signal == Some(9) || killed.code == Some(1), "{after}: {killed}");
+            killed_in += 1;
+            home.good(&KEEP);
+            assert_kept(&home, 1, &after);
+            home.clear_up();
+        }
+        assert!(killed_in >= 5, "{args:?}: {killed_in}");
+        home.clear_up();
+    }
+}
+
+pub fn what_nobody_can_use_is_told_and_pruned(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    home.good(&[&KEEP[..], &["--count", "3"]].concat());
+    let kept = assert_kept(&home, 3, "after prewarm");
+    engine.docker(&["rm", "-fv", &format!("{}-dind", kept[0])]);
+    engine.docker(&["stop", "--time", "1", &format!("{}-dind", kept[1])]);
+    let status = home.good(&["status"]);
+    for words in [
+        format!("{}: of no use, kept {} has no sidecar", kept[0], kept[0]),
+        format!("{}: of no use, kept {} is exited", kept[1], kept[1]),
+        format!("{}: ready for the next launch", kept[2]),
+    ] {
+        assert!(status.out.contains(&words), "no {words}: {status}");
+    }
+    home.workspace("w", STANDARD);
+    let plan = home.good(&["plan", "w"]);
+    assert!(!plan.out.contains("prewarm"), "only when asked to: {plan}");
+    home.good(&["apply", "w", "--prune", "--yes"]);
+    let objects = home.objects();
+    assert_eq!(objects.volumes, [format!("{}-certs", kept[2])]);
+    home.eject();
+    assert_kept(&home, 1, "after apply --prune");
+
+    // The next prewarm does as well, and whoever asks the engine anyway.
+    engine.docker(&["network", "disconnect", "-f", &format!("{}-net", kept[2]), &format!("{}-dind", kept[2])]);
+    let told = home.good(&["prewarm", "--agent", "claude", "--sidecar", "--yes"]);
+    assert!(told.err.contains("network"), "{told}");
+    home.assert_nothing_left("after prewarm --sidecar");
+}
+
+/// The engine's calls of a launch that takes a kept sidecar over: no second sidecar is made, and looking twice is all that it costs.
+pub fn taking_over_makes_only_the_capsule(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    home.good(&KEEP);
+    let proxy = Proxy::start(home.folder(), &engine.host, None);
+    let output = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
+    assert_eq!(output.code, Some(0), "{output}");
+    let writes: Vec<Call> = proxy.calls().into_iter().filter(Call::writes).collect();
+    let made = |call: &&Call| call.path.starts_with("/containers/") && ["/create", "/start"].iter().any(|end| call.path.ends_with(end));
+    let made: Vec<&Call> = writes.iter().filter(made).collect();
+    assert_eq!(made.len(), 2, "one container is created and started: {writes:?}");
+}
