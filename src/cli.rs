@@ -249,8 +249,8 @@ pub struct LoadArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "jackin prewarm [--agent <AGENT>]... [--sidecar]\n           [--sidecar-container [--keep-sidecar-container] | --daemon]\n           [--roles [--role <ROLE> [--role-git <URL>] | --workspace <NAME> | --all-workspaces]]\n           [--image (--role <ROLE> [--role-git <URL>] | --workspace <NAME> | --all-workspaces\n                     | --all-roles) [--role-branch <BRANCH>]]",
-    after_help = "The programs of agents and of the capsule are always prepared; the options add to them.\nNothing outside jackin's own folders is written.\n\nExamples:\n  jackin prewarm                                 every agent's program, and the capsule's\n  jackin prewarm --agent claude --agent kimi     only these agents'\n  jackin prewarm --sidecar                       the image that sidecars are started from\n  jackin prewarm --sidecar-container             how long a sidecar takes; it is removed again\n  jackin prewarm --daemon                        a sidecar that the next launch takes over\n  jackin prewarm --roles --all-workspaces        the clones of workspaces' default roles\n  jackin prewarm --roles --role scratch --role-git https://github.com/acme/scratch-role.git\n  jackin prewarm --image --workspace app         the image of a workspace's default role\n  jackin prewarm --image --all-roles --agent codex\n  jackin prewarm --image --role the-architect --role-branch feat/my-pr\n  jackin prewarm --plan --daemon --image --all-workspaces   what it would do and save"
+    override_usage = "jackin prewarm [--agent <AGENT>]... [--sidecar]\n           [--sidecar-container [--keep-sidecar-container] | --daemon]\n           [--instance <WORKSPACE[/NAME]>] [--count <N>]\n           [--roles [--role <ROLE> [--role-git <URL>] | --workspace <NAME> | --all-workspaces]]\n           [--image (--role <ROLE> [--role-git <URL>] | --workspace <NAME> | --all-workspaces\n                     | --all-roles) [--role-branch <BRANCH>]]",
+    after_help = "The programs of agents and of the capsule are always prepared (with --instance only those it needs); the options add to them.\nNothing outside jackin's own folders is written.\n\nExamples:\n  jackin prewarm                                 every agent's program, and the capsule's\n  jackin prewarm --agent claude --agent kimi     only these agents'\n  jackin prewarm --sidecar                       the image that sidecars are started from\n  jackin prewarm --sidecar-container             how long a sidecar takes; it is removed again\n  jackin prewarm --daemon                        a sidecar that the next launch takes over\n  jackin prewarm --instance app --count 2        two instances, started and paused, each a launch away from its first frame\n  jackin prewarm --roles --all-workspaces        the clones of workspaces' default roles\n  jackin prewarm --roles --role scratch --role-git https://github.com/acme/scratch-role.git\n  jackin prewarm --image --workspace app         the image of a workspace's default role\n  jackin prewarm --image --all-roles --agent codex\n  jackin prewarm --image --role the-architect --role-branch feat/my-pr\n  jackin prewarm --plan --daemon --image --all-workspaces   what it would do and save"
 )]
 pub struct PrewarmArgs {
     /// Agent whose program is to be there; repeat for several [default: all]. Narrows the images of --image.
@@ -268,7 +268,10 @@ pub struct PrewarmArgs {
     /// Keep a sidecar running for the next launch to take over.
     #[arg(long)]
     pub daemon: bool,
-    /// With a kept sidecar: how many are to be there.
+    /// A whole instance as this workspace declares it, started and paused, for the next launch to take.
+    #[arg(long, value_name = "WORKSPACE[/NAME]")]
+    pub instance: Option<String>,
+    /// With --daemon or --instance: how many are to be there.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub count: Option<u16>,
     /// Clone or update role repositories: the configured ones, or those that the next options choose.
@@ -298,6 +301,8 @@ pub struct PrewarmArgs {
     /// Show what would be prepared, how long it takes and what the next launch saves; change nothing.
     #[arg(long)]
     pub plan: bool,
+    #[command(flatten)]
+    pub answers: RoleAnswers,
     #[command(flatten)]
     pub carrying: Carrying,
 }

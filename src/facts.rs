@@ -6,7 +6,7 @@
 use crate::config::Agent;
 use crate::resource::{Download, InstanceRecord};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Absolute host paths are kept absolute here; `shorten` shows the home as `~`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -79,6 +79,9 @@ pub struct Facts {
     /// What the instances' own records say, by instance key: names they already bear.
     #[serde(default)]
     pub records: BTreeMap<String, InstanceRecord>,
+    /// Instances that wait, started and paused, for a launch to take them; their keys.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub spares: BTreeSet<String>,
     /// Median duration of earlier steps in milliseconds, by `<effect> <kind>`, from the run history.
     #[serde(default)]
     pub history: BTreeMap<String, u64>,

@@ -52,17 +52,21 @@ fn every_combination_of_the_synopsis_is_accepted() {
                                 ("", "", _) => false,
                                 _ => true,
                             };
-                            let line = [agents, sidecar, container, roles, image, choice].join(" ");
-                            let said = asked(&line);
-                            assert_eq!(said.is_ok(), allowed, "{line}: {said:?}");
-                            count += 1;
+                            for instance in ["", "--instance app", "--instance app/dev"] {
+                                // A count of what?
+                                let allowed = allowed && (instance.is_empty() || !container.contains("--count"));
+                                let line = [agents, sidecar, container, instance, roles, image, choice].join(" ");
+                                let said = asked(&line);
+                                assert_eq!(said.is_ok(), allowed, "{line}: {said:?}");
+                                count += 1;
+                            }
                         }
                     }
                 }
             }
         }
     }
-    assert_eq!(count, 3 * 2 * 6 * 2 * 3 * 6);
+    assert_eq!(count, 3 * 2 * 6 * 2 * 3 * 6 * 3);
 }
 
 #[test]
@@ -88,6 +92,7 @@ fn every_other_combination_is_refused_with_a_hint() {
         ("--daemon --sidecar-container --keep-sidecar-container", "--daemon keeps its sidecar anyway"),
         ("--count 2", "--count says how many"),
         ("--sidecar-container --count 2", "--count says how many"),
+        ("--instance app --daemon --count 2", "--count may mean sidecars or spares"),
         ("--image", "does not know whose images"),
         ("--image --role-branch b", "does not know whose images"),
         ("--role r", "--role chooses roles, and nothing"),

@@ -11,6 +11,8 @@ mod proxy;
 mod scenarios;
 #[path = "docker/sessions.rs"]
 mod sessions;
+#[path = "docker/spares.rs"]
+mod spares;
 #[path = "docker/support.rs"]
 mod support;
 
@@ -51,6 +53,11 @@ scenarios! {
     prewarm::eight_launches_share_three_kept_sidecars,
     prewarm::a_kill_of_prewarm_leaves_nothing_that_the_next_does_not_take_or_remove,
     prewarm::what_nobody_can_use_is_told_and_pruned,
+    spares::a_spare_is_taken_by_apply,
+    spares::five_loads_share_three_spares,
+    spares::a_spare_that_no_longer_fits_is_made_anew,
+    spares::a_kill_while_a_spare_is_made_leaves_one_spare_to_the_next,
+    spares::a_kill_while_a_spare_is_taken_is_mended_by_the_next_apply,
     edits::every_edit_behind_its_back_is_named_and_mended,
     edits::a_lost_or_exchanged_image_is_named_and_made_again,
     edits::a_changed_role_cache_blocks_and_is_left_alone,

@@ -13,17 +13,18 @@ use jackin::facts::{Facts, RoleSnapshot, TreeKind};
 use jackin::graph::Graph;
 use jackin::graph::build::build;
 use jackin::graph::prewarm::{self, Goal};
+use jackin::graph::spare;
 use jackin::graph::want::{self, Load, Target, Wanted, declared, place};
 use jackin::observed::{Engine, Found, Observed, State};
 use jackin::plan::{Mode, Plan, PlanOptions, Scope, SidecarGoal, plan};
 use jackin::provider::memory::{At, Fault, World};
 use jackin::render::Style;
 use jackin::render::plan::plan_text;
-use jackin::resource::{Address, EnvEntry, InstanceRecord, Kind, Sidecar, Spec, sha256_hex};
+use jackin::resource::{Address, EnvEntry, HOLD, InstanceRecord, Kind, Sidecar, Spec, sha256_hex};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use support::{Dice, apply, observe};
 
@@ -62,6 +63,9 @@ struct Case {
     world: Start,
     /// A case whose files are read where this one has none.
     like: Option<String>,
+    /// Containers whose capsules answer when spares are chosen.
+    #[serde(default)]
+    running: Vec<String>,
     /// In the place of the shared facts' seed: another run of the same command.
     #[serde(skip)]
     seed: Option<String>,
@@ -261,24 +265,33 @@ fn literals(config: &config::Config) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The records that lie in the homes of an observation, by instance key.
-fn records(observed: &Observed) -> BTreeMap<String, InstanceRecord> {
+/// What homes on the disk say of instances.
+#[derive(Default)]
+struct Known {
+    /// By instance key.
+    records: BTreeMap<String, InstanceRecord>,
+    spares: BTreeSet<String>,
+}
+
+fn known(observed: &Observed) -> Known {
+    let mut known = Known::default();
     let homes = observed.resources.iter().filter(|(address, _)| address.kind == Kind::Home).flat_map(|(_, found)| found);
-    homes
-        .filter_map(|found| {
-            let fields = found.recorded.as_ref()?.iter();
-            let record = fields.filter_map(|(name, value)| Some((name.strip_prefix("record.")?.to_owned(), value.clone()))).collect();
-            let record: InstanceRecord = serde_json::from_value(Value::Object(record)).expect("a home's record");
-            Some((record.instance.clone(), record))
-        })
-        .collect()
+    for fields in homes.filter_map(|found| found.recorded.as_ref()) {
+        let record = fields.iter().filter_map(|(name, value)| Some((name.strip_prefix("record.")?.to_owned(), value.clone()))).collect();
+        let record: InstanceRecord = serde_json::from_value(Value::Object(record)).expect("a home's record");
+        if fields.get(HOLD).is_some_and(|hold| *hold == true) {
+            known.spares.insert(record.instance.clone());
+        }
+        known.records.insert(record.instance.clone(), record);
+    }
+    known
 }
 
 /// Configuration and facts -> the graph and what was asked for.
-fn desired(case: &Case, inputs: &Inputs, records: BTreeMap<String, InstanceRecord>) -> (Graph, PlanOptions) {
+fn desired(case: &Case, inputs: &Inputs, known: Known) -> (Graph, PlanOptions) {
     let config = inputs.config();
     let mut facts = inputs.facts(&config);
-    facts.records = records;
+    (facts.records, facts.spares) = (known.records, known.spares);
     facts.seed = case.seed.clone().unwrap_or(facts.seed);
     let (wanted, said, mut options): (Vec<Wanted>, Vec<_>, PlanOptions) = match case.command {
         Verb::Prewarm => {
@@ -292,15 +305,25 @@ fn desired(case: &Case, inputs: &Inputs, records: BTreeMap<String, InstanceRecor
                 }
             }
             wishes.retain(|_, wish| !case.without.contains(&wish.role));
-            let mut graph = prewarm::build(&config, &facts, &goal, &wishes).graph;
-            graph.diagnostics.extend(said);
-            let mut options = jackin::command::prewarm::options(&goal);
+            // Which capsules answer is part of the case.
+            let spares = goal
+                .spare
+                .as_ref()
+                .map(|goal| spare::spares(&config, &facts, goal, |container| case.running.iter().any(|c| c == container)));
+            let (spares, refused) =
+                spares.map_or_else(Default::default, |found| found.map_or_else(|d| (Vec::new(), Some(d)), |s| (s, None)));
+            let mut graph = prewarm::build(&config, &facts, &goal, &wishes, &spares).graph;
+            graph.diagnostics.extend(said.into_iter().chain(refused));
+            let mut options = jackin::command::prewarm::options(&goal, &spares);
             options.history = facts.history.clone();
             return (graph, options);
         }
         Verb::Apply => {
-            let (wanted, said) = declared(&config, &facts, &case.workspaces);
+            let (mut wanted, said) = declared(&config, &facts, &case.workspaces);
             let scope = if case.workspaces.is_empty() { Scope::All } else { Scope::Workspaces(case.workspaces.clone()) };
+            if case.prune {
+                wanted.extend(want::loaded_spares(&config, &facts, &wanted, |key| scope.covers(key)));
+            }
             (wanted, said, PlanOptions::new(Mode::Launch, "apply", scope))
         }
         Verb::Load => {
@@ -345,7 +368,7 @@ fn loaded(load: &LoadCase, config: &config::Config, facts: &Facts) -> Wanted {
     };
     let profile: Option<Profile> = load.profile.as_deref().map(|p| config::file::parse_profile(p).expect("a profile"));
     let branch = load.branch.clone();
-    want::fresh(facts, Load { role: load.role.clone(), target, agent: load.agent, mounts: Vec::new(), profile, branch })
+    want::fresh(facts, Load { role: load.role.clone(), target, agent: load.agent, mounts: Vec::new(), profile, branch, number: 0 })
 }
 
 fn case(name: &str) -> Case {
@@ -364,7 +387,7 @@ fn observed(name: &str, case: &Case) -> Observed {
 fn plan_of(name: &str) -> Plan {
     let case = case(name);
     let observed = observed(name, &case);
-    let (graph, options) = desired(&case, &Inputs::of(name, false), records(&observed));
+    let (graph, options) = desired(&case, &Inputs::of(name, false), known(&observed));
     plan(&graph, &observed, &options)
 }
 
@@ -373,7 +396,7 @@ fn plan_of(name: &str) -> Plan {
 /// The world of a case, and those of its edits that only a snapshot can hold.
 fn make_world<'c>(name: &str, case: &'c Case) -> (World, Vec<Vec<&'c str>>) {
     let launch = Case { command: Verb::Apply, workspaces: Vec::new(), ..case.clone() };
-    let (base, _) = desired(&launch, &Inputs::of(name, true), BTreeMap::new());
+    let (base, _) = desired(&launch, &Inputs::of(name, true), Known::default());
     let world = World::new("ours", ["~"]);
     if case.world != Start::Bare {
         place_files(&world, &base);
@@ -382,15 +405,16 @@ fn make_world<'c>(name: &str, case: &'c Case) -> (World, Vec<Vec<&'c str>>) {
         launch_all(&world, &base);
     }
     if case.world != Start::Bare {
-        place_later_files(&world, &base, &desired(&launch, &Inputs::of(name, false), BTreeMap::new()).0);
+        place_later_files(&world, &base, &desired(&launch, &Inputs::of(name, false), Known::default()).0);
     }
     if case.command == Verb::Prewarm {
-        place_programs(&world, &desired(case, &Inputs::of(name, false), BTreeMap::new()).0);
+        place_programs(&world, &desired(case, &Inputs::of(name, false), Known::default()).0);
     }
     let mut late = Vec::new();
     for text in &case.edits {
         let words: Vec<&str> = text.split_whitespace().collect();
         match words[..] {
+            ["prewarm", ..] => prewarm(&world, &Inputs::of(name, true), case, text),
             ["engine" | "live" | "recorded" | "loss" | "pool-state", ..] => late.push(words),
             _ => edit(&world, &base, &words),
         }
@@ -400,8 +424,7 @@ fn make_world<'c>(name: &str, case: &'c Case) -> (World, Vec<Vec<&'c str>>) {
 
 /// The graph and the goal as this world's own records have them.
 fn desired_in(world: &World, name: &str, case: &Case) -> (Graph, PlanOptions) {
-    let known = records(&observe(world, &Graph::default(), &Scope::All));
-    desired(case, &Inputs::of(name, false), known)
+    desired(case, &Inputs::of(name, false), known(&observe(world, &Graph::default(), &Scope::All)))
 }
 
 fn make_observed(name: &str, case: &Case) -> Observed {
@@ -449,6 +472,17 @@ fn place_later_files(world: &World, base: &Graph, graph: &Graph) {
     }
 }
 
+/// What an earlier `jackin prewarm` made.
+fn prewarm(world: &World, inputs: &Inputs, case: &Case, command: &str) {
+    let options = command.trim_start_matches("prewarm").to_owned();
+    let earlier = Case { command: Verb::Prewarm, prewarm: options, seed: Some("earlier".to_owned()), ..case.clone() };
+    let (graph, options) = desired(&earlier, inputs, known(&observe(world, &Graph::default(), &Scope::All)));
+    let plan = plan(&graph, &observe(world, &graph, &options.scope), &options);
+    assert!(!plan.is_blocked(), "{command}: {:#?}", plan.blockers);
+    let applied = apply(world, &plan, &mut Dice(0), usize::MAX);
+    assert!(applied.well(), "{command}: {applied:?}");
+}
+
 fn launch_all(world: &World, graph: &Graph) {
     run(world, graph, Vec::new());
 }
@@ -480,6 +514,7 @@ fn edit(world: &World, graph: &Graph, words: &[&str]) {
         ["kill", of, code] => world.kill(&named(of), number(code), false),
         ["kill", of, code, "oom"] => world.kill(&named(of), number(code), true),
         ["pause", of] => world.pause(&named(of)),
+        ["unpause", of] => world.unpause(&named(of)),
         ["dead", of] => world.set_state(&named(of), State::Dead),
         ["remove", of] if of.starts_with("network/") => world.remove_network(&named(of)).expect("nothing runs on it"),
         ["remove", of] if of.starts_with("certs/") => world.remove_volume(&named(of)).expect("nothing mounts it"),

@@ -196,6 +196,7 @@ impl World {
                 role: "demo".to_owned(),
                 workdir: "/workspace/app".to_owned(),
                 agents: vec![Agent::Claude],
+                hold: false,
                 models: BTreeMap::from([(Agent::Claude, "opus".to_owned())]),
                 auth_modes: BTreeMap::from([(Agent::Claude, AuthMode::Sync)]),
                 provider_models: BTreeMap::new(),

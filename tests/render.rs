@@ -112,6 +112,7 @@ fn instance(graph: &mut Graph, workspace: &str) {
                 role: "agent-smith".into(),
                 workdir: "/workspace".into(),
                 agents: vec![Agent::Claude],
+                hold: false,
                 models: BTreeMap::new(),
                 auth_modes: BTreeMap::from([(Agent::Claude, AuthMode::Sync)]),
                 provider_models: BTreeMap::new(),

@@ -71,6 +71,8 @@ pub enum Request {
     SessionClose {
         session_id: u64,
     },
+    /// A spare looks whether it is to begin; anybody else has begun.
+    Release,
     #[serde(other)]
     Unknown,
 }
@@ -118,6 +120,8 @@ pub enum Reply {
         session_id: u64,
     },
     Ack,
+    /// It is a spare, and stays one.
+    Held,
     /// It was understood and cannot be done.
     Error {
         message: String,

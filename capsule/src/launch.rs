@@ -120,6 +120,9 @@ pub struct LaunchConfig {
     pub workdir: String,
     pub agents: Vec<String>,
     // Scalars and arrays come before tables, as TOML wants them.
+    /// No session begins before the host has taken this away again: the container is a spare.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dirty_exit_policy: Option<DirtyExitPolicy>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

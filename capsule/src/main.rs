@@ -361,7 +361,13 @@ async fn ask(paths: &Paths, request: &Request, form: Form) -> i32 {
         (Reply::Version { version, protocol }, Form::Text) => print(&format!("{version} (protocol {protocol})\n")),
         // Nothing to say: that it was done is the exit code.
         (
-            Reply::Ack | Reply::Snapshot { .. } | Reply::Waited { .. } | Reply::Event { .. } | Reply::Error { .. } | Reply::Unknown,
+            Reply::Ack
+            | Reply::Held
+            | Reply::Snapshot { .. }
+            | Reply::Waited { .. }
+            | Reply::Event { .. }
+            | Reply::Error { .. }
+            | Reply::Unknown,
             Form::Text,
         ) => 0,
     }

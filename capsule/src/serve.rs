@@ -113,6 +113,8 @@ struct Serve {
     typed: Option<(SessionId, Millis)>,
     /// What is written now was typed.
     typing: bool,
+    /// The agent that the first session runs.
+    initial: String,
     prober: Prober,
     looking: bool,
     inspecting: bool,
@@ -160,7 +162,7 @@ fn read_config(paths: &Paths) -> Result<LaunchConfig, String> {
 }
 
 fn serve(paths: Paths, config: LaunchConfig, initial: &str, log: Log) -> io::Result<i32> {
-    let mut serve = Serve::new(paths, config, log)?;
+    let mut serve = Serve::new(paths, config, initial, log)?;
     let Some(kept) = serve.take_table()? else {
         return Ok(0);
     };
@@ -180,7 +182,7 @@ fn serve(paths: Paths, config: LaunchConfig, initial: &str, log: Log) -> io::Res
 }
 
 impl Serve {
-    fn new(paths: Paths, config: LaunchConfig, log: Log) -> io::Result<Self> {
+    fn new(paths: Paths, config: LaunchConfig, initial: &str, log: Log) -> io::Result<Self> {
         let door = Door::new(std::io::stdin().as_fd().try_clone_to_owned()?);
         let (poll, worker) = (Poll::new()?, Worker::new()?);
         poll.add(&door, Token::Door, READ)?;
@@ -223,6 +225,7 @@ impl Serve {
             wake_at: None,
             typed: None,
             typing: false,
+            initial: initial.to_owned(),
             prober: Prober::default(),
             looking: false,
             inspecting: false,
@@ -963,9 +966,27 @@ impl Serve {
                     self.tell_init(&ToInit::Upgrade { path }, vec![connection.into_stream()]);
                 }
             }
+            Effect::LookAtHold(asker) => self.look_at_hold(asker),
             Effect::WakeAt(at) => self.wake_at = at,
             Effect::Log(line) => self.log.report(&line),
             Effect::Finish(code) => self.finish = Some(code),
+        }
+    }
+
+    /// What was true when the spare was made may have changed, so all of the launch file counts anew.
+    fn look_at_hold(&mut self, asker: Option<ClientId>) {
+        let reply = match read_config(&self.paths) {
+            Ok(config) if config.hold => Reply::Held,
+            Ok(config) => {
+                (self.workdir, self.worktrees) = (config.workdir.clone(), config.isolated_worktrees.clone());
+                let initial = self.initial.clone();
+                self.step(Input::Released { config, initial: &initial });
+                Reply::Ack
+            }
+            Err(message) => Reply::Error { message },
+        };
+        if let Some(client) = asker {
+            self.reply(client, &reply, true);
         }
     }
 

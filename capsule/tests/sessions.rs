@@ -458,3 +458,34 @@ fn session_process(capsule: &Capsule) -> u32 {
     let mux = capsule.mux_pid();
     eventually("the agent runs", || processes().into_iter().find(|p| p.parent == capsule.pid() && p.pid != mux).map(|p| p.pid))
 }
+
+#[test]
+fn a_spare_begins_when_it_is_taken() {
+    let capsule = Capsule::start_held("echo began; exec cat");
+    let none = Reply::SessionList { sessions: Vec::new() };
+    assert_eq!(capsule.ask(r#"{"type": "status"}"#), none);
+    assert_eq!(capsule.ask(r#"{"type": "release"}"#), Reply::Held);
+    let mut early = capsule.attach();
+    assert!(matches!(early.wait_for_shutdown(), ShutdownReason::Other(why) if why.contains("spare")));
+    // A mux that comes back holds as well.
+    kill("KILL", capsule.mux_pid());
+    assert_eq!(eventually("the next mux answers", || Some(capsule.ask(r#"{"type": "release"}"#))), Reply::Held);
+
+    capsule.let_go();
+    assert_eq!(capsule.ask(r#"{"type": "release"}"#), Reply::Ack);
+    let mut client = capsule.attach();
+    client.wait_for_text("began");
+    kill("KILL", capsule.mux_pid());
+    client.wait_until_lost();
+    capsule.attach().wait_for_text("began");
+}
+
+#[test]
+fn a_spare_begins_by_itself_when_its_taker_was_killed_before_it_asked() {
+    let capsule = Capsule::start_held("echo began; exec cat");
+    assert_eq!(capsule.ask(r#"{"type": "release"}"#), Reply::Held);
+    capsule.let_go();
+    eventually("a session", || {
+        matches!(capsule.ask(r#"{"type": "status"}"#), Reply::SessionList { sessions } if !sessions.is_empty()).then_some(())
+    });
+}

@@ -57,7 +57,7 @@ async fn all(session: &mut Session) -> Result<Vec<Candidate>, Failure> {
     let mut candidates = select::recorded(&session.facts);
     for key in observed_keys(session).await? {
         if !candidates.iter().any(|c| c.key == key) {
-            candidates.push(Candidate { key, id: String::new(), container: String::new(), role: String::new() });
+            candidates.push(Candidate { key, id: String::new(), container: String::new(), role: String::new(), spare: false });
         }
     }
     Ok(candidates)

@@ -40,7 +40,8 @@ pub async fn run(run: &mut Run, args: HardlineArgs) -> Result<i32, Failure> {
         (_, true) => AttachMode::Shared,
         _ => AttachMode::Takeover,
     };
-    if args.carrying.dry_run || !answers(&session, &record).await {
+    // The socket of a paused capsule takes connections, but nobody answers.
+    if args.carrying.dry_run || session.facts.spares.contains(&key) || !answers(&session, &record).await {
         bring_back(run, &record, &args.carrying).await?;
         if args.carrying.dry_run {
             return Ok(DONE);

@@ -86,8 +86,8 @@ struct Sockets {
 }
 
 /// One control question; `None` when nobody answers in time.
-async fn ask(way: &Way, patience: Duration) -> Option<Reply> {
-    tokio::time::timeout(patience, way.ask(&Request::Status)).await.ok()?.ok()
+async fn ask(way: &Way, request: &Request, patience: Duration) -> Option<Reply> {
+    tokio::time::timeout(patience, way.ask(request)).await.ok()?.ok()
 }
 
 impl Capsules for Sockets {
@@ -95,7 +95,7 @@ impl Capsules for Sockets {
     fn sessions<'a>(&'a self, container: &'a str) -> Later<'a, Option<u32>> {
         Box::pin(async move {
             let way = Way::direct(&self.root.join(container).join("jackin.sock")).await?;
-            match ask(&way, Duration::from_secs(2)).await? {
+            match ask(&way, &Request::Status, Duration::from_secs(2)).await? {
                 Reply::SessionList { sessions } => u32::try_from(sessions.len()).ok(),
                 _ => None,
             }
@@ -106,9 +106,9 @@ impl Capsules for Sockets {
         Box::pin(async move {
             if let Some(path) = socket.filter(|path| path.as_os_str().len() <= SOCKET_PATH_LIMIT) {
                 let Some(way) = Way::direct(path).await else { return false };
-                return ask(&way, Duration::from_secs(2)).await.is_some();
+                return ask(&way, &Request::Release, Duration::from_secs(2)).await.is_some();
             }
-            ask(&self.engine.to(container), Duration::from_secs(5)).await.is_some()
+            ask(&self.engine.to(container), &Request::Release, Duration::from_secs(5)).await.is_some()
         })
     }
 }
@@ -118,7 +118,7 @@ pub async fn session_states(session: &Session, sessions: Option<u32>, container:
     let mut states = BTreeMap::new();
     if sessions.is_some()
         && let Some(way) = Way::direct(&session.socket_of(container)).await
-        && let Some(Reply::SessionList { sessions }) = ask(&way, Duration::from_secs(2)).await
+        && let Some(Reply::SessionList { sessions }) = ask(&way, &Request::Status, Duration::from_secs(2)).await
     {
         for session in sessions.iter().filter(|session| session.state != SessionState::Unknown) {
             *states.entry(session.state.to_string()).or_default() += 1;

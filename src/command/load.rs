@@ -1,7 +1,7 @@
 //! `jackin load`: one instance of a role in a workspace or folder exists; then attach.
 //!
-//! An instance of the same workspace, role and agent that does not run is taken up again with its home; one that runs is left
-//! alone, and a new one is made beside it.
+//! An instance of the same workspace, role and agent that does not run is taken up again with its home, a spare before others; one
+//! that runs, or that another jackin has its hands on, is left alone, and a new one is made beside it.
 
 use super::run::{Asks, Run};
 use super::ui::{DONE, Failure};
@@ -11,6 +11,7 @@ use crate::cli::LoadArgs;
 use crate::config::{Config, Isolation, Located, Mount, Workspace};
 use crate::diagnostic::Diagnostic;
 use crate::facts::Facts;
+use crate::gather::Lock;
 use crate::gather::session::{Freshness, Session};
 use crate::graph::want::{self, Load, Target, Wanted};
 use crate::plan::{Mode, PlanOptions, Scope};
@@ -19,8 +20,9 @@ use crate::resource::{Kind, Spec};
 pub async fn run(run: &mut Run, args: LoadArgs) -> Result<i32, Failure> {
     let freshness = if args.rebuild { Freshness::Always } else { Freshness::Ttl };
     let mut session = run.open(&args.answers.env, freshness, !args.carrying.yes).await?;
-    let wanted = choose(&session, &args).await?;
+    let (wanted, lock) = choose(&session, &args).await?;
     let key = wanted.key.clone();
+    run.locks.extend(lock.map(|lock| (wanted.container.clone(), lock)));
     let built = run.graph(&mut session, &[wanted]).await?;
     let record = built.graph.resources.iter().find_map(|(address, resource)| match (&address.kind, &resource.spec) {
         (Kind::Home, Spec::Home(home)) => Some(home.record.clone()),
@@ -38,7 +40,8 @@ pub async fn run(run: &mut Run, args: LoadArgs) -> Result<i32, Failure> {
     hardline::attach(run, &mut session, &record, hardline::Wish::default()).await
 }
 
-async fn choose(session: &Session, args: &LoadArgs) -> Result<Wanted, Failure> {
+/// With the lock of an instance that exists already, so that no two loads take the same.
+async fn choose(session: &Session, args: &LoadArgs) -> Result<(Wanted, Option<Lock>), Failure> {
     let (config, facts) = (&session.config, &session.facts);
     let mounts = args.mount.iter().map(|spec| parse_mount(facts, spec)).collect::<Result<Vec<_>, _>>()?;
     let target = target(config, facts, args)?;
@@ -55,21 +58,35 @@ async fn choose(session: &Session, args: &LoadArgs) -> Result<Wanted, Failure> {
             .into());
         }
     };
+    let mut idle = Vec::new();
     let plain = args.mount.is_empty() && args.role_branch.is_none() && args.docker_profile.is_none() && !args.rebuild;
-    if plain
-        && let Target::Workspace(workspace) = &target
-        && let Some(wanted) = idle_declared(session, workspace, &role, args).await
-    {
-        return Ok(wanted);
+    if plain && let Target::Workspace(workspace) = &target {
+        idle.extend(declared_alike(session, workspace, &role, args));
     }
-    if args.role_branch.is_none()
-        && !args.rebuild
-        && let Some(wanted) = idle_recorded(session, &target, &role, args, &mounts).await?
-    {
-        return Ok(wanted);
+    if args.role_branch.is_none() && !args.rebuild {
+        idle.extend(loaded_alike(session, &target, &role, args, &mounts)?);
     }
-    let load = Load { role, target, agent: args.agent, mounts, profile: args.docker_profile, branch: args.role_branch.clone() };
-    Ok(want::fresh(facts, load))
+    idle.sort_by_key(|wanted| !facts.spares.contains(&wanted.key));
+    for wanted in idle {
+        if args.carrying.dry_run {
+            if facts.spares.contains(&wanted.key) || !runs(session, &wanted.container).await {
+                return Ok((wanted, None));
+            }
+        } else if let Some(lock) = take(session, &wanted).await? {
+            return Ok((wanted, Some(lock)));
+        }
+    }
+    let load = Load { role, target, agent: args.agent, mounts, profile: args.docker_profile, branch: args.role_branch.clone(), number: 0 };
+    Ok((want::fresh(facts, load), None))
+}
+
+/// Nobody else has hands on it, and nobody has taken it since we looked.
+async fn take(session: &Session, wanted: &Wanted) -> Result<Option<Lock>, Failure> {
+    let Some(lock) = Lock::try_exclusive(&session.paths.instance_lock(&wanted.container))? else {
+        return Ok(None);
+    };
+    let free = session.is_spare(&wanted.container) || !runs(session, &wanted.container).await;
+    Ok(free.then_some(lock))
 }
 
 fn workspace_role(workspace: &Workspace) -> Result<String, Failure> {
@@ -143,53 +160,37 @@ pub fn parse_mount(facts: &Facts, spec: &str) -> Result<Mount, Failure> {
     Ok(Mount { src: Located::bare(src), dst: Located::bare(dst), readonly, isolation: Located::bare(Isolation::Shared) })
 }
 
-/// A declared instance of this role and agent that does not run.
-async fn idle_declared(session: &Session, workspace: &Workspace, role: &str, args: &LoadArgs) -> Option<Wanted> {
-    let (wanted, _) = want::declared(&session.config, &session.facts, std::slice::from_ref(&workspace.name));
-    for candidate in wanted {
-        let agent_fits = args.agent.is_none() || candidate.agent.as_ref().map(|a| a.value) == args.agent;
-        if candidate.role == role && agent_fits && !runs(session, &candidate.container).await {
-            return Some(candidate);
-        }
-    }
-    None
+/// Declared instances of this role and agent.
+fn declared_alike(session: &Session, workspace: &Workspace, role: &str, args: &LoadArgs) -> Vec<Wanted> {
+    let (mut wanted, _) = want::declared(&session.config, &session.facts, std::slice::from_ref(&workspace.name));
+    wanted.retain(|candidate| {
+        candidate.role == role && (args.agent.is_none() || candidate.agent.as_ref().map(|agent| agent.value) == args.agent)
+    });
+    wanted
 }
 
-/// An earlier load of the same thing that does not run.
-async fn idle_recorded(
-    session: &Session,
-    target: &Target<'_>,
-    role: &str,
-    args: &LoadArgs,
-    mounts: &[Mount],
-) -> Result<Option<Wanted>, Failure> {
-    let probe = want::fresh(
-        &session.facts,
-        Load {
-            role: role.to_owned(),
-            target: target.clone(),
-            agent: args.agent,
-            mounts: mounts.to_vec(),
-            profile: args.docker_profile,
-            branch: None,
-        },
-    );
-    for record in session.facts.records.values().filter(|r| !r.declared) {
-        let same = record.workspace_name == probe.workspace
-            && record.workdir == probe.workdir.value
-            && record.role_key == role
-            && record.role_source_ref.is_none()
-            && record.ad_hoc_mounts == probe.ad_hoc_mounts
-            && args.agent.is_none_or(|agent| agent == record.agent_runtime);
-        if same && !runs(session, &record.role_container).await {
+/// Earlier loads of the same thing.
+fn loaded_alike(session: &Session, target: &Target<'_>, role: &str, args: &LoadArgs, mounts: &[Mount]) -> Result<Vec<Wanted>, Failure> {
+    let load = Load {
+        role: role.to_owned(),
+        target: target.clone(),
+        agent: args.agent,
+        mounts: mounts.to_vec(),
+        profile: args.docker_profile,
+        branch: None,
+        number: 0,
+    };
+    let probe = want::fresh(&session.facts, load);
+    let records = session.facts.records.values().filter(|record| want::loaded_alike(record, &probe, args.agent));
+    records
+        .map(|record| {
             let mut wanted = want::recorded(&session.config, &session.facts, record)?;
             wanted.profile_flag = args.docker_profile;
-            return Ok(Some(wanted));
-        }
-    }
-    Ok(None)
+            Ok(wanted)
+        })
+        .collect()
 }
 
-async fn runs(session: &Session, container: &str) -> bool {
+pub async fn runs(session: &Session, container: &str) -> bool {
     Way::direct(&session.socket_of(container)).await.is_some()
 }

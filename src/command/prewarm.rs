@@ -5,10 +5,13 @@ use super::ui::{DONE, ERROR, Failure, USAGE};
 use crate::cli::{Format, PrewarmArgs};
 use crate::diagnostic::Diagnostic;
 use crate::gather::lock::Lock;
-use crate::gather::session::{Freshness, RoleAsked};
+use crate::gather::session::{Freshness, RoleAsked, Session};
 use crate::graph::prewarm::{self, Choice, Goal, KeptGoal, SidecarGoal};
+use crate::graph::spare::{self, SpareGoal};
+use crate::graph::want::Wanted;
 use crate::plan::{Mode, PlanOptions, Scope};
 use crate::resource::Kind;
+use std::collections::BTreeSet;
 
 pub async fn run(run: &mut Run, mut args: PrewarmArgs) -> Result<i32, Failure> {
     let goal = match goal(&args) {
@@ -32,27 +35,34 @@ async fn once(run: &mut Run, args: &PrewarmArgs, goal: &Goal) -> Result<i32, Fai
         (_, true) => Freshness::Ttl,
         (_, false) => Freshness::Always,
     };
-    let mut session = run.open(&[], freshness, !args.carrying.yes).await?;
+    let mut session = run.open(&args.answers.env, freshness, !args.carrying.yes).await?;
+    // Two that fill the pool at once would both fill it.
+    let _filling = match (goal.sidecar.is_some() || goal.spare.is_some()) && !args.carrying.dry_run {
+        true => Some(Lock::exclusive(&session.paths.pool_lock(), "what is kept for launches", None, &notice).await?),
+        false => None,
+    };
     let (mut wishes, mut said) = prewarm::wishes(&session.config, goal);
+    let mut spares = match &goal.spare {
+        Some(spare) => spares(&session, spare).await?,
+        None => Vec::new(),
+    };
     // A name that is wrong is said before anything is asked of a remote or an engine.
     if said.iter().any(Diagnostic::is_error) {
         return Err(Failure::Diagnostics(said));
+    }
+    if !spares.is_empty() {
+        session.complete(&spares, &notice).await?;
     }
     session.programs(goal.programs(), true, &notice).await?;
     let asked =
         |wish: &prewarm::RoleWish| RoleAsked { role: wish.role.clone(), branch: wish.branch.clone(), url: wish.url.clone(), pinned: None };
     session.look_at_roles(wishes.iter().map(|(slot, wish)| (slot.clone(), asked(wish))).collect(), &notice).await?;
     if args.plan {
-        said.extend(prewarm::leave_out_unknown(&mut session.facts, &mut wishes));
+        said.extend(prewarm::leave_out_unknown(&mut session.facts, &mut wishes, &mut spares));
     }
-    let mut built = prewarm::build(&session.config, &session.facts, goal, &wishes);
+    let mut built = prewarm::build(&session.config, &session.facts, goal, &wishes, &spares);
     built.graph.diagnostics.extend(said);
-    let options = options(goal);
-    // Two that fill the pool at once would both fill it.
-    let _filling = match goal.sidecar.is_some() && !args.carrying.dry_run {
-        true => Some(Lock::exclusive(&session.paths.pool_lock(), "the kept sidecars", None, &notice).await?),
-        false => None,
-    };
+    let options = options(goal, &spares);
     let code = run.carry_out(&mut session, built, &options, &args.carrying, Asks::WhenInDoubt, None).await?;
     if code == DONE {
         say_latencies(run, args.carrying.format);
@@ -60,8 +70,19 @@ async fn once(run: &mut Run, args: &PrewarmArgs, goal: &Goal) -> Result<i32, Fai
     Ok(code)
 }
 
-pub fn options(goal: &Goal) -> PlanOptions {
-    let mut options = PlanOptions::new(Mode::PrewarmOnly, "prewarm", Scope::Instances(Vec::new()));
+/// The spares that are wanted; those that exist already and were idle a moment ago come first.
+async fn spares(session: &Session, goal: &SpareGoal) -> Result<Vec<Wanted>, Failure> {
+    let containers: Vec<&String> = session.facts.records.values().map(|record| &record.role_container).collect();
+    let asked = containers.iter().map(|container| super::load::runs(session, container));
+    let answers = futures_util::future::join_all(asked).await;
+    let running: BTreeSet<&String> =
+        containers.into_iter().zip(answers).filter_map(|(container, runs)| runs.then_some(container)).collect();
+    Ok(spare::spares(&session.config, &session.facts, goal, |container| running.contains(&container.to_owned()))?)
+}
+
+pub fn options(goal: &Goal, spares: &[Wanted]) -> PlanOptions {
+    let keys = spares.iter().map(|spare| spare.key.clone()).collect();
+    let mut options = PlanOptions::new(Mode::PrewarmOnly, "prewarm", Scope::Instances(keys));
     options.sidecar = goal.sidecar.as_ref().map(|kept| kept.then);
     options
 }
@@ -101,8 +122,11 @@ pub fn goal(args: &PrewarmArgs) -> Result<Goal, Diagnostic> {
         );
     }
     let keeps = args.daemon || args.keep_sidecar_container;
-    if args.count.is_some() && !keeps {
-        return refused("--count says how many sidecars are kept.".to_owned(), "Add --daemon.");
+    if args.count.is_some() && !keeps && args.instance.is_none() {
+        return refused("--count says how many sidecars or spares are kept.".to_owned(), "Add --daemon or --instance.");
+    }
+    if args.count.is_some() && keeps && args.instance.is_some() {
+        return refused("--count may mean sidecars or spares.".to_owned(), "Run the command once for each.");
     }
     let chosen: Vec<&str> = [
         (args.role.is_some(), "--role"),
@@ -152,6 +176,7 @@ pub fn goal(args: &PrewarmArgs) -> Result<Goal, Diagnostic> {
     let then = if keeps { SidecarGoal::Keep } else { SidecarGoal::Try };
     let flag = if args.daemon { "--daemon" } else { "--sidecar-container" };
     Ok(Goal {
+        spare: args.instance.as_deref().map(|instance| SpareGoal::parse(instance, args.count.unwrap_or(1))),
         agents: args.agent.iter().copied().collect(),
         sidecar_image: args.sidecar,
         sidecar: (args.daemon || args.sidecar_container).then_some(KeptGoal { then, count: args.count.unwrap_or(1), flag }),

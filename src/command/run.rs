@@ -52,6 +52,8 @@ pub struct Run {
     pub timed: BTreeMap<StepId, u64>,
     /// Steps of the last plan that failed.
     pub failed: Vec<StepId>,
+    /// Of instances that were chosen because nobody else has hands on them, by container.
+    pub locks: BTreeMap<String, Lock>,
 }
 
 impl Run {
@@ -73,7 +75,16 @@ impl Run {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
         });
-        Run { ui, journal, debug, started: Instant::now(), predicted: None, timed: BTreeMap::new(), failed: Vec::new() }
+        Run {
+            ui,
+            journal,
+            debug,
+            started: Instant::now(),
+            predicted: None,
+            timed: BTreeMap::new(),
+            failed: Vec::new(),
+            locks: BTreeMap::new(),
+        }
     }
 
     /// Says what has not been said, closes the diary, returns the exit code.
@@ -165,7 +176,7 @@ impl Run {
             false => live::this_host(session),
         };
         // Nobody is kept waiting while a person thinks: without `--yes` the locks are taken after the answer.
-        let mut locks = if ask || carrying.dry_run { Vec::new() } else { lock_all(session, &containers).await? };
+        let mut locks = if ask || carrying.dry_run { Vec::new() } else { self.lock_all(session, &containers).await? };
 
         let mut sets = KeptSets::of(session);
         let (observed, mut plan) = match carrying.dry_run {
@@ -214,7 +225,7 @@ impl Run {
                 self.ui.talk("Nothing was changed.");
                 return Err(Failure::Said(CANCELLED));
             }
-            locks = lock_all(session, &containers).await?;
+            locks = self.lock_all(session, &containers).await?;
             let (_, again) = self.look_with(&provider, &built, &options, &sets).await?;
             refuse_stale(&plan, &again)?;
             plan = again;
@@ -266,7 +277,9 @@ impl Run {
             Agent::from_slug(&step.address.name)
         };
         let failed: Option<Vec<(Agent, &str)>> = report.failed.iter().map(|(id, why)| Some((agent(id)?, why.detail.as_str()))).collect();
-        let Some(failed) = failed.filter(|failed| !failed.is_empty() && !report.interrupted && !session.wanted.is_empty()) else {
+        let Some(failed) = failed
+            .filter(|failed| !failed.is_empty() && !report.interrupted && !session.wanted.is_empty() && options.mode != Mode::PrewarmOnly)
+        else {
             return Ok(None);
         };
         for (agent, why) in failed {
@@ -285,6 +298,17 @@ impl Run {
         let stands_in = |warning: &&Diagnostic| [FALLBACK, INSTALLER].contains(&warning.code.as_str());
         self.ui.warn(&again.warnings.iter().filter(stands_in).cloned().collect::<Vec<_>>());
         Ok(Some(again))
+    }
+
+    async fn lock_all(&mut self, session: &Session, containers: &BTreeSet<String>) -> Result<Vec<Lock>, Failure> {
+        let mut locks = Vec::new();
+        for container in containers {
+            locks.push(match self.locks.remove(container) {
+                Some(lock) => lock,
+                None => Lock::exclusive(&session.paths.instance_lock(container), container, None, &notice).await?,
+            });
+        }
+        Ok(locks)
     }
 
     pub async fn look(&self, provider: &Live, built: &Built, options: &PlanOptions) -> Result<(Observed, Plan), Failure> {
@@ -481,14 +505,6 @@ fn locked_containers(session: &Session, built: &Built, options: &PlanOptions) ->
     let mut out: BTreeSet<String> = built.graph.instances.values().map(|i| i.container.clone()).collect();
     out.extend(session.facts.records.values().filter(|r| options.scope.covers(&r.instance)).map(|r| r.role_container.clone()));
     out
-}
-
-async fn lock_all(session: &Session, containers: &BTreeSet<String>) -> Result<Vec<Lock>, Failure> {
-    let mut locks = Vec::new();
-    for container in containers {
-        locks.push(Lock::exclusive(&session.paths.instance_lock(container), container, None, &notice).await?);
-    }
-    Ok(locks)
 }
 
 /// A plan holds as long as planning again gives the same one.

@@ -55,6 +55,8 @@ pub struct Candidate {
     pub id: String,
     pub container: String,
     pub role: String,
+    /// It waits to be taken; whoever means it says so.
+    pub spare: bool,
 }
 
 /// Every instance that has a record on this host.
@@ -67,6 +69,7 @@ pub fn recorded(facts: &Facts) -> Vec<Candidate> {
             id: r.instance_id.clone(),
             container: r.role_container.clone(),
             role: r.role_key.clone(),
+            spare: facts.spares.contains(&r.instance),
         })
         .collect()
 }
@@ -88,11 +91,14 @@ pub fn matching<'a>(candidates: &'a [Candidate], selector: &str) -> Vec<&'a Cand
 
 /// Exactly one, or a message that lists what there is.
 pub fn one<'a>(candidates: &'a [Candidate], selector: Option<&str>, here: Option<&str>) -> Result<&'a Candidate, Failure> {
-    let found: Vec<&Candidate> = match (selector, here) {
+    let mut found: Vec<&Candidate> = match (selector, here) {
         (Some(selector), _) => matching(candidates, selector),
         (None, Some(workspace)) => matching(candidates, workspace),
         (None, None) => candidates.iter().collect(),
     };
+    if found.len() > 1 && found.iter().any(|candidate| !candidate.spare) {
+        found.retain(|candidate| !candidate.spare);
+    }
     match (found[..].len(), selector) {
         (1, _) => Ok(found[0]),
         (0, Some(selector)) => {

@@ -41,6 +41,7 @@ pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
                 role: text(record.map(|r| &r.role_key)),
                 agent: record.map(|r| r.agent_runtime.slug().to_owned()).unwrap_or_default(),
                 state: match (capsule.map(|f| &f.state), sidecar.map(|f| &f.state)) {
+                    (Some(State::Paused), _) if session.facts.spares.contains(&key) => Health::Spare,
                     (Some(State::Running), None) if record.is_none_or(|r| r.dind_container.is_none()) => Health::Running,
                     (Some(State::Running), Some(State::Running)) => Health::Running,
                     (Some(State::Running), _) => Health::Degraded,

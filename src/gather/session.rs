@@ -19,7 +19,7 @@ use crate::facts::{BinaryFact, BinarySource, Facts, Lookup, RoleProblem, RoleSna
 use crate::graph::build::role_slot;
 use crate::graph::role::CheckedRole;
 use crate::graph::want::{Wanted, place};
-use crate::resource::InstanceRecord;
+use crate::resource::{HOLD, InstanceRecord};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -128,6 +128,7 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
     let can_run = cfg!(target_os = "linux");
     let makers = Arc::new(Makers::new(Http::from_env(&version), mirrors, &paths, arch, can_run));
     let passthrough_env = env::passthrough(std::env::vars_os());
+    let (records, spares) = read_records(&paths);
     let facts = Facts {
         home: text(&paths.home),
         config_dir: text(&paths.config_dir),
@@ -155,7 +156,8 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
         git_user_name: String::new(),
         git_user_email: String::new(),
         role_env: BTreeMap::new(),
-        records: read_records(&paths),
+        records,
+        spares,
         history: BTreeMap::new(),
     };
     Ok(Session {
@@ -193,19 +195,28 @@ async fn read_config(paths: &Paths, notice: Notice<'_>) -> Result<(Config, Vec<D
     }
 }
 
-/// What instances say of themselves, by instance key. A record that cannot be read is as good as none.
-fn read_records(paths: &Paths) -> BTreeMap<String, InstanceRecord> {
-    let entries = std::fs::read_dir(paths.data()).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| {
-            let text = std::fs::read_to_string(entry.path().join(".jackin/spec.json")).ok()?;
-            let fields: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).ok()?;
-            let record: serde_json::Map<String, serde_json::Value> =
-                fields.into_iter().filter_map(|(k, v)| Some((k.strip_prefix("record.")?.to_owned(), v))).collect();
-            let record: InstanceRecord = serde_json::from_value(record.into()).ok()?;
-            Some((record.instance.clone(), record))
-        })
-        .collect()
+/// What instances say of themselves, by instance key; and which of them are spares. A record that cannot be read is as good as none.
+fn read_records(paths: &Paths) -> (BTreeMap<String, InstanceRecord>, BTreeSet<String>) {
+    let (mut records, mut spares) = (BTreeMap::new(), BTreeSet::new());
+    for entry in std::fs::read_dir(paths.data()).into_iter().flatten().flatten() {
+        if let Some((record, spare)) = read_record(&entry.path()) {
+            if spare {
+                spares.insert(record.instance.clone());
+            }
+            records.insert(record.instance.clone(), record);
+        }
+    }
+    (records, spares)
+}
+
+/// The record in an instance's folder, and whether the instance is a spare.
+fn read_record(folder: &Path) -> Option<(InstanceRecord, bool)> {
+    let text = std::fs::read_to_string(folder.join(".jackin/spec.json")).ok()?;
+    let fields: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).ok()?;
+    let spare = fields.get(HOLD).is_some_and(|hold| *hold == true);
+    let record: serde_json::Map<String, serde_json::Value> =
+        fields.into_iter().filter_map(|(k, v)| Some((k.strip_prefix("record.")?.to_owned(), v))).collect();
+    Some((serde_json::from_value(record.into()).ok()?, spare))
 }
 
 impl Session {
@@ -237,6 +248,11 @@ impl Session {
         self.take(found)?;
         self.wanted = wanted.to_vec();
         Ok(())
+    }
+
+    /// Is the instance in this container a spare right now?
+    pub fn is_spare(&self, container: &str) -> bool {
+        read_record(&self.paths.instance(container)).is_some_and(|(_, spare)| spare)
     }
 
     /// The release of this agent could not be had after all.

@@ -74,7 +74,7 @@ impl<'a> Builder<'a> {
         self.built.graph.resources.insert(address, resource);
     }
 
-    fn instance(&mut self, wanted: &Wanted) {
+    pub fn instance(&mut self, wanted: &Wanted) {
         let workspace = wanted.workspace.as_ref().and_then(|name| self.config.workspaces.get(name));
         if let Some(refusal) = refused_role(workspace, wanted) {
             self.say(refusal);
@@ -246,6 +246,10 @@ impl<'a> Builder<'a> {
             );
         }
 
+        if wanted.spare {
+            self.judge_spare(wanted, &env);
+        }
+
         let models = parts.role.manifest.models.clone();
         let record = InstanceRecord {
             instance_id: wanted.instance_id.clone(),
@@ -276,6 +280,7 @@ impl<'a> Builder<'a> {
                 role: wanted.role.clone(),
                 workdir: wanted.workdir.value.clone(),
                 agents: parts.role.manifest.agents.clone(),
+                hold: wanted.spare,
                 models,
                 auth_modes: auth.iter().map(|(agent, handoff)| (*agent, handoff.mode)).collect(),
                 provider_models: parts.role.manifest.provider_models.clone(),
@@ -589,9 +594,10 @@ impl<'a> Builder<'a> {
             {
                 handoff.from = Some(self.facts.shorten(&fact.source));
                 handoff.files = fact.files.clone();
-                for file in fact.files.keys() {
-                    let source = self.below_home(&format!("data/{}/{file}", wanted.container));
-                    mounts.insert(format!("/jackin/{file}"), MountSpec { kind: MountKind::Bind, source, readonly: true });
+                // By folder: a container goes on seeing a file that was mounted by itself after it has been replaced.
+                for folder in fact.files.keys().filter_map(|file| Some(file.split_once('/')?.0)) {
+                    let source = self.below_home(&format!("data/{}/{folder}", wanted.container));
+                    mounts.insert(format!("/jackin/{folder}"), MountSpec { kind: MountKind::Bind, source, readonly: true });
                 }
             }
             let needed = match mode {
@@ -749,6 +755,20 @@ impl<'a> Builder<'a> {
             }
         }
         out
+    }
+
+    /// A value of which nobody can tell later whether it is still the one that the container got.
+    fn judge_spare(&mut self, wanted: &Wanted, env: &BTreeMap<String, EnvEntry>) {
+        let untold = |entry: &EnvEntry| matches!(entry, EnvEntry::Secret(SecretEntry { digest: None, .. }));
+        let names: Vec<&str> = env.iter().filter(|(_, entry)| untold(entry)).map(|(name, _)| name.as_str()).collect();
+        if !names.is_empty() {
+            let detail = format!("{} gets {} from where it is read only when a container is made.", wanted.key, names.join(", "));
+            self.say(
+                Diagnostic::error("prewarm.unverifiable", "A spare could not tell whether its credentials are still right", detail)
+                    .on(Address::new(Kind::Capsule, wanted.key.clone()))
+                    .help("Prewarm `--image --workspace` and `--daemon` instead, or give the value by a host variable."),
+            );
+        }
     }
 
     fn secret(&mut self, name: &str, value: &EnvValue, span: &Option<crate::diagnostic::Span>) -> Option<SecretEntry> {

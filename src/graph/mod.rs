@@ -9,6 +9,7 @@ pub mod names;
 pub mod prewarm;
 pub mod programs;
 pub mod role;
+pub mod spare;
 pub mod role_repo;
 pub mod want;
 

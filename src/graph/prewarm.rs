@@ -3,8 +3,9 @@
 //! In: what was asked for, the configuration, facts. Out: which roles have to be looked at (`wishes`), then the graph. What is asked for
 //! twice is in the graph once, and a notice says so. Absent: Docker; what exists already is the planner's business.
 
-use super::build::{Builder, Built, sidecar_spec, slot};
-use super::want::unknown_workspace;
+use super::build::{Builder, Built, role_slot, sidecar_spec, slot};
+use super::spare::SpareGoal;
+use super::want::{Wanted, unknown_workspace};
 use super::{Resource, names, programs};
 use crate::config::role_key::RoleKey;
 use crate::config::{Agent, Config, Dind, Workspace, layer};
@@ -32,6 +33,8 @@ pub struct Goal {
     /// `--sidecar`.
     pub sidecar_image: bool,
     pub sidecar: Option<KeptGoal>,
+    /// `--instance`.
+    pub spare: Option<SpareGoal>,
     /// `--roles`.
     pub roles: bool,
     /// `--image`.
@@ -42,9 +45,12 @@ pub struct Goal {
 }
 
 impl Goal {
-    /// Whose programs are to be there: the agents that were named, else all.
+    /// Whose programs are to be there: the agents that were named, else all; a spare alone brings its own.
     pub fn programs(&self) -> Vec<Agent> {
-        if self.agents.is_empty() { Agent::ALL.to_vec() } else { self.agents.iter().copied().collect() }
+        match (self.agents.is_empty(), &self.spare) {
+            (true, None) => Agent::ALL.to_vec(),
+            _ => self.agents.iter().copied().collect(),
+        }
     }
 }
 
@@ -148,7 +154,7 @@ fn agents_of(goal: &Goal, workspace: &Workspace) -> BTreeSet<Agent> {
     if goal.agents.is_empty() { workspace.default_agent.iter().map(|agent| agent.value).collect() } else { goal.agents.clone() }
 }
 
-pub fn build(config: &Config, facts: &Facts, goal: &Goal, wishes: &BTreeMap<String, RoleWish>) -> Built {
+pub fn build(config: &Config, facts: &Facts, goal: &Goal, wishes: &BTreeMap<String, RoleWish>, spares: &[Wanted]) -> Built {
     let mut builder = Builder::new(config, facts);
     builder.programs(goal);
     let mut tiers: BTreeSet<Dind> = BTreeSet::new();
@@ -168,8 +174,9 @@ pub fn build(config: &Config, facts: &Facts, goal: &Goal, wishes: &BTreeMap<Stri
         builder.say(nothing_eligible(goal, &detail));
     }
     builder.sidecars(goal, &tiers, images > 0);
+    spares.iter().for_each(|spare| builder.instance(spare));
     // Who asks the engine anyway clears away what nobody can use.
-    if goal.images || goal.sidecar_image || goal.sidecar.is_some() {
+    if goal.images || goal.sidecar_image || goal.sidecar.is_some() || goal.spare.is_some() {
         builder.built.graph.kept = Some(kept_recipe(config, facts));
     }
     builder.built
@@ -355,15 +362,14 @@ impl Builder<'_> {
 }
 
 /// Roles that were not fetched because nothing may change: taken out of the facts, and told.
-pub fn leave_out_unknown(facts: &mut Facts, wishes: &mut BTreeMap<String, RoleWish>) -> Vec<Diagnostic> {
-    let unknown: Vec<String> = wishes
-        .keys()
-        .filter(|slot| facts.roles.get(*slot).is_some_and(|snapshot| snapshot.problem == Some(RoleProblem::NotCached)))
-        .cloned()
-        .collect();
+pub fn leave_out_unknown(facts: &mut Facts, wishes: &mut BTreeMap<String, RoleWish>, spares: &mut Vec<Wanted>) -> Vec<Diagnostic> {
+    let asked: BTreeSet<String> = wishes.keys().cloned().chain(spares.iter().map(role_slot)).collect();
+    let not_cached = |slot: &String| facts.roles.get(slot).is_some_and(|snapshot| snapshot.problem == Some(RoleProblem::NotCached));
+    let unknown: Vec<String> = asked.into_iter().filter(not_cached).collect();
     let mut said = Vec::new();
     for slot in unknown {
         wishes.remove(&slot);
+        spares.retain(|spare| role_slot(spare) != slot);
         let snapshot = facts.roles.remove(&slot);
         let url = snapshot.map(|s| s.url).unwrap_or_default();
         said.push(

@@ -30,6 +30,8 @@ pub struct Wanted {
     pub branch: Option<String>,
     pub declared: bool,
     pub ad_hoc_mounts: Vec<String>,
+    /// It is to be started and paused, for a later launch to take.
+    pub spare: bool,
 }
 
 /// The instances that these workspaces declare, all workspaces' when `names` is empty. Unknown names become diagnostics.
@@ -103,6 +105,7 @@ fn from_workspace(
         branch: None,
         declared,
         ad_hoc_mounts: Vec::new(),
+        spare: false,
     }
 }
 
@@ -116,6 +119,8 @@ pub struct Load<'a> {
     pub mounts: Vec<Mount>,
     pub profile: Option<Profile>,
     pub branch: Option<String>,
+    /// Which of several that one run makes.
+    pub number: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -132,9 +137,13 @@ pub enum Target<'a> {
 pub fn fresh(facts: &Facts, load: Load<'_>) -> Wanted {
     let role = Located::bare(load.role.clone());
     let agent = load.agent.map(Located::bare);
+    let fresh_id = |label: &str| {
+        let label = if load.number == 0 { label.to_owned() } else { format!("{label} {}", load.number) };
+        names::fresh_id(&facts.installation, &facts.seed, &label)
+    };
     let mut wanted = match &load.target {
         Target::Workspace(workspace) => {
-            let id = names::fresh_id(&facts.installation, &facts.seed, &workspace.name);
+            let id = fresh_id(&workspace.name);
             let key = format!("{}/{id}", workspace.name);
             let agent = agent.or_else(|| workspace.default_agent.clone());
             let mut wanted = from_workspace(facts, workspace, key, &role, agent, DockerPolicy::default(), false);
@@ -144,7 +153,7 @@ pub fn fresh(facts: &Facts, load: Load<'_>) -> Wanted {
         }
         Target::Folder { host, container } => {
             let label = folder_label(host);
-            let id = names::fresh_id(&facts.installation, &facts.seed, host);
+            let id = fresh_id(host);
             Wanted {
                 key: format!("{label}/{id}"),
                 container: names::container_base(&id, None, &role.value),
@@ -166,6 +175,7 @@ pub fn fresh(facts: &Facts, load: Load<'_>) -> Wanted {
                 branch: None,
                 declared: false,
                 ad_hoc_mounts: Vec::new(),
+                spare: false,
             }
         }
     };
@@ -182,6 +192,25 @@ pub fn fresh(facts: &Facts, load: Load<'_>) -> Wanted {
     wanted.profile_flag = load.profile;
     wanted.branch = load.branch;
     wanted
+}
+
+/// Is this the record of an instance that the same load made earlier? `agent`: none = whichever it was.
+pub fn loaded_alike(record: &InstanceRecord, load: &Wanted, agent: Option<Agent>) -> bool {
+    !record.declared
+        && record.workspace_name == load.workspace
+        && record.workdir == load.workdir.value
+        && record.role_key == load.role
+        && record.role_source_ref.is_none()
+        && record.ad_hoc_mounts == load.ad_hoc_mounts
+        && agent.is_none_or(|agent| agent == record.agent_runtime)
+}
+
+/// Spares that no workspace declares, as they would be made now.
+pub fn loaded_spares(config: &Config, facts: &Facts, declared: &[Wanted], in_scope: impl Fn(&str) -> bool) -> Vec<Wanted> {
+    let known = |key: &String| declared.iter().any(|wanted| wanted.key == *key);
+    let keys = facts.spares.iter().filter(|key| in_scope(key) && !known(key));
+    let records = keys.filter_map(|key| facts.records.get(key));
+    records.filter_map(|record| Some(Wanted { spare: true, ..recorded(config, facts, record).ok()? })).collect()
 }
 
 /// An instance as its own record tells it, for coming back to it. The saved workspace gives mounts and rules when it still exists.
@@ -223,6 +252,7 @@ pub fn recorded(config: &Config, facts: &Facts, record: &InstanceRecord) -> Resu
             branch: None,
             declared: record.declared,
             ad_hoc_mounts: Vec::new(),
+            spare: false,
         },
     };
     wanted.mounts.extend(extra);

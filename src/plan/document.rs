@@ -118,6 +118,9 @@ pub struct Change {
     /// Made only to see it work: it is removed before the plan has ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disposable: bool,
+    /// Its container is paused when it is ready: a spare.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spare: bool,
     /// Further things of the same address that go.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub duplicates: Vec<FoundRef>,
@@ -139,6 +142,7 @@ impl Change {
             loss: None,
             found: None,
             disposable: false,
+            spare: false,
             duplicates: Vec::new(),
             desired: resource.map(|r| r.spec.clone()),
             sources: resource.map(|r| r.sources.clone()).unwrap_or_default(),

@@ -8,11 +8,13 @@ mod action;
 mod adopt;
 mod diff;
 mod document;
+mod spare;
 mod steps;
 
 pub use action::{Action, Considered, Reason};
 pub use diff::{Cause, FieldChange};
 pub use document::*;
+pub use spare::HELD_BACK;
 pub use steps::{Effect, Step, StepId};
 
 use crate::diagnostic::Diagnostic;
@@ -20,6 +22,7 @@ use crate::graph::{Graph, Resource, programs};
 use crate::observed::{Found, Loss, Observed, State};
 use crate::resource::{Address, Fields, Kind, Origin, Rung, Spec, label};
 use diff::{Difference, differences};
+use spare::take_spare;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The oldest Docker API that jackin speaks.
@@ -47,6 +50,7 @@ pub fn plan(graph: &Graph, observed: &Observed, options: &PlanOptions) -> Plan {
     for address in order.iter().filter(|a| in_scope(a) && a.kind.per_instance()) {
         planner.decide_instance_part(address);
     }
+    planner.decide_stale_spares();
     for address in order.iter().rev().filter(|a| in_scope(a) && !a.kind.per_instance()) {
         planner.decide_artifact(address);
     }
@@ -54,6 +58,7 @@ pub fn plan(graph: &Graph, observed: &Observed, options: &PlanOptions) -> Plan {
     planner.decide_undeclared(&mut diagnostics);
     diagnostics.retain(|diagnostic| planner.matters(diagnostic));
     diagnostics.extend(planner.older_agents());
+    let taken = planner.taken();
     let mut changes = planner.changes;
 
     judge_strangers(&graph, observed, &changes, &mut diagnostics);
@@ -61,6 +66,7 @@ pub fn plan(graph: &Graph, observed: &Observed, options: &PlanOptions) -> Plan {
     if options.mode != Mode::PrewarmOnly || graph.resources.keys().any(|a| a.kind.on_engine()) {
         judge_engine(observed, &mut diagnostics);
     }
+    diagnostics.extend(taken);
     diagnostics.extend(notices(&graph, &changes));
 
     let steps = steps::lower(&graph, &mut changes);
@@ -112,7 +118,14 @@ impl Planner<'_> {
     fn decide_instance_part(&mut self, address: &Address) {
         let resource = &self.graph.resources[address];
         if let Some(from) = self.adopted.source(address) {
-            let change = Change::new(address, Some(resource), Action::Adopt, vec![Reason::Adoptable { from: from.to_owned() }]);
+            let mut change = Change::new(address, Some(resource), Action::Adopt, vec![Reason::Adoptable { from: from.to_owned() }]);
+            change.spare = self.is_spare_wanted(address);
+            self.changes.insert(address.clone(), change);
+            return;
+        }
+        if self.is_taken(address) {
+            let mut change = Change::new(address, Some(resource), Action::Reuse, Vec::new());
+            change.found = self.observed.found(address).first().map(|found| FoundRef { id: found.id.clone(), name: found.name.clone() });
             self.changes.insert(address.clone(), change);
             return;
         }
@@ -128,6 +141,7 @@ impl Planner<'_> {
             let why = if disposable { Reason::Requested { flag: "--sidecar-container".to_owned() } } else { Reason::Missing };
             let mut change = Change::new(address, Some(resource), Action::Create, vec![why]);
             change.disposable = disposable;
+            change.spare = self.is_spare_wanted(address);
             change.considered.push(Considered { action: Action::Reuse, ruled_out_by: Reason::Absent });
             if let Some(why_not) = self.adopted.refusal(address) {
                 change.considered.push(Considered { action: Action::Adopt, ruled_out_by: why_not.clone() });
@@ -139,6 +153,14 @@ impl Planner<'_> {
         let mut differences = self.compare(address, resource, found);
         differences.extend(self.dependency_differences(address, resource, found));
         let mut change = settle(address, resource, found, differences);
+        if let Some(from) = self.spare_of(address) {
+            // Nothing has begun in it, so nothing can be lost.
+            change.loss = None;
+            if !self.is_spare_wanted(address) {
+                take_spare(&mut change, found, from);
+            }
+        }
+        change.spare = self.is_spare_wanted(address) && change.action != Action::Reuse;
         if !extras.is_empty() {
             let duplicate = Reason::Duplicate { kept: found.id.clone() };
             if change.action == Action::Reuse {
@@ -177,7 +199,8 @@ impl Planner<'_> {
             Some(recorded) => out.extend(differences(kind, &resource.spec.fields(), recorded, &found.live)),
             None => out.extend(unrecorded(kind, resource, found)),
         }
-        if kind == Kind::Capsule {
+        // A spare has no sessions to lose.
+        if kind == Kind::Capsule && !self.is_spare_wanted(address) {
             out.retain(|difference| !self.floats(difference));
         }
         if kind.is_container() && remembers_network(&found.state) {
@@ -186,7 +209,16 @@ impl Planner<'_> {
                 lost.field.iter_mut().for_each(|f| f.needs = Rung::Replace);
             }
         }
-        if let Some(needs) = needs_of_state(kind, &found.state) {
+        if let (true, State::Running) = (self.is_spare_wanted(address), &found.state) {
+            let (recorded, live) = (Some("paused".into()), Some("running".into()));
+            out.push(Difference {
+                reason: Reason::Drifted { field: "state".to_owned(), recorded, live },
+                needs: Rung::Update,
+                field: None,
+            });
+        } else if self.is_spare_wanted(address) && found.state == State::Paused {
+            // As it should be.
+        } else if let Some(needs) = needs_of_state(kind, &found.state) {
             out.push(Difference { reason: Reason::Unhealthy { state: found.state.word() }, needs, field: None });
         }
         if kind == Kind::Sidecar
@@ -364,7 +396,7 @@ impl Planner<'_> {
             let Some(instance) = address.instance() else {
                 continue;
             };
-            if !self.options.scope.covers(instance) {
+            if !self.options.scope.covers(instance) || self.is_taken(address) {
                 continue;
             }
             // A part that the instance no longer wants (its sidecar after a profile change) is ours to remove at once; a whole
@@ -373,7 +405,9 @@ impl Planner<'_> {
             let reason = match (&self.options.mode, part_of_declared) {
                 (Mode::Remove, _) => Reason::Requested { flag: self.options.command.clone() },
                 (_, true) => Reason::NotDeclared,
-                (Mode::Launch, false) if self.options.prune && self.was_declared(instance) => Reason::NotDeclared,
+                (Mode::Launch, false) if self.options.prune && (self.was_declared(instance) || self.is_held(instance)) => {
+                    Reason::NotDeclared
+                }
                 (Mode::Launch, false) => {
                     if self.was_declared(instance) && reported.insert(instance.to_owned()) && self.has_docker_parts(instance) {
                         diagnostics.push(
@@ -394,7 +428,7 @@ impl Planner<'_> {
                 continue;
             }
             let mut change = Change::new(address, None, Action::Remove, vec![reason]);
-            change.loss = total_loss(found);
+            change.loss = self.loss_of(address, found);
             change.found = Some(FoundRef { id: found[0].id.clone(), name: found[0].name.clone() });
             change.duplicates = found[1..].iter().map(|f| FoundRef { id: f.id.clone(), name: f.name.clone() }).collect();
             self.changes.insert(address.clone(), change);

@@ -43,7 +43,11 @@ pub enum Effect {
     UnpauseContainer {
         id: String,
     },
-    /// Sidecar: its Docker answers over TLS. Capsule: its socket answers. Fails with the last log lines when it exits before.
+    /// What waits for a launch to take it needs no processor.
+    PauseContainer {
+        name: String,
+    },
+    /// Sidecar: its Docker answers over TLS. Capsule: its socket answers, and a spare that was taken begins. Fails with the last log lines when it exits before.
     AwaitReady,
     RenameContainer {
         id: String,
@@ -81,6 +85,7 @@ impl Effect {
             Effect::CreateNetwork | Effect::CreateVolume | Effect::CreateContainer => "create",
             Effect::StartContainer { .. } => "start",
             Effect::UnpauseContainer { .. } => "unpause",
+            Effect::PauseContainer { .. } => "pause",
             Effect::AwaitReady => "ready",
             Effect::RenameContainer { .. } => "rename",
             Effect::ConnectNetwork { .. } => "connect",
@@ -130,7 +135,8 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
     // A capsule must not start before its Docker answers, even when the sidecar itself needs nothing: a killed run may have
     // left it half-way up.
     for (address, resource) in &graph.resources {
-        if address.kind != Kind::Capsule || parts.get(address).and_then(|p| p.start).is_none() {
+        let spare = changes.get(address).is_some_and(|change| change.spare);
+        if address.kind != Kind::Capsule || spare || parts.get(address).and_then(|p| p.start).is_none() {
             continue;
         }
         for sidecar in resource.depends_on.iter().filter(|d| d.kind == Kind::Sidecar) {
@@ -175,10 +181,17 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
         }
     }
     // The record in the home is what makes a kept object the instance's own.
-    for change in changes.values().filter(|c| c.action == Action::Adopt) {
+    for change in changes.values().filter(|c| c.action == Action::Adopt && c.found.is_none()) {
         let home = change.address.instance().and_then(|i| parts.get(&Address::new(Kind::Home, i)));
         if let (Some(claim), Some(written)) = (parts[&change.address].first_make, home.and_then(|h| h.last_make)) {
             drafts[claim].needs.push(written);
+        }
+    }
+    // A spare that was cut off is found by the record in its home, so nothing else is made before that.
+    for change in changes.values().filter(|c| c.spare && matches!(c.address.kind, Kind::Network | Kind::Certs)) {
+        let home = change.address.instance().and_then(|instance| parts.get(&Address::new(Kind::Home, instance)));
+        if let (Some(made), Some(written)) = (parts[&change.address].first_make, home.and_then(|home| home.last_make)) {
+            drafts[made].needs.push(written);
         }
     }
     // What is made to be seen working goes when it has worked, under its name: nobody knows its id yet.
@@ -242,7 +255,10 @@ fn draft(change: &Change, drafts: &mut Vec<Draft>) -> Parts {
     }
     match (change.action, &change.desired) {
         (Action::Reuse | Action::Remove | Action::Forget, _) | (_, None) => {}
-        (Action::Adopt, Some(spec)) => chain.push(Effect::Claim { name: spec.object_name().to_owned() }),
+        (Action::Adopt, Some(spec)) => match &change.found {
+            None => chain.push(Effect::Claim { name: spec.object_name().to_owned() }),
+            Some(found) => chain.extend([Effect::UnpauseContainer { id: found.id.clone() }, Effect::AwaitReady]),
+        },
         (Action::Create | Action::Replace, Some(spec)) => match spec {
             Spec::Network(_) => chain.push(Effect::CreateNetwork),
             Spec::Certs(_) => chain.push(Effect::CreateVolume),
@@ -285,9 +301,16 @@ fn draft(change: &Change, drafts: &mut Vec<Draft>) -> Parts {
         (Action::Fetch, _) => chain.push(Effect::CheckOut),
         (Action::Repair, _) => chain.push(Effect::RepairBinary),
     }
+    if change.spare
+        && let Some(spec) = &change.desired
+        && address.kind.is_container()
+    {
+        chain.push(Effect::PauseContainer { name: spec.object_name().to_owned() });
+    }
     let mut previous: Option<usize> = None;
     for effect in chain {
         let ready = effect == Effect::AwaitReady;
+        let pause = matches!(effect, Effect::PauseContainer { .. });
         let start = matches!(effect, Effect::StartContainer { .. } | Effect::UnpauseContainer { .. });
         let needs = match previous {
             Some(previous) => vec![previous],
@@ -299,10 +322,12 @@ fn draft(change: &Change, drafts: &mut Vec<Draft>) -> Parts {
         }
         if ready {
             parts.ready = Some(index);
-        } else {
+        } else if !pause {
             parts.last_make = Some(index);
         }
-        parts.first_make.get_or_insert(index);
+        if !pause {
+            parts.first_make.get_or_insert(index);
+        }
         previous = Some(index);
     }
     parts

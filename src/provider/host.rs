@@ -323,12 +323,12 @@ fn write(facts: &Facts, home: &Home, credentials: &[(String, SecretSlice<u8>)], 
             write_checked(&path, line.as_bytes(), 0o644)?;
         }
     }
+    // Mounted as folders, also when the host has nothing to put into them any more.
+    for folder in home.auth.values().flat_map(|handoff| handoff.files.keys()).filter_map(|file| Path::new(file).parent()?.to_str()) {
+        make(&base, folder)?;
+    }
     for (file, content) in credentials {
-        let path = Path::new(file);
-        if let Some(folder) = path.parent().and_then(Path::to_str).filter(|f| !f.is_empty()) {
-            make(&base, folder)?;
-        }
-        write_checked(&base.join(path), content.expose_secret(), 0o600)?;
+        write_checked(&base.join(file), content.expose_secret(), 0o600)?;
     }
     withdraw(&base, home, before.as_ref())?;
     let row = instance_record(&base, home, now)?;

@@ -38,7 +38,7 @@ pub trait Capsules {
     /// Live sessions; `None` = it could not be asked.
     fn sessions<'a>(&'a self, container: &'a str) -> Later<'a, Option<u32>>;
 
-    /// Does its control socket answer? `socket` is where the socket lies on this host, when host and engine share a kernel.
+    /// Does its control socket answer? Being asked makes a spare look whether it is to begin. `socket` is where the socket lies on this host, when host and engine share a kernel.
     fn ready<'a>(&'a self, container: &'a str, socket: Option<&'a Path>) -> Later<'a, bool> {
         let _ = container;
         Box::pin(async move {
@@ -212,6 +212,7 @@ impl Live {
             }
             (Effect::StartContainer { name }, _) => engine.start_container(name).await,
             (Effect::UnpauseContainer { id }, _) => engine.unpause_container(id).await,
+            (Effect::PauseContainer { name }, _) => engine.pause_container(name).await,
             (Effect::AwaitReady, Some(Spec::Sidecar(sidecar))) => engine.await_sidecar(sidecar).await,
             (Effect::AwaitReady, Some(Spec::Capsule(capsule))) => engine.await_capsule(capsule, &*self.capsules).await,
             (Effect::RenameContainer { id, to }, _) => engine.rename_container(id, to).await,

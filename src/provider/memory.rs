@@ -286,7 +286,11 @@ impl World {
         let world = self.lock();
         let mut out: Vec<String> = world.blind_starts.iter().map(|name| format!("{name} was started before its Docker answered")).collect();
         for container in world.containers.values().filter(|c| world.is_ours(&c.labels)) {
-            if container.state != State::Running {
+            if world.is_held(container) {
+                if container.state != State::Paused {
+                    out.push(format!("the spare {} is {}", container.name, container.state.word()));
+                }
+            } else if container.state != State::Running {
                 out.push(format!("{} is {}", container.name, container.state.word()));
             } else if let Err(why) = world.docker_works_in(container) {
                 out.push(format!("Docker does not work in {}: {why}", container.name));
@@ -342,6 +346,10 @@ impl World {
 
     pub fn pause(&self, container: &str) {
         self.lock().by_name(container).state = State::Paused;
+    }
+
+    pub fn unpause(&self, container: &str) {
+        self.lock().by_name(container).state = State::Running;
     }
 
     /// `docker rm -f`.
@@ -700,7 +708,7 @@ impl Inner {
             let inode = self.inode(source).ok_or_else(|| refuse("docker.invalid", format!("bind source path does not exist: {source}")))?;
             binds.insert(source.clone(), inode);
         }
-        let blind = container.kind() == Kind::Capsule && self.docker_works_in(container).is_err();
+        let blind = container.kind() == Kind::Capsule && !self.is_held(container) && self.docker_works_in(container).is_err();
         let (id, name) = (container.id.clone(), container.name.clone());
         if blind {
             self.blind_starts.push(name);
@@ -722,22 +730,31 @@ impl Inner {
 
     /// What runs inside has come up: a sidecar has handed its certificates over, a capsule has a session.
     fn come_up(&mut self, id: &str) {
+        let held = self.is_held(&self.containers[id]);
         let container = self.containers.get_mut(id).expect("just found");
+        if container.kind() == Kind::Capsule {
+            container.sessions = if held { 0 } else { container.sessions.max(1) };
+        }
         if container.ready {
             return;
         }
         container.ready = true;
-        match container.kind() {
-            Kind::Sidecar => {
-                container.has_data = true;
-                let volumes: Vec<String> = volumes_of(&container.setup.mounts).map(str::to_owned).collect();
-                for volume in volumes {
-                    self.volumes.get_mut(&volume).expect("BUG: a mounted volume cannot be removed").certs_of = Some(id.to_owned());
-                }
+        if container.kind() == Kind::Sidecar {
+            container.has_data = true;
+            let volumes: Vec<String> = volumes_of(&container.setup.mounts).map(str::to_owned).collect();
+            for volume in volumes {
+                self.volumes.get_mut(&volume).expect("BUG: a mounted volume cannot be removed").certs_of = Some(id.to_owned());
             }
-            Kind::Capsule => container.sessions = 1,
-            _ => {}
         }
+    }
+
+    /// Of an instance whose home holds its agent back.
+    fn is_held(&self, container: &Container) -> bool {
+        let instance = self.owner(container.kind(), &container.labels, &container.name);
+        let homes = self.homes.values().filter_map(|home| home.manifest.as_ref()).filter(|home| home.agent_toml.hold);
+        instance
+            .and_then(|address| address.instance().map(str::to_owned))
+            .is_some_and(|key| homes.into_iter().any(|home| home.record.instance == key))
     }
 
     /// A container whose environment names a Docker can use it: it runs, answers, shares a network and its certificates fit.
@@ -880,6 +897,15 @@ impl Inner {
                     _ => {
                         return Err(refuse("docker.conflict", format!("{} is {}", container.name, container.state.word())));
                     }
+                }
+            }
+            Effect::PauseContainer { name } => {
+                let Some(container) = self.containers.values_mut().find(|c| c.name == *name) else {
+                    return Err(refuse("docker.not_found", format!("no such container: {name}")));
+                };
+                match container.state {
+                    State::Running | State::Paused => container.state = State::Paused,
+                    _ => return Err(refuse("docker.conflict", format!("{name} is {}", container.state.word()))),
                 }
             }
             Effect::AwaitReady => {

@@ -316,6 +316,9 @@ fn key_fields(change: &Change, spec: &Spec) -> Vec<Row> {
             if let Some(limits) = limit_words(&spec.limits) {
                 row("limits", limits, "limits");
             }
+            if change.spare {
+                row("spare", "paused, its agent held back until a launch takes it".to_owned(), "");
+            }
         }
     }
     out

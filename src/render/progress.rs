@@ -452,6 +452,7 @@ fn doing_word(effect: &Effect) -> &'static str {
         Effect::CreateNetwork | Effect::CreateVolume | Effect::CreateContainer => "creating",
         Effect::StartContainer { .. } => "starting",
         Effect::UnpauseContainer { .. } => "resuming",
+        Effect::PauseContainer { .. } => "pausing",
         Effect::AwaitReady => "waiting until ready",
         Effect::RenameContainer { .. } => "renaming",
         Effect::ConnectNetwork { .. } => "connecting",

@@ -16,6 +16,8 @@ pub enum Health {
     /// Some part it needs is not there or does not run.
     Degraded,
     Paused,
+    /// Started, paused and not begun: a launch will take it.
+    Spare,
     Stopped,
     /// The capsule ended by itself, with an error.
     Crashed,
@@ -31,6 +33,7 @@ impl Health {
             Health::Running => "running",
             Health::Degraded => "degraded",
             Health::Paused => "paused",
+            Health::Spare => "spare",
             Health::Stopped => "stopped",
             Health::Crashed => "crashed",
             Health::Saved => "saved",

@@ -5,9 +5,10 @@
 
 use super::Style;
 use super::page::{clean, middle};
+use crate::graph::names::pool_id;
 use crate::observed::Loss;
-use crate::plan::{Action, Cause, Change, FieldChange, Plan, Reason};
-use crate::resource::{Address, Kind, SecretSource};
+use crate::plan::{Action, Cause, Change, FieldChange, HELD_BACK, Plan, Reason};
+use crate::resource::{Address, HOLD, Kind, SecretSource};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -337,6 +338,9 @@ fn reason_words(address: &Address, reason: &Reason, depth: Depth) -> String {
             Kind::Checkout | Kind::Home | Kind::Network | Kind::Certs | Kind::Sidecar | Kind::Capsule => "does not exist",
         }
         .to_owned(),
+        Reason::FieldChanged { field, desired, .. } if field == HOLD => {
+            (if desired.is_some() { "is to be a spare" } else { "is to be a spare no more" }).to_owned()
+        }
         Reason::FieldChanged { field, .. } if is_hash(field) => {
             format!("{} changed", field_words(field))
         }
@@ -366,7 +370,9 @@ fn reason_words(address: &Address, reason: &Reason, depth: Depth) -> String {
         Reason::Requested { flag } if flag.starts_with('-') => format!("asked for by {flag}"),
         Reason::Requested { flag } => format!("asked for by `jackin {flag}`"),
         Reason::NotDeclared => "no longer declared".to_owned(),
+        Reason::Adoptable { from } if pool_id(address.kind, from).is_none() => format!("spare {from} fits"),
         Reason::Adoptable { from } => format!("kept {from} fits"),
+        Reason::Unhealthy { state } if state == HELD_BACK => state.clone(),
         Reason::Unhealthy { state } => format!("not running: {state}"),
         Reason::Duplicate { kept } => format!("there is more than one; {} stays", id_words(kept)),
         Reason::ImageChanged { recorded, live } => {

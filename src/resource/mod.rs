@@ -11,6 +11,9 @@ pub use address::{Address, Kind, POOL, ParseAddressError, pool_id};
 pub use fingerprint::{Fields, fields, fingerprint, hex, sha256_hex, sha256_json};
 pub use spec::*;
 
+/// The field of a home that makes its instance a spare.
+pub const HOLD: &str = "agent_toml.hold";
+
 use serde::{Deserialize, Serialize};
 
 /// How much has to happen to change a field; a lower rung is cheaper and loses less.

@@ -160,6 +160,9 @@ pub struct AgentToml {
     pub role: String,
     pub workdir: String,
     pub agents: Vec<Agent>,
+    /// A spare: no agent begins before this is gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub models: BTreeMap<Agent, String>,
     pub auth_modes: BTreeMap<Agent, AuthMode>,

@@ -198,6 +198,7 @@ fn add_instance(graph: &mut Graph, record: Option<InstanceRecord>, want: &Want) 
             role: want.role.clone(),
             workdir: "/workspace".to_owned(),
             agents: vec![Agent::Claude],
+            hold: false,
             models: BTreeMap::new(),
             auth_modes: BTreeMap::from([(Agent::Claude, AuthMode::Sync)]),
             provider_models: BTreeMap::new(),

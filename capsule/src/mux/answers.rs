@@ -6,7 +6,7 @@ use crate::dates::rfc3339;
 use crate::wire::{Ctx, Spawn};
 
 use super::sessions::{Place, Session, Start, progress_of};
-use super::{ClientId, Effect, Millis, Mux, Record, SessionId};
+use super::{ClientId, Effect, HELD, Millis, Mux, Record, SessionId};
 
 /// Of text in one answer: as JSON each of its characters may take two.
 const MAX_TEXT: usize = (MAX_MESSAGE - (64 << 10)) / 2;
@@ -82,6 +82,7 @@ impl Mux {
                 }
                 None => no_such_session(session_id),
             },
+            Request::SessionSpawn { .. } if self.held.is_some() => Reply::Error { message: HELD.to_owned() },
             Request::SessionSpawn { agent, provider, cwd } => {
                 let spawn = match (agent, provider) {
                     (None, _) => Spawn::Shell,
@@ -113,6 +114,9 @@ impl Mux {
                 self.effects.push(Effect::Upgrade { client, path });
                 return;
             }
+            // Answered when the launch file has been looked at.
+            Request::Release if self.held.is_some() => return self.effects.push(Effect::LookAtHold(Some(client))),
+            Request::Release => Reply::Ack,
             Request::Version => Reply::Version { version: env!("CARGO_PKG_VERSION").to_owned(), protocol: crate::wire::VERSION },
             Request::Unknown => Reply::Unknown,
         };

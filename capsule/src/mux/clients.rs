@@ -7,7 +7,7 @@ use crate::screen::{Colours, Size};
 use crate::wire::{AttachMode, COLOURS, ClientFrame, Hello, ServerFrame, ShutdownReason, Spawn, VERSION};
 
 use super::sessions::{Place, Start};
-use super::{ClientId, Effect, Millis, Mux, Pressed, SessionId, Stale};
+use super::{ClientId, Effect, HELD, Millis, Mux, Pressed, SessionId, Stale};
 
 /// Escapes for the operator's terminal that wait behind a frame.
 const MAX_PASSED: usize = 512 << 10;
@@ -51,6 +51,9 @@ impl Mux {
         }
         if self.finished {
             return self.turn_away(id, ShutdownReason::SessionEnded(self.last_code()));
+        }
+        if self.held.is_some() {
+            return self.turn_away(id, ShutdownReason::Other(HELD.to_owned()));
         }
         let mode = hello.ctx.mode;
         if mode == AttachMode::Takeover {

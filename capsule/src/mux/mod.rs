@@ -44,6 +44,10 @@ pub type Millis = u64;
 pub const MAX_SESSIONS: usize = 64;
 /// Ended sessions that `agents` still lists.
 pub const MAX_ENDED: usize = 256;
+/// A spare is paused as soon as it is ready, so that it looks this often only while somebody is about to take it.
+const HOLD: Millis = 250;
+/// Said to whoever comes too early.
+const HELD: &str = "this container is kept as a spare; `jackin load` takes it";
 /// Between two frames while output floods in.
 const FRAME: Millis = 16;
 /// Output up to this much within a frame is drawn at once: that is typing and its echo.
@@ -122,6 +126,11 @@ pub enum Input<'a> {
     Ready {
         initial: &'a str,
         kept: Option<&'a str>,
+    },
+    /// A spare has been taken: this is what it is launched with.
+    Released {
+        config: LaunchConfig,
+        initial: &'a str,
     },
     Spawned {
         session: SessionId,
@@ -256,6 +265,8 @@ pub enum Effect {
         client: ClientId,
         path: String,
     },
+    /// Is this still a spare? Who asked gets the answer.
+    LookAtHold(Option<ClientId>),
     /// One `Tick` at that time; takes the place of what was asked for before.
     WakeAt(Option<Millis>),
     Log(String),
@@ -301,6 +312,8 @@ enum Stale {
 
 pub struct Mux {
     settings: Settings,
+    /// A spare; when the launch file is to be looked at again.
+    held: Option<Millis>,
     now: Millis,
     live: BTreeMap<SessionId, Session>,
     starting: BTreeMap<SessionId, Starting>,
@@ -361,6 +374,7 @@ impl Mux {
         let size = Size { rows: 24, cols: 80 };
         Self {
             settings,
+            held: None,
             now: 0,
             live: BTreeMap::new(),
             starting: BTreeMap::new(),
@@ -410,6 +424,11 @@ impl Mux {
                 self.remember(record);
             }
             Input::Ready { initial, kept } => self.ready(initial, kept),
+            Input::Released { config, initial } => {
+                self.held = None;
+                self.settings.config = config;
+                self.ready(initial, None);
+            }
             Input::Spawned { session, started_at } => self.spawned(session, started_at),
             Input::SpawnFailed { session, error } => self.spawn_failed(session, error),
             Input::Output { session, bytes } => self.output(session, bytes),
@@ -487,7 +506,7 @@ impl Mux {
         let sessions = self.live.values().filter_map(Session::next_deadline).min();
         let keys = self.clients.values().filter_map(Client::next_deadline).min();
         let waits = self.waits.iter().map(|wait| wait.until).min();
-        [frame, sessions, keys, waits, self.toasts.next_deadline()].into_iter().flatten().min()
+        [frame, sessions, keys, waits, self.toasts.next_deadline(), self.held].into_iter().flatten().min()
     }
 
     fn tick(&mut self) {
@@ -497,6 +516,10 @@ impl Mux {
         self.look_at_sessions();
         self.flush_keys();
         self.end_waits();
+        if self.held.is_some_and(|at| at <= self.now) {
+            self.held = Some(self.now + HOLD);
+            self.effects.push(Effect::LookAtHold(None));
+        }
     }
 
     fn finish(&mut self, reason: ShutdownReason, code: i32) {

@@ -9,8 +9,8 @@ use crate::screen::{self, MarkKind, Screen, Size};
 use crate::wire::{ServerFrame, ShutdownReason, Spawn};
 
 use super::{
-    Change, DRAW_AT_ONCE, Effect, Ended, FRAME, Kept, MAX_ENDED, MAX_SESSIONS, Meta, Millis, Mux, Program, Record, Recording, SessionId,
-    Stale,
+    Change, DRAW_AT_ONCE, Effect, Ended, FRAME, HOLD, Kept, MAX_ENDED, MAX_SESSIONS, Meta, Millis, Mux, Program, Record, Recording,
+    SessionId, Stale,
 };
 
 /// Bytes after which the spool gets a fresh checkpoint.
@@ -168,6 +168,10 @@ impl Mux {
         if !self.ended.is_empty() {
             // Everything ended while there was no mux.
             return self.finish(ShutdownReason::SessionEnded(self.last_code()), 0);
+        }
+        if self.settings.config.hold {
+            self.held = Some(self.now + HOLD);
+            return;
         }
         if self.settings.config.agents.iter().any(|agent| agent == initial) {
             let spawn = match &self.settings.config.initial_provider {

@@ -667,3 +667,49 @@ fn the_picture_holds_at_every_size() {
         assert!(capsule.mux.overlay.is_none());
     }
 }
+
+#[test]
+fn a_spare_begins_when_the_launch_file_lets_it() {
+    let mut capsule = Capsule::new();
+    capsule.mux.settings.config.hold = true;
+    let effects = capsule.step(Input::Ready { initial: "claude", kept: None });
+    assert!(effects.iter().all(|effect| matches!(effect, Effect::WakeAt(Some(_)))), "{effects:?}");
+    assert_eq!(capsule.ask(Request::Status), Some(Reply::SessionList { sessions: Vec::new() }));
+    let effects = capsule.attach(ONE, AttachMode::Takeover, 24, 80);
+    assert!(matches!(told(&effects, ONE), Some(ShutdownReason::Other(why)) if why.contains("spare")), "{effects:?}");
+    let spawn = Request::SessionSpawn { agent: None, provider: None, cwd: None };
+    assert!(matches!(capsule.ask(spawn), Some(Reply::Error { .. })));
+
+    // It looks by itself, and when it is asked to.
+    let looks = |effects: &[Effect]| effects.iter().filter(|e| matches!(e, Effect::LookAtHold(_))).count();
+    for _ in 0..3 {
+        assert_eq!(looks(&capsule.later(HOLD, Input::Tick)), 1);
+        assert_eq!(looks(&capsule.step(Input::Tick)), 0);
+    }
+    let asked = capsule.step(Input::Asked { client: ASKER, request: Request::Release, ctx: Ctx::default() });
+    assert!(asked.contains(&Effect::LookAtHold(Some(ASKER))), "{asked:?}");
+
+    let config = LaunchConfig { hold: false, workdir: "/elsewhere".into(), ..capsule.mux.settings.config.clone() };
+    let effects = capsule.step(Input::Released { config, initial: "claude" });
+    assert!(effects.iter().any(|e| matches!(e, Effect::Spawn { session: FIRST, .. })), "{effects:?}");
+    assert_eq!(capsule.mux.settings.config.workdir, "/elsewhere");
+    capsule.step(Input::Spawned { session: FIRST, started_at: 0 });
+    assert_eq!(capsule.ask(Request::Release), Some(Reply::Ack), "and only once");
+    assert_eq!(looks(&capsule.later(HOLD, Input::Tick)), 0);
+    assert!(told(&capsule.attach(ONE, AttachMode::Takeover, 24, 80), ONE).is_none());
+}
+
+#[test]
+fn a_mux_that_comes_back_to_sessions_holds_none_of_them() {
+    let mut capsule = Capsule::new();
+    capsule.mux.settings.config.hold = true;
+    let record = Record {
+        id: FIRST,
+        meta: Meta { codename: "amber".into(), label: "Claude".into(), agent: None, provider: None },
+        started_at: 1,
+        ended: None,
+    };
+    capsule.step(Input::Adopted { record, size: Size { rows: 24, cols: 80 }, replay: b"", history: b"" });
+    capsule.step(Input::Ready { initial: "claude", kept: None });
+    assert_eq!(capsule.ask(Request::Release), Some(Reply::Ack));
+}

@@ -45,6 +45,22 @@ impl Capsule {
     }
 
     pub fn start_with(agent: &str, env: &[(&str, &str)]) -> Self {
+        Self::start_from("", agent, env)
+    }
+
+    /// As a spare: nothing begins before `release`.
+    pub fn start_held(agent: &str) -> Self {
+        Self::start_from("hold = true\n", agent, &[])
+    }
+
+    /// What the host does to take a spare, but asking.
+    pub fn let_go(&self) {
+        let config = std::fs::read_to_string(self.path("run/agent.toml")).unwrap();
+        std::fs::write(self.path("run/agent.new"), config.replace("hold = true\n", "")).unwrap();
+        std::fs::rename(self.path("run/agent.new"), self.path("run/agent.toml")).unwrap();
+    }
+
+    fn start_from(more: &str, agent: &str, env: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         for name in ["run", "state", "work"] {
@@ -52,7 +68,7 @@ impl Capsule {
         }
         let workdir = path("work");
         let config = format!(
-            "role = \"r\"\nworkdir = \"{}\"\nagents = [\"claude\", \"codex\"]\n[models]\nclaude = \"opus\"\n\
+            "role = \"r\"\n{more}workdir = \"{}\"\nagents = [\"claude\", \"codex\"]\n[models]\nclaude = \"opus\"\n\
              [auth_modes]\nclaude = \"sync\"\ncodex = \"ignore\"\n",
             workdir.display()
         );

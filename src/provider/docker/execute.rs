@@ -313,6 +313,18 @@ impl Engine {
         if running { Ok(()) } else { Err(doing(&what).failed(error)) }
     }
 
+    pub async fn pause_container(&self, name: &str) -> Result<(), StepError> {
+        let what = format!("Pausing container {name}");
+        let Err(error) = self.connection.docker.pause_container(name).await else {
+            return Ok(());
+        };
+        let paused = match self.connection.docker.inspect_container(name, None).await {
+            Ok(inspection) => super::observe::state(&inspection) == crate::observed::State::Paused,
+            Err(_) => false,
+        };
+        if paused { Ok(()) } else { Err(doing(&what).failed(error)) }
+    }
+
     pub async fn rename_container(&self, id: &str, to: &str) -> Result<(), StepError> {
         let what = format!("Renaming container {} to {to}", short_id(id));
         let options = RenameContainerOptionsBuilder::default().name(to).build();
