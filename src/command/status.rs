@@ -47,7 +47,7 @@ pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
                     (Some(State::Paused), _) => Health::Paused,
                     (Some(State::Exited { code: 0, oom: false } | State::Created), _) => Health::Stopped,
                     (Some(State::Exited { .. } | State::Dead | State::Restarting), _) => Health::Crashed,
-                    (Some(State::Removing | State::Present), _) | (None, Some(_)) => Health::Degraded,
+                    (Some(State::Silent | State::Removing | State::Present), _) | (None, Some(_)) => Health::Degraded,
                     (None, None) => Health::Saved,
                 },
                 sessions: capsule.and_then(|f| f.loss.sessions),

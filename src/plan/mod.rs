@@ -11,6 +11,7 @@ mod document;
 mod steps;
 
 pub use action::{Action, Considered, Reason};
+pub use adopt::minds_pool;
 pub use diff::{Cause, FieldChange};
 pub use document::*;
 pub use steps::{Effect, Step, StepId};
@@ -468,7 +469,7 @@ fn needs_of_state(kind: Kind, state: &State) -> Option<Rung> {
         State::Running | State::Present => None,
         State::Created | State::Paused | State::Exited { .. } => Some(Rung::Restart),
         // Docker keeps restarting it only under a policy, and jackin sets none.
-        State::Restarting | State::Dead | State::Removing => Some(Rung::Replace),
+        State::Silent | State::Restarting | State::Dead | State::Removing => Some(Rung::Replace),
     }
 }
 

@@ -220,6 +220,43 @@ pub fn what_nobody_can_use_is_told_and_pruned(engine: &Engine) {
     home.assert_nothing_left("after prewarm --sidecar");
 }
 
+/// One that runs and is stuck costs a launch a moment, and the next launches too until somebody clears it away.
+pub fn a_kept_sidecar_that_hangs_is_left_alone_and_cleared_away(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    home.good(&KEEP);
+    let hung = assert_kept(&home, 1, "after prewarm").remove(0);
+    let stopped = inside(&home, &format!("{hung}-dind"), "kill -STOP $(cat /var/run/docker.pid)");
+    assert_eq!(stopped.code, Some(0), "{stopped}");
+    if engine.second {
+        // Its networks are not this host's, so the look cannot tell.
+        return;
+    }
+    let why = format!("kept {hung} is running, but its Docker does not answer");
+    let tells = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ").contains(&why);
+
+    let plan = home.good(&["plan", "w"]);
+    assert!(plan.out.contains("sidecar/w/default  create") && tells(&plan.out), "{plan}");
+    let applied = home.good(&["apply", "w", "--yes"]);
+    assert!(tells(&applied.err), "{applied}");
+    let capsule = home.capsule();
+    assert_docker_works(&home, &capsule, &format!("{capsule}-dind"));
+    // Who takes nothing over does not ask, and so waits for nobody.
+    let proxy = Proxy::start(home.folder(), &engine.host, None);
+    let again = home.jackin_by(&proxy, &["plan", "w", "--detailed-exitcode"]);
+    assert_eq!(again.code, Some(0), "{again}");
+    assert!(!proxy.calls().iter().any(|call| call.path.ends_with("/archive")), "{:?}", proxy.calls());
+    home.eject();
+
+    let told = home.good(&KEEP);
+    assert!(tells(&told.err), "{told}");
+    let kept = assert_kept(&home, 1, "after prewarm again").remove(0);
+    assert_ne!(kept, hung);
+    let stopped = inside(&home, &format!("{kept}-dind"), "kill -STOP $(cat /var/run/docker.pid)");
+    assert_eq!(stopped.code, Some(0), "{stopped}");
+    home.good(&["apply", "w", "--prune", "--yes"]);
+    home.assert_one_of_each(true, "after apply --prune");
+}
+
 /// The engine's calls of a launch that takes a kept sidecar over: no second sidecar is made, and looking twice is all that it costs.
 pub fn taking_over_makes_only_the_capsule(engine: &Engine) {
     let home = Home::new(engine, COMPAT);
@@ -227,6 +264,9 @@ pub fn taking_over_makes_only_the_capsule(engine: &Engine) {
     let proxy = Proxy::start(home.folder(), &engine.host, None);
     let output = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
     assert_eq!(output.code, Some(0), "{output}");
+    // It was asked whether it answers, in each of the two looks, and once more before the capsule starts.
+    let certificates = proxy.calls().iter().filter(|call| call.path.ends_with("/archive")).count();
+    assert!(engine.second || certificates == 3, "{:?}", proxy.calls());
     let writes: Vec<Call> = proxy.calls().into_iter().filter(Call::writes).collect();
     let made = |call: &&Call| call.path.starts_with("/containers/") && ["/create", "/start"].iter().any(|end| call.path.ends_with(end));
     let made: Vec<&Call> = writes.iter().filter(made).collect();
