@@ -204,6 +204,16 @@ pub fn what_nobody_can_use_is_told_and_pruned(engine: &Engine) {
     ] {
         assert!(status.out.contains(&words), "no {words}: {status}");
     }
+    let status: Value = serde_json::from_str(&home.good(&["status", "--format", "json"]).out).expect("JSON");
+    let rows = status["data"]["kept"].as_array().expect("kept sets");
+    let mut states: Vec<(&str, &str, bool)> = rows
+        .iter()
+        .map(|row| (row["name"].as_str().expect("a name"), row["state"].as_str().expect("a state"), row["reason"].is_string()))
+        .collect();
+    states.sort();
+    let mut expected = [(kept[0].as_str(), "useless", true), (kept[1].as_str(), "useless", true), (kept[2].as_str(), "ready", false)];
+    expected.sort();
+    assert_eq!(states, expected);
     home.workspace("w", STANDARD);
     let plan = home.good(&["plan", "w"]);
     assert!(!plan.out.contains("prewarm"), "only when asked to: {plan}");
@@ -234,6 +244,8 @@ pub fn a_kept_sidecar_that_hangs_is_left_alone_and_cleared_away(engine: &Engine)
     let why = format!("kept {hung} is running, but its Docker does not answer");
     let tells = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ").contains(&why);
 
+    let status = home.good(&["status"]);
+    assert!(status.out.contains(&format!("of no use, {why}")), "{status}");
     let plan = home.good(&["plan", "w"]);
     assert!(plan.out.contains("sidecar/w/default  create") && tells(&plan.out), "{plan}");
     let applied = home.good(&["apply", "w", "--yes"]);
