@@ -52,6 +52,8 @@ scenarios! {
     prewarm::a_kill_of_prewarm_leaves_nothing_that_the_next_does_not_take_or_remove,
     prewarm::what_nobody_can_use_is_told_and_pruned,
     prewarm::a_kept_sidecar_that_hangs_is_left_alone_and_cleared_away,
+    prewarm::runs_at_once_build_an_image_once,
+    prewarm::a_new_capsule_rebuilds_the_last_layer,
     edits::every_edit_behind_its_back_is_named_and_mended,
     edits::a_lost_or_exchanged_image_is_named_and_made_again,
     edits::a_changed_role_cache_blocks_and_is_left_alone,

@@ -284,3 +284,52 @@ pub fn taking_over_makes_only_the_capsule(engine: &Engine) {
     let made: Vec<&Call> = writes.iter().filter(made).collect();
     assert_eq!(made.len(), 2, "one container is created and started: {writes:?}");
 }
+
+/// Runs that need one image at once, in processes of their own: whoever comes first builds it, the others take it.
+pub fn runs_at_once_build_an_image_once(engine: &Engine) {
+    for (count, launches) in [(2, 0), (4, 0), (1, 1)] {
+        let home = Home::with_own_role(engine, STANDARD);
+        let prewarm = ["prewarm", "--agent", "claude", "--image", "--role", home.role(), "--yes"];
+        let apply = ["apply", "w", "--yes"];
+        let together: Vec<&[&str]> = std::iter::repeat_n(&prewarm[..], count).chain(std::iter::repeat_n(&apply[..], launches)).collect();
+        let proxy = Proxy::start(home.folder(), &engine.host, None);
+        let builds = || proxy.calls().iter().filter(|call| call.path == "/build").count();
+        let children: Vec<Child> = together.iter().map(|args| home.start(args, Some(&proxy))).collect();
+        for (args, child) in together.iter().zip(children) {
+            let output = home.finish(args, child);
+            assert_eq!(output.code, Some(0), "{args:?} beside {together:?}: {output}");
+        }
+        assert_eq!(builds(), 2, "the role's image and the derived one, for {together:?}: {:?}", proxy.calls());
+        let again = home.jackin_by(&proxy, &prewarm);
+        assert!(again.code == Some(0) && again.out.contains("No changes."), "{again}");
+        assert_eq!(builds(), 2, "nothing is built again");
+    }
+}
+
+/// What a new capsule changes in an image is its last layer.
+pub fn a_new_capsule_rebuilds_the_last_layer(engine: &Engine) {
+    let mut home = Home::with_own_role(engine, STANDARD);
+    let capsule = home.path("capsule").display().to_string();
+    fs::copy(&home.env()["JACKIN_CAPSULE_BIN"], &capsule).expect("a capsule");
+    home.set_env("JACKIN_CAPSULE_BIN", &capsule);
+    let role = home.role().to_owned();
+    let prewarm = ["prewarm", "--agent", "claude", "--image", "--role", &role, "--yes"];
+    let layers = || -> Vec<String> {
+        let names = home.images();
+        let derived: Vec<&String> = names.iter().filter(|name| name.starts_with(&format!("jk_{role}:"))).collect();
+        assert_eq!(derived.len(), 1, "{names:?}");
+        let layers = engine.docker(&["image", "inspect", "--format", "{{json .RootFS.Layers}}", derived[0]]);
+        serde_json::from_str(&layers).expect("layers")
+    };
+    home.good(&prewarm);
+    let before = layers();
+    let mut program = fs::OpenOptions::new().append(true).open(&capsule).expect("a capsule");
+    std::io::Write::write_all(&mut program, b"another version").expect("a capsule");
+    drop(program);
+    let told = home.good(&prewarm);
+    assert!(told.err.contains("capsule"), "{told}");
+    let after = layers();
+    assert_eq!(after.len(), before.len());
+    assert_ne!(after.last(), before.last());
+    assert_eq!(after[..after.len() - 1], before[..before.len() - 1], "all but the last layer stay");
+}
