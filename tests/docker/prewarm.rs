@@ -64,6 +64,16 @@ pub fn a_tried_sidecar_tells_its_latency_and_goes(engine: &Engine) {
     assert!(json.err.contains(" was ready after "), "{json}");
     let dry = home.good(&[&TRY[..], &["--plan"]].concat());
     assert!(dry.out.contains("create and remove") && dry.out.contains("Takes about"), "the history of three runs: {dry}");
+    // What lasts of it is what the next launch saves; what is only tried saves nothing.
+    assert!(!dry.out.contains("The next launch"), "{dry}");
+    let dry = home.good(&[&KEEP[..], &["--plan"]].concat());
+    for words in ["sidecar/@prewarm/", "Takes about", "The next launch that needs all of it is about"] {
+        assert!(dry.out.contains(words), "no {words}: {dry}");
+    }
+    let dry = home.good(&[&KEEP[..], &["--plan", "--format", "json"]].concat());
+    let plan: Value = serde_json::from_str(&dry.out).expect("a plan");
+    let milliseconds = |part: &str| plan[part]["milliseconds"].as_u64().unwrap_or_else(|| panic!("no {part}: {dry}"));
+    assert!(milliseconds("saving") > 0 && milliseconds("saving") <= milliseconds("estimate"), "{dry}");
     home.assert_nothing_left("after a plan");
 }
 
