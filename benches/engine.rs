@@ -1,8 +1,11 @@
-//! jackin beside the bare engine and beside docker-compose: nothing to do, everything to create, and starting up at all.
+//! jackin beside the bare engine and beside docker-compose: nothing to do, everything to create, a launch to its first frame, and
+//! starting up at all.
 //!
 //! Needs an engine on a unix socket and what `./dev bench` sets up; without them it says so and ends. Makes its own jackin home
 //! and its own labels, and removes both, and its images, afterwards.
 
+#[path = "engine/launch.rs"]
+mod launch;
 mod support;
 
 use jackin::facts::Facts;
@@ -31,7 +34,7 @@ fn main() {
     if chosen("startup") {
         startup();
     }
-    if !chosen("noop") && !chosen("fresh") {
+    if !["noop", "fresh", "launch"].into_iter().any(chosen) {
         return;
     }
     let place = match Place::new() {
@@ -42,8 +45,12 @@ fn main() {
     if chosen("noop") {
         nothing_to_do(&place);
     }
+
     if chosen("fresh") {
         all_to_create(&place);
+    }
+    if chosen("launch") {
+        launch::launches(&place);
     }
 }
 

@@ -85,6 +85,7 @@ impl State {
         match self {
             State::Present => "present".to_owned(),
             State::Running => "running".to_owned(),
+            State::Silent => "running, but its Docker does not answer".to_owned(),
             State::Created => "created, never started".to_owned(),
             State::Paused => "paused".to_owned(),
             State::Restarting => "restarting".to_owned(),
@@ -122,6 +123,8 @@ pub enum State {
     /// Exists; it has no life of its own (image, volume, network, file).
     Present,
     Running,
+    /// A kept sidecar that runs, and whose Docker was asked and did not answer.
+    Silent,
     Created,
     Paused,
     Restarting,

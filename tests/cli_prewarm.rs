@@ -245,11 +245,13 @@ fn a_plan_changes_nothing_not_even_a_clone() {
 #[test]
 fn the_diary_holds_the_plan() {
     let site = Site::new();
-    let (_, out, _) = site.run("--roles --role local --dry-run --format json");
-    let planned = site.diary().into_iter().find(|line| line["type"] == "planned").expect("a plan");
-    assert_eq!(planned["plan"]["goal"]["mode"], "prewarm_only");
-    assert_eq!(planned["plan"], serde_json::from_str::<Value>(&out).expect("a plan"));
-    assert!(planned["graph"].is_null(), "the rest is for --debug");
+    for only in ["--dry-run", "--plan"] {
+        let (_, out, _) = site.run(&format!("--roles --role local {only} --format json"));
+        let planned = site.diary().into_iter().find(|line| line["type"] == "planned").expect("a plan");
+        assert_eq!(planned["plan"]["goal"]["mode"], "prewarm_only");
+        assert_eq!(planned["plan"], serde_json::from_str::<Value>(&out).expect("a plan"));
+        assert!(planned["graph"].is_null(), "the rest is for --debug");
+    }
 }
 
 #[test]

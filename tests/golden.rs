@@ -510,6 +510,7 @@ fn edit(world: &World, graph: &Graph, words: &[&str]) {
         ["remove", of] if of.starts_with("jk-") && of.ends_with("-dind") => world.remove(of),
         ["remove", of] if of.starts_with("jk-") && of.ends_with("-net") => world.remove_network(of).expect("nothing runs on it"),
         ["remove", of] if of.starts_with("jk-") => world.remove_volume(of).expect("nothing mounts it"),
+        ["hang", of] => world.hang(of),
         ["stop", of] => world.stop(&named(of)),
         ["kill", of, code] => world.kill(&named(of), number(code), false),
         ["kill", of, code, "oom"] => world.kill(&named(of), number(code), true),

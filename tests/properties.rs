@@ -567,7 +567,16 @@ proptest! {
 
 fn any_state() -> impl Strategy<Value = State> {
     prop_oneof![
-        select(vec![State::Present, State::Running, State::Created, State::Paused, State::Restarting, State::Dead, State::Removing]),
+        select(vec![
+            State::Present,
+            State::Running,
+            State::Silent,
+            State::Created,
+            State::Paused,
+            State::Restarting,
+            State::Dead,
+            State::Removing
+        ]),
         (any::<i64>(), any::<bool>()).prop_map(|(code, oom)| State::Exited { code, oom }),
     ]
 }

@@ -13,7 +13,7 @@ use jackin::render::explain::{explain_json, explain_text};
 use jackin::render::graph::{dot, mermaid};
 use jackin::render::plan::{plan_markdown, plan_text};
 use jackin::render::progress::Progress;
-use jackin::render::status::{Health, StatusRow, status_json, status_text};
+use jackin::render::status::{Health, KeptRow, KeptState, Status, StatusRow, kept_text, status_json, status_text};
 use jackin::resource::*;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -576,9 +576,27 @@ fn status_list() {
     );
     assert!(status_text(&rows, &Style::PLAIN).lines().all(|l| l.len() <= 80));
     assert_eq!(status_text(&[], &Style::PLAIN), "No instances.\n");
-    let json: Value = serde_json::from_str(&status_json(&rows)).expect("JSON");
+    let kept = |id: &str, state, reason: Option<&str>| {
+        let (id, name) = (id.to_owned(), format!("jk-prewarm-dind-{id}"));
+        KeptRow { id, name, state, reason: reason.map(str::to_owned) }
+    };
+    let kept = vec![
+        kept("3f9a", KeptState::Ready, None),
+        kept("4b1c", KeptState::Held, None),
+        kept("77aa", KeptState::Useless, Some("kept jk-prewarm-dind-77aa has no sidecar")),
+    ];
+    assert_eq!(
+        kept_text(&kept),
+        "\nSidecars that no instance uses:\n\
+         jk-prewarm-dind-3f9a: ready for the next launch\n\
+         jk-prewarm-dind-4b1c: in another jackin's hands\n\
+         jk-prewarm-dind-77aa: of no use, kept jk-prewarm-dind-77aa has no sidecar; `jackin apply --prune` removes it\n"
+    );
+    let json: Value = serde_json::from_str(&status_json(&Status { instances: rows.to_vec(), kept })).expect("JSON");
     assert_eq!(json["schema_version"], "v1");
-    assert_eq!(json["data"][1]["state"], "crashed");
+    assert_eq!(json["data"]["instances"][1]["state"], "crashed");
+    assert_eq!(json["data"]["kept"][0], serde_json::json!({ "id": "3f9a", "name": "jk-prewarm-dind-3f9a", "state": "ready" }));
+    assert_eq!(json["data"]["kept"][2]["reason"], "kept jk-prewarm-dind-77aa has no sidecar");
 }
 
 // ---- diagnostics ----

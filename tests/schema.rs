@@ -6,6 +6,7 @@ use jackin::graph::{Graph, InstanceInfo, Resource};
 use jackin::observed::{Engine, Found, Loss, Observed, PoolMember, State, Stranger};
 use jackin::plan::{Effect, Mode, PlanOptions, Scope, Step, plan};
 use jackin::render::schema::{NAMES, schema};
+use jackin::render::status::{Health, KeptRow, KeptState, Status, StatusRow, status_json};
 use jackin::resource::{Address, Certs, EnvEntry, Image, Kind, MountKind, MountSpec, Network, SecretEntry, SecretSource, Sidecar, Spec};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -133,6 +134,26 @@ fn documents_fit() {
             let plan = plan(graph, observed, options);
             fits("plan", &serde_json::from_str(&plan.to_json()).expect("a plan is JSON"));
         }
+    }
+}
+
+#[test]
+fn a_status_fits() {
+    let row = StatusRow {
+        instance: "app/default".into(),
+        role: "agent-smith".into(),
+        agent: "claude".into(),
+        state: Health::Running,
+        sessions: Some(1),
+        session_states: BTreeMap::from([("idle".into(), 1)]),
+        container: "jk-1".into(),
+        age_seconds: Some(1),
+    };
+    let kept = [KeptState::Ready, KeptState::Held, KeptState::Useless];
+    let kept = kept.map(|state| KeptRow { id: "a".into(), name: "b".into(), state, reason: Some("why".into()) });
+    let whole = status_json(&Status { instances: vec![row], kept: kept.to_vec() });
+    for text in [whole, status_json(&Status::default())] {
+        fits("status", &serde_json::from_str(&text).expect("JSON"));
     }
 }
 

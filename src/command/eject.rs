@@ -72,7 +72,7 @@ async fn observed_keys(session: &mut Session) -> Result<BTreeSet<String>, Failur
     Ok(observed.resources.iter().filter(|(_, f)| !f.is_empty()).filter_map(|(a, _)| a.instance().map(str::to_owned)).collect())
 }
 
-pub async fn observe_all(session: &mut Session) -> Result<Observed, Failure> {
+async fn observe_all(session: &mut Session) -> Result<Observed, Failure> {
     let provider = super::live::connect(session, Default::default()).await?;
     Ok(provider.observe(&Graph::default(), &Scope::All).await?)
 }

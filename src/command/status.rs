@@ -1,25 +1,25 @@
 //! `jackin status`: what runs, what is stopped, what is left.
 
-use super::eject::observe_all;
 use super::run::Run;
 use super::ui::{DONE, Failure};
 use super::{live, select};
 use crate::cli::{Format, StatusArgs};
-use crate::config::Config;
-use crate::facts::Facts;
 use crate::gather::session::Freshness;
 use crate::graph::prewarm::kept_recipe;
 use crate::graph::{Graph, names};
-use crate::observed::Observed;
-use crate::observed::State;
+use crate::observed::{Observed, PoolMember, State};
 use crate::plan::{Mode, PlanOptions, Scope, plan};
-use crate::render::status::{Health, KeptRow, StatusRow, kept_text, reason_text, status_json, status_text};
+use crate::provider::Provider;
+use crate::render::status::{Health, KeptRow, KeptState, Status, StatusRow, kept_text, reason_text, status_json, status_text};
 use crate::resource::{Address, Kind};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
     let mut session = run.open(&[], Freshness::Offline, false).await?;
-    let observed = observe_all(&mut session).await?;
+    // With what would be kept now, so that kept sidecars are asked whether they answer.
+    let graph = Graph { kept: args.selector.is_none().then(|| kept_recipe(&session.config, &session.facts)), ..Graph::default() };
+    let provider = live::connect(&mut session, BTreeMap::new()).await?;
+    let observed = provider.observe(&graph, &Scope::All).await?;
     let mut keys: BTreeSet<String> = session.facts.records.keys().cloned().collect();
     keys.extend(observed.resources.iter().filter(|(_, f)| !f.is_empty()).filter_map(|(a, _)| a.instance().map(str::to_owned)));
     if let Some(selector) = &args.selector {
@@ -30,7 +30,7 @@ pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
             select::one(&candidates, Some(selector), None)?;
         }
     }
-    let mut rows: Vec<StatusRow> = keys
+    let mut instances: Vec<StatusRow> = keys
         .into_iter()
         .map(|key| {
             let record = session.facts.records.get(&key);
@@ -48,7 +48,7 @@ pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
                     (Some(State::Paused), _) => Health::Paused,
                     (Some(State::Exited { code: 0, oom: false } | State::Created), _) => Health::Stopped,
                     (Some(State::Exited { .. } | State::Dead | State::Restarting), _) => Health::Crashed,
-                    (Some(State::Removing | State::Present), _) | (None, Some(_)) => Health::Degraded,
+                    (Some(State::Silent | State::Removing | State::Present), _) | (None, Some(_)) => Health::Degraded,
                     (None, None) => Health::Saved,
                 },
                 sessions: capsule.and_then(|f| f.loss.sessions),
@@ -59,31 +59,34 @@ pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
             }
         })
         .collect();
-    let states = futures_util::future::join_all(rows.iter().map(|row| live::session_states(&session, row.sessions, &row.container))).await;
-    for (row, states) in rows.iter_mut().zip(states) {
+    let states =
+        futures_util::future::join_all(instances.iter().map(|row| live::session_states(&session, row.sessions, &row.container))).await;
+    for (row, states) in instances.iter_mut().zip(states) {
         row.session_states = states;
     }
-    let kept = match args.selector {
-        None => kept_text(&kept(&session.config, &session.facts, &observed)),
-        Some(_) => String::new(),
-    };
+    let kept = if graph.kept.is_some() { kept(&graph, &observed) } else { Vec::new() };
+    let status = Status { instances, kept };
+    let (rows, kept) = (&status.instances, kept_text(&status.kept));
     match args.format {
         Format::Human if rows.is_empty() && !kept.is_empty() => run.ui.result(kept.trim_start()),
         Format::Human if rows.is_empty() => run.ui.talk("There is no instance. `jackin apply` or `jackin load` starts one."),
-        Format::Human => run.ui.result(&format!("{}{kept}", status_text(&rows, &run.ui.out))),
-        Format::Json => run.ui.result(&status_json(&rows)),
+        Format::Human => run.ui.result(&format!("{}{kept}", status_text(rows, &run.ui.out))),
+        Format::Json => run.ui.result(&status_json(&status)),
     }
     Ok(DONE)
 }
 
 /// Kept sidecars as the next prewarm sees them: what it would remove is of no use to anybody.
-fn kept(config: &Config, facts: &Facts, observed: &Observed) -> Vec<KeptRow> {
-    let graph = Graph { kept: Some(kept_recipe(config, facts)), ..Graph::default() };
-    let plan = plan(&graph, observed, &PlanOptions::new(Mode::PrewarmOnly, "prewarm", Scope::Instances(Vec::new())));
-    let why = |id: &str| {
-        let change = plan.changes.iter().find(|change| change.address.pool_id() == Some(id))?;
-        reason_text(change)
+fn kept(graph: &Graph, observed: &Observed) -> Vec<KeptRow> {
+    let plan = plan(graph, observed, &PlanOptions::new(Mode::PrewarmOnly, "prewarm", Scope::Instances(Vec::new())));
+    let row = |set: &PoolMember| {
+        let removed = plan.changes.iter().find(|change| change.address.pool_id() == Some(&set.id));
+        let state = match (set.held, removed) {
+            (true, _) => KeptState::Held,
+            (false, None) => KeptState::Ready,
+            (false, Some(_)) => KeptState::Useless,
+        };
+        KeptRow { id: set.id.clone(), name: names::pool_base(&set.id), state, reason: removed.and_then(reason_text) }
     };
-    let row = |id: &String, held| KeptRow { name: names::pool_base(id), held, why: why(id) };
-    observed.pool.iter().map(|set| row(&set.id, set.held)).collect()
+    observed.pool.iter().map(row).collect()
 }

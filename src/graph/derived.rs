@@ -1,7 +1,7 @@
 //! The text of a derived image's Dockerfile and the files beside it: agents, hooks, entrypoint and capsule on top of a role.
 //!
 //! In: what the role supports and which programs are at hand. Out: a build context. Layers are ordered so that a new capsule
-//! rebuilds only the tail. No `# syntax` line: an engine without a registry could not fetch it. Source: `reference/role.md` §6,
+//! rebuilds only the last one. No `# syntax` line: an engine without a registry could not fetch it. Source: `reference/role.md` §6,
 //! `reference/agents.md` §2, §3.
 
 use super::context::{BuildContext, ContextFile};
@@ -175,12 +175,7 @@ fn dockerfile(inputs: &DerivedInputs<'_>) -> String {
         line("RUN chown -R agent:0 /jackin/runtime/hooks && chmod 0755 /jackin/runtime/hooks/*.sh");
     }
     line(
-        "RUN mkdir -p /jackin/run /jackin/state /jackin/runtime && chown -R ${JACKIN_RUN_UID}:0 /home/agent /jackin/default-home /jackin/run /jackin/state 2>/dev/null; chmod -R g+rwX /home/agent /jackin/run /jackin/state && test \"$(stat -c %u /home/agent)\" = \"${JACKIN_RUN_UID}\"",
-    );
-    line("COPY runtime/ /jackin/runtime/");
-    line("COPY jackin-capsule /jackin/runtime/jackin-capsule");
-    line(
-        "RUN chmod 0755 /jackin/runtime/entrypoint.sh /jackin/runtime/jackin-capsule && ln -sf jackin-capsule /jackin/runtime/jackin-exec",
+        "RUN mkdir -p /jackin/run /jackin/state /jackin/runtime && ln -sf jackin-capsule /jackin/runtime/jackin-exec && chown -R ${JACKIN_RUN_UID}:0 /home/agent /jackin/default-home /jackin/run /jackin/state 2>/dev/null; chmod -R g+rwX /home/agent /jackin/run /jackin/state && test \"$(stat -c %u /home/agent)\" = \"${JACKIN_RUN_UID}\"",
     );
     let mut path = String::from("/jackin/runtime");
     let mut seen = std::collections::BTreeSet::new();
@@ -192,6 +187,9 @@ fn dockerfile(inputs: &DerivedInputs<'_>) -> String {
     line(&format!("ENV PATH={path}:$PATH"));
     line("USER agent");
     line("ENTRYPOINT [\"/jackin/runtime/jackin-capsule\"]");
+    // Modes come from the context, and what is copied is root's whoever the user is: nothing is left to be done after it.
+    line("COPY runtime/ /jackin/runtime/");
+    line("COPY jackin-capsule /jackin/runtime/jackin-capsule");
     out
 }
 

@@ -40,13 +40,9 @@ pub(super) fn adopt<'a>(graph: &'a Graph, observed: &Observed, options: &PlanOpt
     let mut adopted = Adopted::default();
     let mut graph = Cow::Borrowed(graph);
     let mut free: Vec<&PoolMember> = observed.pool.iter().collect();
-    let instances: Vec<String> = graph.instances.keys().cloned().collect();
-    for instance in instances {
+    let takers: Vec<String> = takers(&graph, observed).cloned().collect();
+    for instance in takers {
         let at = |kind| Address::new(kind, instance.clone());
-        let nothing_there = PARTS.into_iter().chain([Kind::Capsule]).all(|kind| observed.found(&at(kind)).is_empty());
-        if !graph.resources.contains_key(&at(Kind::Sidecar)) || !nothing_there {
-            continue;
-        }
         let mut refusal = Reason::NoCandidate;
         let fitting = free.iter().position(|member| match mismatch(&graph, &instance, member, observed) {
             None => true,
@@ -86,6 +82,20 @@ pub(super) fn adopt<'a>(graph: &'a Graph, observed: &Observed, options: &PlanOpt
         }
     }
     (graph, adopted)
+}
+
+/// Does it matter to this graph what the kept sets are worth? Who looks need not ask them otherwise whether they answer.
+pub fn minds_pool(graph: &Graph, observed: &Observed) -> bool {
+    graph.kept.is_some() || takers(graph, observed).next().is_some()
+}
+
+/// Instances that want a sidecar and have nothing yet, in instance order.
+fn takers<'a>(graph: &'a Graph, observed: &'a Observed) -> impl Iterator<Item = &'a String> {
+    graph.instances.keys().filter(|instance| {
+        let at = |kind| Address::new(kind, (*instance).clone());
+        let nothing_there = || PARTS.into_iter().chain([Kind::Capsule]).all(|kind| observed.found(&at(kind)).is_empty());
+        graph.resources.contains_key(&at(Kind::Sidecar)) && nothing_there()
+    })
 }
 
 /// The first thing in which a kept set is not what is wanted under this key. Names, and what follows from them, may differ.

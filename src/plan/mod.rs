@@ -12,6 +12,7 @@ mod spare;
 mod steps;
 
 pub use action::{Action, Considered, Reason};
+pub use adopt::minds_pool;
 pub use diff::{Cause, FieldChange};
 pub use document::*;
 pub use spare::HELD_BACK;
@@ -502,7 +503,7 @@ fn needs_of_state(kind: Kind, state: &State) -> Option<Rung> {
         State::Running | State::Present => None,
         State::Created | State::Paused | State::Exited { .. } => Some(Rung::Restart),
         // Docker keeps restarting it only under a policy, and jackin sets none.
-        State::Restarting | State::Dead | State::Removing => Some(Rung::Replace),
+        State::Silent | State::Restarting | State::Dead | State::Removing => Some(Rung::Replace),
     }
 }
 

@@ -16,7 +16,8 @@ use crate::plan::{Effect, Scope};
 use crate::resource::{Address, Binary, Checkout, RoleRepo, SecretSource, Spec};
 use secrecy::{SecretSlice, SecretString};
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
@@ -103,13 +104,14 @@ pub struct Live {
     sources: Box<dyn Sources>,
     digest: Digest,
     now: Box<dyn Fn() -> String>,
+    silent: RefCell<BTreeSet<String>>,
 }
 
 impl Live {
     pub fn new(parts: LiveParts) -> Self {
         let LiveParts { facts, connection, contexts, vault, capsules, sources, digest, now } = parts;
         let engine = connection.map(|connection| Engine { connection, facts: facts.clone() });
-        Self { engine, host: Host { facts }, contexts, vault, capsules, sources, digest, now }
+        Self { engine, host: Host { facts }, contexts, vault, capsules, sources, digest, now, silent: RefCell::default() }
     }
 
     async fn build(
@@ -160,7 +162,7 @@ impl Provider for Live {
         };
         let homes = self.host.observe(graph, scope, self.digest.clone());
         let (homes, inventory) = futures_util::future::try_join(homes, engine.inventory(graph)).await?;
-        let look = Look { graph, scope, digest: &*self.digest, sessions: &*self.capsules, homes: &homes.records };
+        let look = Look { graph, scope, digest: &*self.digest, sessions: &*self.capsules, homes: &homes.records, silent: &self.silent };
         let mut observed = engine.observe(inventory, &look).await?;
         observed.pool.iter_mut().for_each(|member| member.held = self.sources.held(&member.id));
         for (address, found) in homes.resources {

@@ -8,7 +8,7 @@ use super::{Provider, StepError, Task};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::graph::{Graph, names};
 use crate::observed::{Engine, Found, Loss, Observed, State, Stranger, pool};
-use crate::plan::{Effect, Scope};
+use crate::plan::{Effect, Scope, minds_pool};
 use crate::resource::{
     Address, Capsule, EnvEntry, Fields, Home, InstanceRecord, Kind, Limits, MountKind, MountSpec, Sidecar, Spec, fields, label, labels,
     sha256_hex,
@@ -125,6 +125,8 @@ struct Container {
     binds: BTreeMap<String, u64>,
     /// What runs inside answers.
     ready: bool,
+    /// It never will again.
+    hung: bool,
     sessions: u32,
     /// A sidecar that has served: it holds images and volumes of its own.
     has_data: bool,
@@ -344,6 +346,13 @@ impl World {
         self.lock().by_name(container).end(state);
     }
 
+    /// What runs inside is stuck.
+    pub fn hang(&self, container: &str) {
+        let mut world = self.lock();
+        let container = world.by_name(container);
+        (container.hung, container.ready) = (true, false);
+    }
+
     pub fn pause(&self, container: &str) {
         self.lock().by_name(container).state = State::Paused;
     }
@@ -436,6 +445,7 @@ impl World {
                         state: State::Running,
                         binds: BTreeMap::new(),
                         ready: true,
+                        hung: false,
                         sessions: 0,
                         has_data: false,
                     },
@@ -681,6 +691,7 @@ impl Inner {
             state: State::Created,
             binds: BTreeMap::new(),
             ready: false,
+            hung: false,
             sessions: 0,
             has_data: false,
         };
@@ -715,6 +726,7 @@ impl Inner {
         }
         let container = self.containers.get_mut(&id).expect("just found");
         container.state = State::Running;
+        container.hung = false;
         container.binds = binds;
         Ok(())
     }
@@ -735,7 +747,7 @@ impl Inner {
         if container.kind() == Kind::Capsule {
             container.sessions = if held { 0 } else { container.sessions.max(1) };
         }
-        if container.ready {
+        if container.ready || container.hung {
             return;
         }
         container.ready = true;
@@ -915,6 +927,9 @@ impl Inner {
                     Some((State::Running, id)) => {
                         let id = id.clone();
                         self.come_up(&id);
+                        if self.container(&id)?.hung {
+                            return Err(refuse("docker.not_ready", format!("{name} does not answer")));
+                        }
                     }
                     Some((state, _)) => {
                         return Err(refuse("docker.not_ready", format!("{name} is {}", state.word())));
@@ -1081,6 +1096,10 @@ impl Inner {
             for address in kinds.iter().filter_map(|kind| names.get(&(*kind, stranger.name.as_str()))) {
                 observed.strangers.insert((*address).clone(), stranger.clone());
             }
+        }
+        if minds_pool(graph, &observed) {
+            let silent = |found: &Found| self.containers.get(&found.id).is_some_and(|c| c.state == State::Running && !c.ready);
+            kept.iter_mut().filter(|(_, _, found)| silent(found)).for_each(|(_, _, found)| found.state = State::Silent);
         }
         observed.pool = pool(kept);
         observed

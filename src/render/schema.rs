@@ -6,10 +6,12 @@ use crate::event::Line;
 use crate::graph::Graph;
 use crate::observed::Observed;
 use crate::plan::Plan;
+use crate::render::json::Envelope;
+use crate::render::status::Status;
 use schemars::{Schema, schema_for};
 
 /// Documents with a generated schema.
-pub const NAMES: [&str; 5] = ["plan", "graph", "observed", "diagnostics", "events"];
+pub const NAMES: [&str; 6] = ["plan", "graph", "observed", "diagnostics", "events", "status"];
 
 /// The files that people write.
 pub const BY_HAND: [(&str, &str); 3] = [
@@ -37,6 +39,7 @@ pub fn schema(name: &str) -> Option<String> {
         "diagnostics" => schema_for!(Vec<Diagnostic>),
         // One line of a run's journal.
         "events" => schema_for!(Line),
+        "status" => schema_for!(Envelope<Status>),
         _ => return None,
     };
     schema.insert("title".to_owned(), format!("jackin {name}").into());

@@ -1,4 +1,4 @@
-//! The list of instances. In: rows that a command filled. Out: a table, or JSON through the envelope.
+//! The list of instances and kept sidecars. In: rows that a command filled. Out: a table, or JSON through the envelope.
 
 use super::Style;
 use super::json::envelope;
@@ -83,12 +83,37 @@ pub fn status_text(rows: &[StatusRow], style: &Style) -> String {
     table(&cells, &["instance", "role", "agent", "state", "sessions", "age", "container"], style)
 }
 
-/// A sidecar that waits for a launch; `why` = it waits in vain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a kept set is to the next launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeptState {
+    Ready,
+    /// Another jackin makes, adopts or removes it right now.
+    Held,
+    /// It waits in vain.
+    Useless,
+}
+
+/// A sidecar that waits for a launch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct KeptRow {
+    pub id: String,
+    /// What the names of its container, network and volume begin with.
     pub name: String,
-    pub held: bool,
-    pub why: Option<String>,
+    pub state: KeptState,
+    /// Why nobody can use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// All that `jackin status` tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Status {
+    pub instances: Vec<StatusRow>,
+    /// Sidecars that no instance uses; none when a selector was given.
+    pub kept: Vec<KeptRow>,
 }
 
 /// Why a change is made, in one sentence.
@@ -97,17 +122,20 @@ pub fn reason_text(change: &Change) -> Option<String> {
 }
 
 pub fn kept_text(rows: &[KeptRow]) -> String {
-    let line = |row: &KeptRow| match (&row.why, row.held) {
-        (_, true) => format!("{}: in another jackin's hands\n", row.name),
-        (None, false) => format!("{}: ready for the next launch\n", row.name),
-        (Some(why), false) => format!("{}: of no use, {why}; `jackin apply --prune` removes it\n", row.name),
+    let line = |row: &KeptRow| match (row.state, &row.reason) {
+        (KeptState::Held, _) => format!("{}: in another jackin's hands\n", row.name),
+        (KeptState::Ready, _) => format!("{}: ready for the next launch\n", row.name),
+        (KeptState::Useless, why) => {
+            let why = why.as_ref().map(|why| format!(", {why}")).unwrap_or_default();
+            format!("{}: of no use{why}; `jackin apply --prune` removes it\n", row.name)
+        }
     };
     let lines: String = rows.iter().map(line).collect();
     if lines.is_empty() { lines } else { format!("\nSidecars that no instance uses:\n{lines}") }
 }
 
-pub fn status_json(rows: &[StatusRow]) -> String {
-    envelope(&rows)
+pub fn status_json(status: &Status) -> String {
+    envelope(status)
 }
 
 /// `3 (1 blocked, 2 working)`; what wants a person comes first.

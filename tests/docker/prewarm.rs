@@ -64,6 +64,16 @@ pub fn a_tried_sidecar_tells_its_latency_and_goes(engine: &Engine) {
     assert!(json.err.contains(" was ready after "), "{json}");
     let dry = home.good(&[&TRY[..], &["--plan"]].concat());
     assert!(dry.out.contains("create and remove") && dry.out.contains("Takes about"), "the history of three runs: {dry}");
+    // What lasts of it is what the next launch saves; what is only tried saves nothing.
+    assert!(!dry.out.contains("The next launch"), "{dry}");
+    let dry = home.good(&[&KEEP[..], &["--plan"]].concat());
+    for words in ["sidecar/@prewarm/", "Takes about", "The next launch that needs all of it is about"] {
+        assert!(dry.out.contains(words), "no {words}: {dry}");
+    }
+    let dry = home.good(&[&KEEP[..], &["--plan", "--format", "json"]].concat());
+    let plan: Value = serde_json::from_str(&dry.out).expect("a plan");
+    let milliseconds = |part: &str| plan[part]["milliseconds"].as_u64().unwrap_or_else(|| panic!("no {part}: {dry}"));
+    assert!(milliseconds("saving") > 0 && milliseconds("saving") <= milliseconds("estimate"), "{dry}");
     home.assert_nothing_left("after a plan");
 }
 
@@ -204,6 +214,16 @@ pub fn what_nobody_can_use_is_told_and_pruned(engine: &Engine) {
     ] {
         assert!(status.out.contains(&words), "no {words}: {status}");
     }
+    let status: Value = serde_json::from_str(&home.good(&["status", "--format", "json"]).out).expect("JSON");
+    let rows = status["data"]["kept"].as_array().expect("kept sets");
+    let mut states: Vec<(&str, &str, bool)> = rows
+        .iter()
+        .map(|row| (row["name"].as_str().expect("a name"), row["state"].as_str().expect("a state"), row["reason"].is_string()))
+        .collect();
+    states.sort();
+    let mut expected = [(kept[0].as_str(), "useless", true), (kept[1].as_str(), "useless", true), (kept[2].as_str(), "ready", false)];
+    expected.sort();
+    assert_eq!(states, expected);
     home.workspace("w", STANDARD);
     let plan = home.good(&["plan", "w"]);
     assert!(!plan.out.contains("prewarm"), "only when asked to: {plan}");
@@ -220,6 +240,45 @@ pub fn what_nobody_can_use_is_told_and_pruned(engine: &Engine) {
     home.assert_nothing_left("after prewarm --sidecar");
 }
 
+/// One that runs and is stuck costs a launch a moment, and the next launches too until somebody clears it away.
+pub fn a_kept_sidecar_that_hangs_is_left_alone_and_cleared_away(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    home.good(&KEEP);
+    let hung = assert_kept(&home, 1, "after prewarm").remove(0);
+    let stopped = inside(&home, &format!("{hung}-dind"), "kill -STOP $(cat /var/run/docker.pid)");
+    assert_eq!(stopped.code, Some(0), "{stopped}");
+    if engine.second {
+        // Its networks are not this host's, so the look cannot tell.
+        return;
+    }
+    let why = format!("kept {hung} is running, but its Docker does not answer");
+    let tells = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ").contains(&why);
+
+    let status = home.good(&["status"]);
+    assert!(status.out.contains(&format!("of no use, {why}")), "{status}");
+    let plan = home.good(&["plan", "w"]);
+    assert!(plan.out.contains("sidecar/w/default  create") && tells(&plan.out), "{plan}");
+    let applied = home.good(&["apply", "w", "--yes"]);
+    assert!(tells(&applied.err), "{applied}");
+    let capsule = home.capsule();
+    assert_docker_works(&home, &capsule, &format!("{capsule}-dind"));
+    // Who takes nothing over does not ask, and so waits for nobody.
+    let proxy = Proxy::start(home.folder(), &engine.host, None);
+    let again = home.jackin_by(&proxy, &["plan", "w", "--detailed-exitcode"]);
+    assert_eq!(again.code, Some(0), "{again}");
+    assert!(!proxy.calls().iter().any(|call| call.path.ends_with("/archive")), "{:?}", proxy.calls());
+    home.eject();
+
+    let told = home.good(&KEEP);
+    assert!(tells(&told.err), "{told}");
+    let kept = assert_kept(&home, 1, "after prewarm again").remove(0);
+    assert_ne!(kept, hung);
+    let stopped = inside(&home, &format!("{kept}-dind"), "kill -STOP $(cat /var/run/docker.pid)");
+    assert_eq!(stopped.code, Some(0), "{stopped}");
+    home.good(&["apply", "w", "--prune", "--yes"]);
+    home.assert_one_of_each(true, "after apply --prune");
+}
+
 /// The engine's calls of a launch that takes a kept sidecar over: no second sidecar is made, and looking twice is all that it costs.
 pub fn taking_over_makes_only_the_capsule(engine: &Engine) {
     let home = Home::new(engine, COMPAT);
@@ -227,8 +286,60 @@ pub fn taking_over_makes_only_the_capsule(engine: &Engine) {
     let proxy = Proxy::start(home.folder(), &engine.host, None);
     let output = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
     assert_eq!(output.code, Some(0), "{output}");
+    // It was asked whether it answers, in each of the two looks, and once more before the capsule starts.
+    let certificates = proxy.calls().iter().filter(|call| call.path.ends_with("/archive")).count();
+    assert!(engine.second || certificates == 3, "{:?}", proxy.calls());
     let writes: Vec<Call> = proxy.calls().into_iter().filter(Call::writes).collect();
     let made = |call: &&Call| call.path.starts_with("/containers/") && ["/create", "/start"].iter().any(|end| call.path.ends_with(end));
     let made: Vec<&Call> = writes.iter().filter(made).collect();
     assert_eq!(made.len(), 2, "one container is created and started: {writes:?}");
+}
+
+/// Runs that need one image at once, in processes of their own: whoever comes first builds it, the others take it.
+pub fn runs_at_once_build_an_image_once(engine: &Engine) {
+    for (count, launches) in [(2, 0), (4, 0), (1, 1)] {
+        let home = Home::with_own_role(engine, STANDARD);
+        let prewarm = ["prewarm", "--agent", "claude", "--image", "--role", home.role(), "--yes"];
+        let apply = ["apply", "w", "--yes"];
+        let together: Vec<&[&str]> = std::iter::repeat_n(&prewarm[..], count).chain(std::iter::repeat_n(&apply[..], launches)).collect();
+        let proxy = Proxy::start(home.folder(), &engine.host, None);
+        let builds = || proxy.calls().iter().filter(|call| call.path == "/build").count();
+        let children: Vec<Child> = together.iter().map(|args| home.start(args, Some(&proxy))).collect();
+        for (args, child) in together.iter().zip(children) {
+            let output = home.finish(args, child);
+            assert_eq!(output.code, Some(0), "{args:?} beside {together:?}: {output}");
+        }
+        assert_eq!(builds(), 2, "the role's image and the derived one, for {together:?}: {:?}", proxy.calls());
+        let again = home.jackin_by(&proxy, &prewarm);
+        assert!(again.code == Some(0) && again.out.contains("No changes."), "{again}");
+        assert_eq!(builds(), 2, "nothing is built again");
+    }
+}
+
+/// What a new capsule changes in an image is its last layer.
+pub fn a_new_capsule_rebuilds_the_last_layer(engine: &Engine) {
+    let mut home = Home::with_own_role(engine, STANDARD);
+    let capsule = home.path("capsule").display().to_string();
+    fs::copy(&home.env()["JACKIN_CAPSULE_BIN"], &capsule).expect("a capsule");
+    home.set_env("JACKIN_CAPSULE_BIN", &capsule);
+    let role = home.role().to_owned();
+    let prewarm = ["prewarm", "--agent", "claude", "--image", "--role", &role, "--yes"];
+    let layers = || -> Vec<String> {
+        let names = home.images();
+        let derived: Vec<&String> = names.iter().filter(|name| name.starts_with(&format!("jk_{role}:"))).collect();
+        assert_eq!(derived.len(), 1, "{names:?}");
+        let layers = engine.docker(&["image", "inspect", "--format", "{{json .RootFS.Layers}}", derived[0]]);
+        serde_json::from_str(&layers).expect("layers")
+    };
+    home.good(&prewarm);
+    let before = layers();
+    let mut program = fs::OpenOptions::new().append(true).open(&capsule).expect("a capsule");
+    std::io::Write::write_all(&mut program, b"another version").expect("a capsule");
+    drop(program);
+    let told = home.good(&prewarm);
+    assert!(told.err.contains("capsule"), "{told}");
+    let after = layers();
+    assert_eq!(after.len(), before.len());
+    assert_ne!(after.last(), before.last());
+    assert_eq!(after[..after.len() - 1], before[..before.len() - 1], "all but the last layer stay");
 }

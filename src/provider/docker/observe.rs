@@ -1,4 +1,5 @@
-//! One look at the engine: four lists, one inspect per container and image in scope, all at once.
+//! One look at the engine: four lists, one inspect per container and image in scope, all at once; and where a kept sidecar may be taken
+//! over or counted, one question to each whether it answers.
 //!
 //! In: the graph, the scope, what the homes on disk say. Out: resources by address, strangers, kept sidecars. Live fields have the
 //! names and the exact values of the recorded ones wherever both mean the same, so that an untouched world shows no difference.
@@ -8,7 +9,7 @@ use super::{Engine, Marks, failed};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::graph::{Graph, names};
 use crate::observed::{Found, Loss, Observed, State, Stranger, pool};
-use crate::plan::Scope;
+use crate::plan::{Scope, minds_pool};
 use crate::provider::live::Capsules;
 use crate::resource::{Address, Fields, Kind, label};
 use bollard::Docker;
@@ -20,6 +21,7 @@ use bollard::models::{
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder};
 use futures_util::future::join_all;
 use serde_json::Value;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -47,6 +49,8 @@ pub struct Look<'a> {
     /// How many sessions live in a running capsule.
     pub sessions: &'a dyn Capsules,
     pub homes: &'a [HomeRecord],
+    /// Kept sidecars that an earlier look of this run found silent: they are not waited for again.
+    pub silent: &'a RefCell<BTreeSet<String>>,
 }
 
 /// What the engine holds, before anything is matched: everything that can be asked without knowing the homes.
@@ -174,8 +178,17 @@ impl Engine {
                 _ => {}
             }
         }
-        for inspection in pooled.into_iter().flatten() {
-            keep(Kind::Sidecar, self.container(Kind::Sidecar, &inspection, Loss::default(), look.digest, &network_ids));
+        let pooled: Vec<ContainerInspectResponse> = pooled.into_iter().flatten().collect();
+        let silent = match minds_pool(look.graph, &observed) {
+            true => self.silent(&pooled, look.silent).await,
+            false => BTreeSet::new(),
+        };
+        for inspection in &pooled {
+            let mut found = self.container(Kind::Sidecar, inspection, Loss::default(), look.digest, &network_ids);
+            if silent.contains(&found.id) {
+                found.state = State::Silent;
+            }
+            keep(Kind::Sidecar, found);
         }
         observed.pool = pool(kept);
         for found in observed.resources.values_mut() {

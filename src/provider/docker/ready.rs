@@ -16,8 +16,10 @@ use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{DownloadFromContainerOptionsBuilder, LogsOptionsBuilder};
 use futures_util::StreamExt;
 use rustls::pki_types::ServerName;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 const CLIENT_CERTS: &str = "/certs/client";
 const RUN_FOLDER: &str = "/jackin/run";
+/// Waiting longer for a kept sidecar than one's own takes to start makes no sense.
+const KEPT_PATIENCE: Duration = Duration::from_secs(1);
 const LAST_LINES: &str = "40";
 /// After so many tries that reached nobody, or somebody else, the container is asked from inside.
 const NO_ROUTE: u32 = 3;
@@ -49,7 +53,7 @@ impl Engine {
         let mut tls: Option<Arc<rustls::ClientConfig>> = None;
         self.poll(name, "its Docker", async |inspection| {
             if self.connection.shares_kernel() && lost < NO_ROUTE {
-                match self.ask_directly(sidecar, inspection, &mut tls).await {
+                match self.ask_directly((name, &sidecar.network), inspection, &mut tls).await {
                     Answer::Yes => return Answer::Yes,
                     Answer::NotYet(why) if begun.elapsed() < DIRECT_ONLY => return Answer::NotYet(why),
                     Answer::NotYet(_) => {}
@@ -68,22 +72,44 @@ impl Engine {
 
     async fn ask_directly(
         &self,
-        sidecar: &Sidecar,
+        (name, network): (&str, &str),
         inspection: &ContainerInspectResponse,
         tls: &mut Option<Arc<rustls::ClientConfig>>,
     ) -> Answer {
         let config = match tls {
             Some(config) => config.clone(),
-            None => match self.client_config(&sidecar.name).await {
+            None => match self.client_config(name).await {
                 Ok(config) => tls.insert(Arc::new(config)).clone(),
                 Err(why) => return Answer::NotYet(why),
             },
         };
         let networks = inspection.network_settings.as_ref().and_then(|s| s.networks.as_ref());
-        match networks.and_then(|n| n.get(&sidecar.network)?.ip_address.as_deref()).filter(|ip| !ip.is_empty()) {
-            Some(address) => ask_over_tls(address, &sidecar.name, config).await,
-            None => Answer::NotYet(format!("it has no address in network {}", sidecar.network)),
+        match networks.and_then(|n| n.get(network)?.ip_address.as_deref()).filter(|ip| !ip.is_empty()) {
+            Some(address) => ask_over_tls(address, name, config).await,
+            None => Answer::NotYet(format!("it has no address in network {network}")),
         }
+    }
+
+    /// Which of these kept sidecars run and do not answer, by id. Only reads are sent to the engine, so where none of a sidecar's
+    /// bridges is this host's, nobody can be asked, and nothing is held against it.
+    pub(super) async fn silent(&self, sidecars: &[ContainerInspectResponse], known: &RefCell<BTreeSet<String>>) -> BTreeSet<String> {
+        let asked = sidecars.iter().filter(|sidecar| super::observe::state(sidecar) == State::Running).map(async |sidecar| {
+            let id = sidecar.id.clone().unwrap_or_default();
+            let name = sidecar.name.as_deref().unwrap_or_default().trim_start_matches('/');
+            let networks = sidecar.network_settings.as_ref().and_then(|s| s.networks.as_ref());
+            let (network, _) = networks?.iter().find(|(_, endpoint)| is_our_bridge(endpoint.network_id.as_deref().unwrap_or_default()))?;
+            if !known.borrow().contains(&id) {
+                let mut tls = None;
+                let question = self.ask_directly((name, network), sidecar, &mut tls);
+                if let Ok(Answer::Yes) = tokio::time::timeout(KEPT_PATIENCE, question).await {
+                    return None;
+                }
+            }
+            Some(id)
+        });
+        let silent: BTreeSet<String> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
+        known.borrow_mut().extend(silent.iter().cloned());
+        silent
     }
 
     pub async fn await_capsule(&self, capsule: &Capsule, capsules: &dyn Capsules) -> Result<(), StepError> {
@@ -223,6 +249,12 @@ impl Engine {
             Err(error) => Answer::NotYet(message(&error)),
         }
     }
+}
+
+/// The engine's networks are this host's own: what has an address in one of them is reached, or it is not there.
+fn is_our_bridge(network_id: &str) -> bool {
+    // The engine's name for the bridge of a network that was not given one.
+    network_id.get(..12).is_some_and(|short| Path::new("/sys/class/net").join(format!("br-{short}")).exists())
 }
 
 /// As the capsule will: TCP, mutual TLS against the name in the certificate, one ping.
