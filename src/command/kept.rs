@@ -68,7 +68,7 @@ fn touched(plan: &Plan) -> BTreeMap<String, bool> {
         if let Some(id) = change.address.pool_id() {
             *out.entry(id.to_owned()).or_default() |= change.found.is_some();
         } else if change.action == Action::Adopt
-            && change.found.is_none()
+            && !change.takes_spare()
             && let Some(spec @ Spec::Sidecar(_)) = &change.desired
             && let Some(id) = names::pool_id(change.address.kind, spec.object_name())
         {

@@ -132,6 +132,11 @@ pub struct Change {
 }
 
 impl Change {
+    /// It goes on as it is: nothing but its pause, and what was held back in it, ends.
+    pub fn takes_spare(&self) -> bool {
+        self.action == Action::Adopt && self.found.is_some()
+    }
+
     pub(super) fn new(address: &Address, resource: Option<&Resource>, action: Action, reasons: Vec<Reason>) -> Self {
         Self {
             address: address.clone(),

@@ -153,11 +153,15 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
         let Some(mine) = parts.get(address).cloned() else {
             continue;
         };
+        // A spare is woken while everything else is done; its agent begins when it is asked whether it is ready.
+        let wakes = address.kind == Kind::Capsule && changes.get(address).is_some_and(Change::takes_spare);
         for dependency in &resource.depends_on {
             let Some(theirs) = parts.get(dependency).cloned() else {
                 continue;
             };
-            if let (Some(first), Some(made)) = (mine.first_make, theirs.last_make) {
+            if let (true, Some(ready), Some(needed)) = (wakes, mine.ready, theirs.ready.or(theirs.last_make)) {
+                drafts[ready].needs.push(needed);
+            } else if let (Some(first), Some(made)) = (mine.first_make, theirs.last_make) {
                 // Creating the capsule overlaps with its Docker coming up; starting it waits.
                 let first = if dependency.kind == Kind::Sidecar { mine.start.unwrap_or(first) } else { first };
                 drafts[first].needs.push(theirs.ready.unwrap_or(made));
@@ -180,8 +184,15 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
             }
         }
     }
+    // What lets the agent of a spare go is written when its Docker answers: left alone, the spare would look and begin too early.
+    for address in changes.values().filter(|c| c.address.kind == Kind::Capsule && c.takes_spare()).map(|c| &c.address) {
+        let part = |kind| address.instance().and_then(|instance| parts.get(&Address::new(kind, instance)));
+        if let (Some(written), Some(ready)) = (part(Kind::Home).and_then(|p| p.first_make), part(Kind::Sidecar).and_then(|p| p.ready)) {
+            drafts[written].needs.push(ready);
+        }
+    }
     // The record in the home is what makes a kept object the instance's own.
-    for change in changes.values().filter(|c| c.action == Action::Adopt && c.found.is_none()) {
+    for change in changes.values().filter(|c| c.action == Action::Adopt && !c.takes_spare()) {
         let home = change.address.instance().and_then(|i| parts.get(&Address::new(Kind::Home, i)));
         if let (Some(claim), Some(written)) = (parts[&change.address].first_make, home.and_then(|h| h.last_make)) {
             drafts[claim].needs.push(written);
