@@ -6,11 +6,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
 
 use jackin_capsule::control::{self, Request};
 use jackin_capsule::frame::{Frame, Rect};
 use jackin_capsule::keys::{Bindings, Event, Reader};
-use jackin_capsule::screen::{Policy, Screen, Size};
+use jackin_capsule::screen::{Policy, Screen, Size, Store, Stored};
 use jackin_capsule::wire::{self, AttachMode, ClientFrame, Ctx, HEADER_LEN, Hello, ServerFrame, Spawn};
 
 /// xorshift64*: small, and the same everywhere.
@@ -213,15 +214,34 @@ fn control_case(random: &mut Random) {
     assert_eq!(control::frame(&again).len(), again.len() + 4);
 }
 
+/// A spool's history.
+#[derive(Default, Clone)]
+struct Memory(Arc<Mutex<Vec<u8>>>);
+
+impl Store for Memory {
+    fn read(&self, at: u64, len: usize) -> Vec<u8> {
+        self.0.lock().expect("one thread")[at as usize..at as usize + len].to_vec()
+    }
+}
+
 fn output_case(random: &mut Random) {
     let size = Size { rows: 1 + random.below(30) as u16, cols: 1 + random.below(100) as u16 };
     let mut screen = Screen::new(size, Policy::default());
+    let mut plain = Screen::new(size, Policy::default());
+    let memory = Memory::default();
+    screen.keep_history_in(Stored { store: Box::new(memory.clone()), at: 0, records: Vec::new() });
     let mut picture = Frame::new(size);
     for _ in 0..1 + random.below(6) {
         let bytes = output(random);
         screen.process(&bytes);
+        plain.process(&bytes);
         if random.below(5) == 0 {
-            screen.resize(Size { rows: 1 + random.below(40) as u16, cols: 1 + random.below(120) as u16 });
+            let size = Size { rows: 1 + random.below(40) as u16, cols: 1 + random.below(120) as u16 };
+            screen.resize(size);
+            plain.resize(size);
+        }
+        if random.below(2) == 0 {
+            memory.0.lock().expect("one thread").extend(screen.news().records);
         }
         let size = screen.size();
         let all = picture.size() != size;
@@ -235,6 +255,7 @@ fn output_case(random: &mut Random) {
         let offset = random.below(screen.history_len() + 1);
         screen.paint(&mut whole, Rect::of(size), offset, true);
     }
+    assert_eq!(screen.text_with_history(None), plain.text_with_history(None), "what was stored does not come back");
     if screen.is_between_sequences() {
         let mut copy = Screen::new(screen.size(), Policy::default());
         copy.process(&screen.checkpoint());

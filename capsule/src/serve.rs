@@ -27,7 +27,7 @@ use crate::probe::Prober;
 use crate::provider;
 use crate::pty::{self, InputQueue, SHELL, Taken};
 use crate::record::Recorder;
-use crate::screen::{self, Size};
+use crate::screen::{Size, Stored};
 use crate::socket::{self, Connection, FLUSH, MAX_CLIENTS, MAX_CONNECTIONS, Said};
 use crate::spool::{self, Found, Spool};
 use crate::status_hooks;
@@ -80,7 +80,7 @@ struct Adopted {
     record: Record,
     size: Size,
     replay: Vec<u8>,
-    history: Vec<u8>,
+    history: Option<Stored>,
 }
 
 struct Serve {
@@ -263,7 +263,7 @@ impl Serve {
             }
         };
         for Adopted { record, size, replay, history } in adopted {
-            self.step(Input::Adopted { record, size, replay: &replay, history: &history });
+            self.step(Input::Adopted { record, size, replay: &replay, history });
         }
         for (message, fds) in held_back {
             self.on_init(message, fds);
@@ -386,7 +386,7 @@ impl Serve {
     fn on_init(&mut self, message: ToMux, fds: Vec<OwnedFd>) {
         match message {
             ToMux::Spawned { session, started_at } => match self.add_terminal(session, fds) {
-                Ok(_) => self.step(Input::Spawned { session, started_at }),
+                Ok((.., history)) => self.step(Input::Spawned { session, started_at, history }),
                 Err(error) => self.step(Input::SpawnFailed { session, error: &error.to_string() }),
             },
             ToMux::SpawnFailed { session, error } => self.step(Input::SpawnFailed { session, error: &error }),
@@ -420,17 +420,17 @@ impl Serve {
         }
     }
 
-    fn add_terminal(&mut self, session: SessionId, fds: Vec<OwnedFd>) -> io::Result<(Size, Vec<u8>, Vec<u8>)> {
+    fn add_terminal(&mut self, session: SessionId, fds: Vec<OwnedFd>) -> io::Result<(Size, Vec<u8>, Option<Stored>)> {
         let Ok([master, spool @ ..]) = <[OwnedFd; 1 + spool::FDS]>::try_from(fds) else {
             return Err(io::Error::other("the message lacks its descriptors"));
         };
         let (spool, size, replay, history) = match Spool::open(spool) {
-            Ok(Found { spool, history, replay }) => (Some(spool), None, replay, history),
+            Ok(Found { spool, history, replay }) => (Some(spool), None, replay, Some(history)),
             Err(error) => {
                 self.log.report(&format!("session {session} goes on without its spool: {error}"));
                 // Its program can at least paint anew.
                 pty::ask_for_redraw(&master);
-                (None, pty::size(&master).ok(), Vec::new(), Vec::new())
+                (None, pty::size(&master).ok(), Vec::new(), None)
             }
         };
         let size = spool.as_ref().map(Spool::size).or(size).unwrap_or(Size { rows: 24, cols: 80 });
@@ -527,6 +527,7 @@ impl Serve {
         let taken = terminal.take(&mut buffer[..limit]).unwrap_or_else(|error| {
             self.log.report(&format!("session {session} goes on without its spool: {error}"));
             terminal.spool = None;
+            self.pending.push_back(Input::Unspooled(session));
             Taken { len: 0, closed: false }
         });
         if taken.closed && !terminal.drained {
@@ -906,10 +907,9 @@ impl Serve {
                 let Some(terminal) = self.terminals.get_mut(&session) else {
                     return;
                 };
-                if let Some(Err(error)) =
-                    terminal.spool.as_mut().map(|spool| spool.checkpoint(size, &bytes, &history, screen::lines_in(&history)))
-                {
+                if let Some(Err(error)) = terminal.spool.as_mut().map(|spool| spool.checkpoint(size, &bytes, &history)) {
                     terminal.spool = None;
+                    self.pending.push_back(Input::Unspooled(session));
                     self.log.report(&format!("session {session} goes on without its spool: {error}"));
                 }
             }

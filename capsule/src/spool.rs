@@ -1,6 +1,6 @@
 //! What a session's screen needs to be rebuilt after the mux died: its scrollback, a checkpoint of its screen and the
 //! output since. Bytes in, and on the day of need the same bytes out. All of it lies in one anonymous memory file, whose
-//! descriptor init keeps. Absent: what the bytes mean.
+//! descriptor init keeps. Scrollback lies nowhere else: a living mux reads it from here, too. Absent: what the bytes mean.
 //!
 //! The writer may be killed between any two system calls, and within one at any page. Nothing is lost nevertheless:
 //!
@@ -15,20 +15,20 @@
 //!
 //! Scrollback is what had left the screen by the time of the checkpoint; what left it since, the output brings back.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, MemfdFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
 use crate::pty::{self, Taken};
-use crate::screen::{MAX_LINES, Size};
+use crate::screen::{News, Size, Store, Stored};
 
-const MAGIC: u64 = 0x0002_4a4b_5350_4f4c;
+const MAGIC: u64 = 0x0003_4a4b_5350_4f4c;
 const WORDS: usize = 7;
 const PAGE: u64 = 4 << 10;
 /// One region grows behind the header, the other from far away; between them is nothing, which costs nothing.
@@ -36,43 +36,42 @@ const HISTORY: u64 = PAGE;
 const LOG: u64 = 1 << 60;
 /// A log that gets no checkpoint, because it is always in the midst of a sequence, is cut to its end.
 const MAX_LOG: u64 = 32 << 20;
-/// Scrollback that is kept however much of it the screen keeps; lines beyond the screen's own limit are not kept anyway.
-const MAX_HISTORY: u64 = 8 << 20;
+/// More than the screen ever keeps.
+const MAX_HISTORY: u64 = 16 << 20;
 
 /// Descriptors that make up a spool: the file, and both ends of the pipe before it.
 pub const FDS: usize = 3;
 
 pub struct Spool {
-    file: File,
+    file: Arc<File>,
     pipe: (OwnedFd, OwnedFd),
     /// Where the checkpoint begins, and where the log ends, which is the end of the file.
     start: u64,
     end: u64,
     size: Size,
     history: (u64, u64),
-    /// The pieces that scrollback came in.
-    pieces: VecDeque<Piece>,
-    /// All of them together.
-    lines: i64,
     /// This kernel splices terminals. Those of 5.10 do not; then a chunk that was read but not yet appended when the
     /// mux was killed is lost.
     splices: bool,
 }
 
-struct Piece {
-    /// With its header.
-    len: u64,
-    /// How many more it makes; a piece may take back lines of the one before.
-    lines: i64,
-}
+/// The region of scrollback, for whoever shows it.
+struct Region(Arc<File>);
 
-/// Before each piece: its length and its lines.
-const PIECE_HEADER: usize = 8;
+impl Store for Region {
+    fn read(&self, at: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        match self.0.read_exact_at(&mut bytes, HISTORY + at) {
+            Ok(()) => bytes,
+            Err(_) => Vec::new(),
+        }
+    }
+}
 
 /// What a mux finds.
 pub struct Found {
     pub spool: Spool,
-    pub history: Vec<u8>,
+    pub history: Stored,
     pub replay: Vec<u8>,
 }
 
@@ -112,34 +111,18 @@ impl Spool {
             write_header(&file, size, start, 0, (history_start, history_end))?;
             end = sealed;
         }
-        let mut spool = Self {
-            file,
-            pipe: (reader, writer),
-            start,
-            end,
-            size,
-            history: (history_start, history_end),
-            pieces: VecDeque::new(),
-            lines: 0,
-            splices: true,
-        };
+        let mut spool =
+            Self { file: Arc::new(file), pipe: (reader, writer), start, end, size, history: (history_start, history_end), splices: true };
         spool.empty_pipe()?;
-        if spool.end - spool.start > 2 * MAX_LOG || history_end < history_start || history_end - history_start > 2 * MAX_HISTORY {
+        let strange = !(HISTORY..=history_end).contains(&history_start) || history_end - history_start > MAX_HISTORY;
+        if strange || spool.end - spool.start > 2 * MAX_LOG {
             return Err(garbled());
         }
         let mut replay = vec![0; (spool.end - spool.start) as usize];
         spool.file.read_exact_at(&mut replay, spool.start)?;
-        let mut raw = vec![0; (history_end - history_start) as usize];
-        spool.file.read_exact_at(&mut raw, history_start)?;
-        let mut history = Vec::with_capacity(raw.len());
-        let mut rest = raw.as_slice();
-        while let Some(([a, b, c, d, e, f, g, h], after)) = rest.split_first_chunk::<PIECE_HEADER>() {
-            let (len, lines) = (u32::from_le_bytes([*a, *b, *c, *d]) as usize, i32::from_le_bytes([*e, *f, *g, *h]));
-            let (piece, after) = after.split_at_checked(len).ok_or_else(garbled)?;
-            history.extend_from_slice(piece);
-            spool.add_piece((PIECE_HEADER + len) as u64, i64::from(lines));
-            rest = after;
-        }
+        let mut records = vec![0; (history_end - history_start) as usize];
+        spool.file.read_exact_at(&mut records, history_start)?;
+        let history = Stored { store: Box::new(Region(spool.file.clone())), at: history_start - HISTORY, records };
         Ok(Found { spool, history, replay })
     }
 
@@ -212,32 +195,17 @@ impl Spool {
         Ok(())
     }
 
-    fn add_piece(&mut self, len: u64, lines: i64) {
-        self.pieces.push_back(Piece { len, lines });
-        self.lines += lines;
-    }
-
-    /// `bytes` supersede all output so far; `history` is what scrolled off since the last checkpoint, `lines` of it.
-    pub fn checkpoint(&mut self, size: Size, bytes: &[u8], history: &[u8], lines: i64) -> io::Result<()> {
+    /// `bytes` supersede all output so far; `history` is what is new of what scrolled off since the last checkpoint.
+    pub fn checkpoint(&mut self, size: Size, bytes: &[u8], history: &News) -> io::Result<()> {
         let (old, seal) = (self.start, self.end);
-        write_header(&self.file, self.size, old, seal, self.history)?;
-        let (mut first, mut last) = self.history;
-        if !history.is_empty() {
-            // The file is longer than this, so its end does not move.
-            let piece = [&(history.len() as u32).to_le_bytes()[..], &(lines as i32).to_le_bytes(), history].concat();
-            self.file.write_all_at(&piece, last)?;
-            self.add_piece(piece.len() as u64, lines);
-            last += piece.len() as u64;
-            while let Some(oldest) = self.pieces.front()
-                && (self.lines - oldest.lines >= MAX_LINES as i64 || last - first > MAX_HISTORY)
-            {
-                (first, self.lines) = (first + oldest.len, self.lines - oldest.lines);
-                self.pieces.pop_front();
-            }
-        }
+        write_header(&self.file, size, old, seal, self.history)?;
+        let (dropped, end) = self.history;
+        // The file is longer than this, so its end does not move.
+        self.file.write_all_at(&history.records, end)?;
+        let last = end + history.records.len() as u64;
+        let first = (HISTORY + history.needed).clamp(dropped, last);
         self.append(bytes)?;
         write_header(&self.file, size, seal, 0, (first, last))?;
-        let dropped = self.history.0;
         (self.start, self.size, self.history) = (seal, size, (first, last));
         self.free(old, seal);
         self.free(dropped, first);
@@ -289,7 +257,11 @@ mod tests {
 
     fn found(fds: &[OwnedFd; FDS]) -> (Size, Vec<u8>, Vec<u8>) {
         let found = Spool::open(copies(fds)).unwrap();
-        (found.spool.size(), found.history, found.replay)
+        (found.spool.size(), found.history.records, found.replay)
+    }
+
+    fn news(records: &[u8], needed: u64) -> News {
+        News { records: records.to_vec(), needed }
     }
 
     #[test]
@@ -299,13 +271,20 @@ mod tests {
         spool.append(b"one").unwrap();
         spool.append(b" two").unwrap();
         assert_eq!(found(&fds), (SIZE, vec![], b"one two".to_vec()));
-        spool.checkpoint(WIDE, b"whole", b"above;", 1).unwrap();
+        spool.checkpoint(WIDE, b"whole", &news(b"above;", 0)).unwrap();
         spool.append(b"+tail").unwrap();
         assert_eq!(found(&fds), (WIDE, b"above;".to_vec(), b"whole+tail".to_vec()));
         assert_eq!(spool.replay().unwrap(), b"whole+tail");
-        spool.checkpoint(SIZE, b"x", b"more;", 1).unwrap();
-        spool.checkpoint(SIZE, b"y", b"", 0).unwrap();
+        spool.checkpoint(SIZE, b"x", &news(b"more;", 0)).unwrap();
+        spool.checkpoint(SIZE, b"y", &news(b"", 0)).unwrap();
         assert_eq!(found(&fds), (SIZE, b"above;more;".to_vec(), b"y".to_vec()));
+        spool.checkpoint(SIZE, b"z", &news(b"end", 6)).unwrap();
+        let Found { history, .. } = Spool::open(copies(&fds)).unwrap();
+        assert_eq!((history.at, &history.records[..]), (6, &b"more;end"[..]));
+        assert_eq!(history.store.read(6, 5), b"more;");
+        // A region that ends up empty.
+        spool.checkpoint(SIZE, b"z", &news(b"", 14)).unwrap();
+        assert_eq!(found(&fds).1, b"");
     }
 
     #[test]
@@ -345,7 +324,7 @@ mod tests {
         for step in 0..=4 {
             for cut in 0..=10 {
                 let (mut spool, fds) = spool();
-                spool.checkpoint(SIZE, b"old screen", b"above;", 1).unwrap();
+                spool.checkpoint(SIZE, b"old screen", &news(b"above;", 0)).unwrap();
                 spool.append(b", and output").unwrap();
                 let (start, seal, (first, last)) = (spool.start, spool.end, spool.history);
                 let write = |number, at, bytes: &[u8]| match step.cmp(&number) {
@@ -356,16 +335,16 @@ mod tests {
                 if step >= 1 {
                     write_header(&spool.file, SIZE, start, seal, (first, last)).unwrap();
                 }
-                write(2, last, b"\x05\0\0\0\x01\0\0\0more;");
+                write(2, last, b"more;");
                 write(3, seal, b"new screen");
                 if step >= 4 {
-                    write_header(&spool.file, WIDE, seal, 0, (first, last + 13)).unwrap();
+                    write_header(&spool.file, WIDE, seal, 0, (first, last + 5)).unwrap();
                 }
                 assert_eq!(found(&fds), if step == 4 { new.clone() } else { old.clone() }, "step {step}, {cut} bytes");
                 // And it goes on from there.
                 let mut next = Spool::open(copies(&fds)).unwrap().spool;
                 next.append(b"!").unwrap();
-                next.checkpoint(SIZE, b"next", b"last;", 1).unwrap();
+                next.checkpoint(SIZE, b"next", &news(b"last;", 0)).unwrap();
                 assert_eq!(found(&fds).2, b"next");
             }
         }
@@ -376,28 +355,20 @@ mod tests {
         use std::os::unix::fs::MetadataExt;
         let (mut spool, fds) = spool();
         let chunk = vec![b'x'; 128 << 10];
-        for _ in 0..100 {
+        let kept = 10 * chunk.len() as u64;
+        for i in 1..=100 {
             spool.append(&chunk).unwrap();
-            spool.checkpoint(SIZE, b"screen", &chunk, 1000).unwrap();
+            spool.checkpoint(SIZE, b"screen", &news(&chunk, (i * chunk.len() as u64).saturating_sub(kept))).unwrap();
         }
-        // Ten pieces hold all the lines that count.
         let used = spool.file.metadata().unwrap().blocks() * 512;
-        assert!(used < 11 * (128 << 10), "{used} bytes in use");
-        assert_eq!(found(&fds).1.len(), 10 * chunk.len());
-        spool.checkpoint(SIZE, b"screen", b"taken back", -1500).unwrap();
-        spool.checkpoint(SIZE, b"screen", &chunk, 1000).unwrap();
-        assert_eq!(found(&fds).1.len(), 11 * chunk.len() + 10, "9500 lines");
-        for _ in 0..100 {
-            spool.checkpoint(SIZE, b"screen", &chunk, 1).unwrap();
-        }
-        let history = found(&fds).1.len() as u64;
-        assert!((MAX_HISTORY - (256 << 10)..MAX_HISTORY).contains(&history), "{history}");
+        assert!(used < kept + (64 << 10), "{used} bytes in use");
+        assert_eq!(found(&fds).1.len() as u64, kept);
         for _ in 0..1000 {
             spool.append(&chunk).unwrap();
             spool.bound().unwrap();
         }
         let used = spool.file.metadata().unwrap().blocks() * 512;
-        assert!(used < MAX_HISTORY + MAX_LOG + (1 << 20), "{used} bytes in use");
+        assert!(used < kept + MAX_LOG + (1 << 20), "{used} bytes in use");
         assert!(found(&fds).2.len() as u64 >= MAX_LOG / 2);
     }
 

@@ -1,6 +1,6 @@
 //! The multiplexer's state: one `Input` in, the `Effect`s it asks for out. Sole owner of sessions, layout, focus and
 //! clients. Absent: sockets, processes, files, clock, randomness; the time comes with each input, and what must happen
-//! later is asked for as a `WakeAt`.
+//! later is asked for as a `WakeAt`. What has scrolled off a screen is read through the `Stored` that came with its session.
 //!
 //! All clients look at one picture. What they were sent last is kept per client, so that a slow one gets the present
 //! picture when it is ready and never a queue of past ones.
@@ -29,7 +29,7 @@ pub use crate::layout::SessionId;
 use crate::layout::{Border, Layout, Placed};
 use crate::mouse::Clicks;
 use crate::provider::EnvFrom;
-use crate::screen::{Colours, Policy, Size};
+use crate::screen::{Colours, News, Policy, Size, Stored};
 use crate::select::Selection;
 use crate::wire::{ClientFrame, Ctx, Hello, ImageFormat, ServerFrame, ShutdownReason};
 
@@ -113,12 +113,12 @@ pub struct Change {
 }
 
 pub enum Input<'a> {
-    /// A session that a previous mux started; `replay` rebuilds its screen, `history` what had scrolled off it.
+    /// A session that a previous mux started; `replay` rebuilds its screen, `history` is what had scrolled off it.
     Adopted {
         record: Record,
         size: Size,
         replay: &'a [u8],
-        history: &'a [u8],
+        history: Option<Stored>,
     },
     /// A session that ended under a previous mux.
     Recalled(Record),
@@ -132,14 +132,18 @@ pub enum Input<'a> {
         config: LaunchConfig,
         initial: &'a str,
     },
+    /// Without `history` what scrolls off its screen stays in the mux.
     Spawned {
         session: SessionId,
         started_at: u64,
+        history: Option<Stored>,
     },
     SpawnFailed {
         session: SessionId,
         error: &'a str,
     },
+    /// Its spool takes nothing more.
+    Unspooled(SessionId),
     Output {
         session: SessionId,
         bytes: &'a [u8],
@@ -211,13 +215,13 @@ pub enum Effect {
         session: SessionId,
         size: Size,
     },
-    /// Bytes that rebuild the screen from nothing; everything spooled before is superseded. `history` is what scrolled
-    /// off since the last time.
+    /// Bytes that rebuild the screen from nothing; everything spooled before is superseded. `history` is what is new of
+    /// what scrolled off it, and from now on only there.
     Checkpoint {
         session: SessionId,
         size: Size,
         bytes: Vec<u8>,
-        history: Vec<u8>,
+        history: News,
     },
     /// Remember this beyond this mux.
     Keep(String),
@@ -429,7 +433,8 @@ impl Mux {
                 self.settings.config = config;
                 self.ready(initial, None);
             }
-            Input::Spawned { session, started_at } => self.spawned(session, started_at),
+            Input::Spawned { session, started_at, history } => self.spawned(session, started_at, history),
+            Input::Unspooled(session) => self.unspooled(session),
             Input::SpawnFailed { session, error } => self.spawn_failed(session, error),
             Input::Output { session, bytes } => self.output(session, bytes),
             Input::Ended { session, ended } => self.session_ended(session, ended),

@@ -5,7 +5,7 @@ use crate::control::{Event, Reply, SessionState};
 use crate::launch::{Agent, CLIENT_ENV, DirtyExitPolicy};
 use crate::layout::Axis;
 use crate::provider::{self, EnvFrom, Provider};
-use crate::screen::{self, MarkKind, Screen, Size};
+use crate::screen::{self, MarkKind, Screen, Size, Stored};
 use crate::wire::{ServerFrame, ShutdownReason, Spawn};
 
 use super::{
@@ -140,11 +140,11 @@ pub(super) struct Start {
 impl Mux {
     // ---- from an earlier mux ----
 
-    pub(super) fn adopt(&mut self, record: Record, size: Size, replay: &[u8], history: &[u8]) {
+    pub(super) fn adopt(&mut self, record: Record, size: Size, replay: &[u8], history: Option<Stored>) {
         let id = record.id;
         self.next_session = self.next_session.max(id.0 + 1);
         let mut screen = Screen::new(size, self.settings.policy);
-        screen.restore_history(history);
+        history.into_iter().for_each(|stored| screen.keep_history_in(stored));
         // What the replay asks for was answered when it first came.
         screen.process(replay);
         let detector = self.detector(&record.meta);
@@ -268,12 +268,13 @@ impl Mux {
         Detector::new(meta.agent.as_deref(), &self.settings.packs)
     }
 
-    pub(super) fn spawned(&mut self, id: SessionId, started_at: u64) {
+    pub(super) fn spawned(&mut self, id: SessionId, started_at: u64, history: Option<Stored>) {
         let Some(Starting { meta, size, typed, closing }) = self.starting.remove(&id) else {
             return;
         };
         let mut screen = Screen::new(size, self.settings.policy);
         screen.set_colours(self.colours);
+        history.into_iter().for_each(|stored| screen.keep_history_in(stored));
         let detector = self.detector(&meta);
         let record = Record { id, meta, started_at, ended: None };
         let mut session = Session::new(record, screen, detector);
@@ -288,6 +289,12 @@ impl Mux {
         self.effects.push(Effect::Resize { session: id, size });
         self.tell_listeners(Event::SessionStarted { session: summary });
         self.layout_changed();
+    }
+
+    pub(super) fn unspooled(&mut self, id: SessionId) {
+        if let Some(session) = self.live.get_mut(&id) {
+            session.screen.keep_history_here();
+        }
     }
 
     pub(super) fn spawn_failed(&mut self, id: SessionId, error: &str) {
@@ -606,7 +613,7 @@ impl Mux {
 fn checkpoint(session: &mut Session, effects: &mut Vec<Effect>) {
     session.since_checkpoint = 0;
     let bytes = session.screen.checkpoint();
-    let history = session.screen.take_history();
+    let history = session.screen.news();
     effects.push(Effect::Checkpoint { session: session.record.id, size: session.screen.size(), bytes, history });
 }
 

@@ -37,7 +37,7 @@ impl Capsule {
     fn attached() -> Self {
         let mut capsule = Self::new();
         capsule.step(Input::Ready { initial: "claude", kept: None });
-        capsule.step(Input::Spawned { session: FIRST, started_at: 0 });
+        capsule.step(Input::Spawned { session: FIRST, started_at: 0, history: None });
         capsule.attach(ONE, AttachMode::Takeover, 24, 80);
         capsule
     }
@@ -70,7 +70,7 @@ impl Capsule {
     fn new_session(&mut self, keys: &[u8], session: SessionId) {
         let effects = self.types(ONE, keys);
         assert!(effects.iter().any(|e| matches!(e, Effect::Spawn { session: s, .. } if *s == session)), "{effects:?}");
-        self.step(Input::Spawned { session, started_at: 0 });
+        self.step(Input::Spawned { session, started_at: 0, history: None });
         self.step(Input::Drained(ONE));
     }
 
@@ -235,7 +235,7 @@ fn the_table_and_the_layout_of_an_earlier_mux_are_continued() {
     capsule.step(Input::Recalled(Record { id: SessionId(6), meta: meta.clone(), started_at: 1, ended }));
     for id in [FIRST, SECOND, SessionId(7)] {
         let record = Record { id, meta: meta.clone(), started_at: 2, ended: None };
-        capsule.step(Input::Adopted { record, size, replay: b"\x1b[6nseen", history: b"" });
+        capsule.step(Input::Adopted { record, size, replay: b"\x1b[6nseen", history: None });
     }
     // Nothing is started anew, and the query in the replay is not answered a second time.
     let effects = capsule.step(Input::Ready { initial: "claude", kept: Some(&kept) });
@@ -257,7 +257,7 @@ fn a_garbled_layout_is_no_reason_to_lose_a_session() {
     let mut capsule = Capsule::new();
     let meta = Meta { codename: "elm".into(), label: "shell".into(), agent: None, provider: None };
     let record = Record { id: FIRST, meta, started_at: 2, ended: None };
-    capsule.step(Input::Adopted { record, size: Size { rows: 10, cols: 40 }, replay: b"here", history: b"junk" });
+    capsule.step(Input::Adopted { record, size: Size { rows: 10, cols: 40 }, replay: b"here", history: None });
     capsule.step(Input::Ready { initial: "claude", kept: Some("{\"layout\": 7") });
     capsule.attach(ONE, AttachMode::Takeover, 24, 80);
     assert!(capsule.picture().contains("here"));
@@ -344,7 +344,7 @@ fn exit_ends_a_session_that_has_not_begun_too() {
     let effects = capsule.types(ONE, b"\x11y");
     assert!(effects.contains(&Effect::Kill(FIRST)) && effects.contains(&Effect::Kill(SECOND)), "{effects:?}");
     capsule.step(Input::Ended { session: FIRST, ended: Ended { at: 9, code: None } });
-    capsule.step(Input::Spawned { session: SECOND, started_at: 0 });
+    capsule.step(Input::Spawned { session: SECOND, started_at: 0, history: None });
     let effects = capsule.step(Input::Ended { session: SECOND, ended: Ended { at: 9, code: None } });
     assert_eq!(told(&effects, ONE), Some(ShutdownReason::SessionEnded(Some(0))));
 }
@@ -367,7 +367,7 @@ fn unsaved_work_is_asked_about_and_the_answer_written() {
     let config = "role=\"r\"\nworkdir=\"/w\"\nagents=[\"claude\"]\ndirty_exit_policy=\"ask\"\nisolated_worktrees=[\"/w\"]\n[auth_modes]\nclaude=\"sync\"\n";
     let mut capsule = Capsule::with(config);
     capsule.step(Input::Ready { initial: "claude", kept: None });
-    capsule.step(Input::Spawned { session: FIRST, started_at: 0 });
+    capsule.step(Input::Spawned { session: FIRST, started_at: 0, history: None });
     capsule.attach(ONE, AttachMode::Takeover, 24, 80);
     assert!(capsule.types(ONE, b"\x11").contains(&Effect::InspectChanges));
     capsule.step(Input::Changes(vec![Change { path: "/w".into(), changed: 2, unpushed: 1 }]));
@@ -455,18 +455,18 @@ fn what_is_typed_before_the_session_is_there_reaches_it() {
     capsule.step(Input::Ready { initial: "claude", kept: None });
     capsule.attach(ONE, AttachMode::Takeover, 24, 80);
     capsule.types(ONE, b"hello");
-    assert_eq!(written(&capsule.step(Input::Spawned { session: FIRST, started_at: 0 }), FIRST), b"hello");
+    assert_eq!(written(&capsule.step(Input::Spawned { session: FIRST, started_at: 0, history: None }), FIRST), b"hello");
 }
 
 #[test]
 fn what_is_typed_for_each_of_two_new_sessions_reaches_it() {
     let mut capsule = Capsule::attached();
     capsule.types(ONE, b"\x1ccsfor two\x1ccsfor three");
-    assert_eq!(written(&capsule.step(Input::Spawned { session: SECOND, started_at: 0 }), SECOND), b"for two");
-    assert_eq!(written(&capsule.step(Input::Spawned { session: SessionId(3), started_at: 0 }), SessionId(3)), b"for three");
+    assert_eq!(written(&capsule.step(Input::Spawned { session: SECOND, started_at: 0, history: None }), SECOND), b"for two");
+    assert_eq!(written(&capsule.step(Input::Spawned { session: SessionId(3), started_at: 0, history: None }), SessionId(3)), b"for three");
     // One that somebody else asks for does not take the keys.
     capsule.ask(Request::SessionSpawn { agent: None, provider: None, cwd: None });
-    capsule.step(Input::Spawned { session: SessionId(4), started_at: 0 });
+    capsule.step(Input::Spawned { session: SessionId(4), started_at: 0, history: None });
     assert_eq!(written(&capsule.types(ONE, b"still three"), SessionId(3)), b"still three");
 }
 
@@ -693,7 +693,7 @@ fn a_spare_begins_when_the_launch_file_lets_it() {
     let effects = capsule.step(Input::Released { config, initial: "claude" });
     assert!(effects.iter().any(|e| matches!(e, Effect::Spawn { session: FIRST, .. })), "{effects:?}");
     assert_eq!(capsule.mux.settings.config.workdir, "/elsewhere");
-    capsule.step(Input::Spawned { session: FIRST, started_at: 0 });
+    capsule.step(Input::Spawned { session: FIRST, started_at: 0, history: None });
     assert_eq!(capsule.ask(Request::Release), Some(Reply::Ack), "and only once");
     assert_eq!(looks(&capsule.later(HOLD, Input::Tick)), 0);
     assert!(told(&capsule.attach(ONE, AttachMode::Takeover, 24, 80), ONE).is_none());
@@ -709,7 +709,7 @@ fn a_mux_that_comes_back_to_sessions_holds_none_of_them() {
         started_at: 1,
         ended: None,
     };
-    capsule.step(Input::Adopted { record, size: Size { rows: 24, cols: 80 }, replay: b"", history: b"" });
+    capsule.step(Input::Adopted { record, size: Size { rows: 24, cols: 80 }, replay: b"", history: None });
     capsule.step(Input::Ready { initial: "claude", kept: None });
     assert_eq!(capsule.ask(Request::Release), Some(Reply::Ack));
 }

@@ -1,9 +1,9 @@
-//! A screen as bytes that make the same screen of a new one; and the history, as records for the spool.
+//! A screen as bytes that make the same screen of a new one; and the history, which a spool keeps.
 
 use super::filter::State;
 use super::pen::Pen;
 use super::state::{Progress, Saved, Side};
-use super::{Screen, Size, line};
+use super::{News, Screen, Size, Stored, line};
 
 impl Screen {
     /// Bytes for `process` of a new screen of the same size: both grids, cursors, modes, and what a program told.
@@ -48,20 +48,19 @@ impl Screen {
         out
     }
 
-    /// What has happened to the history since the last call, for the spool; `restore_history` takes any number of these
-    /// one behind the other.
-    pub fn take_history(&mut self) -> Vec<u8> {
-        self.beside().ring.news()
-    }
-
-    /// The whole history, to begin a new spool with.
-    pub fn all_history(&self) -> Vec<u8> {
-        self.parser.callbacks().ring.all()
-    }
-
-    pub fn restore_history(&mut self, records: &[u8]) {
-        self.beside().ring.replay(records);
+    /// The history begins with what is in a store, which is then given all `news` of it.
+    pub fn keep_history_in(&mut self, stored: Stored) {
+        self.beside().ring.begin(stored);
         self.dirt.all();
+    }
+
+    /// The store takes nothing more; what it has can still be read.
+    pub fn keep_history_here(&mut self) {
+        self.beside().ring.stop_storing();
+    }
+
+    pub fn news(&mut self) -> News {
+        self.beside().ring.news()
     }
 
     /// The present grid, from whatever it was; the cursor ends where it is.

@@ -109,7 +109,7 @@ impl Screen {
         lines.truncate(used);
         let ring = &mut self.beside().ring;
         let from = ring.len().checked_sub(lines.len());
-        let same = |(old, new): (Line<'_>, &(Vec<u8>, bool))| line::text(old.bytes).trim_end() == line::text(&new.0).trim_end();
+        let same = |(old, new): (Line<'_>, &(Vec<u8>, bool))| line::text(&old.bytes).trim_end() == line::text(&new.0).trim_end();
         let there = from.is_some_and(|from| ring.from(from).zip(&lines).all(same));
         if !there {
             for (line, wrapped) in lines {

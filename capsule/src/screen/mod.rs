@@ -22,7 +22,7 @@ mod text;
 mod tests;
 
 pub use crate::frame::Size;
-pub use ring::{MAX_LINES, lines_in};
+pub use ring::{News, Store, Stored};
 pub use search::Found;
 pub use state::{Colours, Mark, MarkKind, PaneModes, Policy, Progress, Requests};
 

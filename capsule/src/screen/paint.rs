@@ -108,7 +108,7 @@ impl Screen {
             return;
         };
         let mut link: (Option<Arc<str>>, u32) = (None, 0);
-        line::read(line.bytes, |Cluster { col, width: wide, text }, pen: &Pen| {
+        line::read(&line.bytes, |Cluster { col, width: wide, text }, pen: &Pen| {
             if col + wide > usize::from(width) {
                 return;
             }

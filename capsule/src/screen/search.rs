@@ -42,7 +42,7 @@ impl Screen {
                 (writer.line, wrapped)
             }
             Some(_) => (Vec::new(), false),
-            None => self.parser.callbacks().ring.line(line).map_or_else(Default::default, |line| (line.bytes.to_vec(), line.wrapped)),
+            None => self.parser.callbacks().ring.line(line).map_or_else(Default::default, |line| (line.bytes.into_owned(), line.wrapped)),
         }
     }
 

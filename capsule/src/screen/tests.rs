@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use super::ring::MAX_LINES;
+use super::ring::tests::Memory;
 use super::*;
 use crate::frame::{Frame, Rect};
 
@@ -54,7 +56,7 @@ fn history_line(screen: &Screen, line: usize) -> String {
     let line = screen.parser.callbacks().ring.line(line).unwrap();
     let mut out = format!("{} ", line.wrapped);
     let mut cells = Vec::new();
-    line::read(line.bytes, |cluster, pen| {
+    line::read(&line.bytes, |cluster, pen| {
         cells.push((cluster.text == " " && *pen == Pen::default(), format!("{} {} {pen:?}|", cluster.col, cluster.text)));
     });
     while cells.last().is_some_and(|(blank, _)| *blank) {
@@ -238,21 +240,23 @@ fn a_taller_screen_brings_lines_back() {
 }
 
 #[test]
-fn history_survives_through_records() {
-    let mut screen =
-        screen_of("\x1b[31mred\x1b[m\r\nlong line that wraps over the edge\r\n\x1b[9mstruck\x1b[m\r\n\r\n\r\n\r\n\r\n".as_bytes());
-    let mut spool = screen.take_history();
-    assert_eq!(screen.take_history(), b"");
+fn history_survives_in_a_store() {
+    let mut screen = Screen::new(SIZE, Policy::default());
+    let memory = Memory::default();
+    screen.keep_history_in(memory.stored());
+    screen.process("one\r\ntwo\r\n\x1b[31mred\x1b[m\r\nlong line that wraps over the edge\r\n\r\n\r\n\r\n\r\n".as_bytes());
+    memory.take(&screen.news());
+    assert_eq!(screen.news().records, b"");
     screen.process(b"more\r\n\r\n\r\n\r\n\r\n\r\nlast");
     screen.resize(Size { rows: 8, cols: 20 });
-    spool.extend(screen.take_history());
+    memory.take(&screen.news());
+    screen.process(b"\r\nnot handed out");
+    screen.resize(Size { rows: 12, cols: 20 });
+    memory.take(&screen.news());
     let mut copy = Screen::new(SIZE, Policy::default());
-    copy.restore_history(&spool);
+    copy.keep_history_in(memory.stored());
     assert_eq!(all(&mut copy).2, all(&mut screen).2);
-    copy.restore_history(&spool[..spool.len() - 1]);
-    let mut other = Screen::new(SIZE, Policy::default());
-    other.restore_history(&screen.all_history());
-    assert_eq!(all(&mut other).2, all(&mut screen).2);
+    assert_eq!(copy.history_len(), screen.history_len());
 }
 
 #[test]
@@ -471,8 +475,6 @@ proptest! {
     fn a_checkpoint_goes_on_like_the_screen(first in output(), second in output()) {
         let mut screen = screen_of(&first);
         let mut copy = Screen::new(SIZE, Policy::default());
-        let history = screen.all_history();
-        copy.restore_history(&history);
         let same = |screen: &mut Screen| { let (cells, rest, _) = all(screen); (cells, rest) };
         let checkpoint = screen.checkpoint();
         copy.process(&checkpoint);
@@ -492,6 +494,8 @@ proptest! {
         needle in "[a-z漢 ]{0,3}",
     ) {
         let mut screen = Screen::new(SIZE, Policy::default());
+        let memory = Memory::default();
+        screen.keep_history_in(memory.stored());
         let mut sizes = sizes.iter().cycle();
         for chunk in chunks {
             screen.process(&chunk);
@@ -503,7 +507,7 @@ proptest! {
             screen.search(&needle, 3, false);
             screen.search(&needle, usize::MAX, true);
             screen.text_with_history(Some(7));
-            screen.take_history();
+            memory.take(&screen.news());
             screen.checkpoint();
         }
     }
