@@ -40,8 +40,7 @@ pub async fn run(run: &mut Run, args: HardlineArgs) -> Result<i32, Failure> {
         (_, true) => AttachMode::Shared,
         _ => AttachMode::Takeover,
     };
-    // The socket of a paused capsule takes connections, but nobody answers.
-    if args.carrying.dry_run || session.facts.spares.contains(&key) || !answers(&session, &record).await {
+    if args.carrying.dry_run || session.facts.spares.contains(&key) || !live::answers(&session, &record.role_container).await {
         bring_back(run, &record, &args.carrying).await?;
         if args.carrying.dry_run {
             return Ok(DONE);
@@ -49,10 +48,6 @@ pub async fn run(run: &mut Run, args: HardlineArgs) -> Result<i32, Failure> {
         session = run.open(&[], Freshness::Offline, false).await?;
     }
     attach(run, &mut session, &record, Wish { spawn, focus: args.focus, mode }).await
-}
-
-async fn answers(session: &Session, record: &InstanceRecord) -> bool {
-    Way::direct(&session.socket_of(&record.role_container)).await.is_some()
 }
 
 /// Plan and apply for one recorded instance, at the role commit it was made from.

@@ -113,6 +113,14 @@ impl Capsules for Sockets {
     }
 }
 
+/// Does the capsule in this container answer? One that is paused takes connections all the same.
+pub async fn answers(session: &Session, container: &str) -> bool {
+    match Way::direct(&session.socket_of(container)).await {
+        Some(way) => ask(&way, &Request::Status, Duration::from_secs(1)).await.is_some(),
+        None => false,
+    }
+}
+
 /// How many sessions of a capsule are in which state; nothing when it does not answer, or detects none.
 pub async fn session_states(session: &Session, sessions: Option<u32>, container: &str) -> BTreeMap<String, u32> {
     let mut states = BTreeMap::new();
