@@ -59,7 +59,7 @@ pub enum Effect {
     RemoveContainer {
         id: String,
     },
-    /// Take a kept object over; Docker is not touched, the instance's record names it.
+    /// Take a kept object over; Docker is not touched, the instance's record names it. Done when it is there, and a sidecar answers.
     Claim {
         name: String,
     },
@@ -287,7 +287,7 @@ fn draft(change: &Change, drafts: &mut Vec<Draft>) -> Parts {
     }
     let mut previous: Option<usize> = None;
     for effect in chain {
-        let ready = effect == Effect::AwaitReady;
+        let ready = effect == Effect::AwaitReady || (address.kind == Kind::Sidecar && matches!(effect, Effect::Claim { .. }));
         let start = matches!(effect, Effect::StartContainer { .. } | Effect::UnpauseContainer { .. });
         let needs = match previous {
             Some(previous) => vec![previous],
