@@ -873,6 +873,8 @@ fn a_kept_sidecar_is_adopted_and_found_again() {
         let words =
             ["run", "-d", "--privileged", "--name", &name, "--network", &net, "-v", &volume, "-e", &env, "-e", "DOCKER_TLS_CERTDIR=/certs"];
         make(&words, Spec::Sidecar(sidecar.clone()), &[&sidecar.image]);
+        // Nobody takes over what does not answer yet.
+        docker(&["exec", &name, "sh", "-c", "until docker version >/dev/null 2>&1; do sleep 0.05; done"]);
 
         assert_eq!(world.observe().await.pool.len(), 1);
         let made = world.plan().await;

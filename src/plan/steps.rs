@@ -63,7 +63,7 @@ pub enum Effect {
     RemoveContainer {
         id: String,
     },
-    /// Take a kept object over; Docker is not touched, the instance's record names it.
+    /// Take a kept object over; Docker is not touched, the instance's record names it. Done when it is there, and a sidecar answers.
     Claim {
         name: String,
     },
@@ -268,7 +268,14 @@ fn draft(change: &Change, drafts: &mut Vec<Draft>) -> Parts {
         (Action::Reuse | Action::Remove | Action::Forget, _) | (_, None) => {}
         (Action::Adopt, Some(spec)) => match &change.found {
             None => chain.push(Effect::Claim { name: spec.object_name().to_owned() }),
-            Some(found) => chain.extend([Effect::UnpauseContainer { id: found.id.clone() }, Effect::AwaitReady]),
+            Some(found) => {
+                chain.push(Effect::UnpauseContainer { id: found.id.clone() });
+                chain.push(match spec {
+                    // It was ready once.
+                    Spec::Sidecar(spec) => Effect::Claim { name: spec.name.clone() },
+                    _ => Effect::AwaitReady,
+                });
+            }
         },
         (Action::Create | Action::Replace, Some(spec)) => match spec {
             Spec::Network(_) => chain.push(Effect::CreateNetwork),
@@ -320,7 +327,7 @@ fn draft(change: &Change, drafts: &mut Vec<Draft>) -> Parts {
     }
     let mut previous: Option<usize> = None;
     for effect in chain {
-        let ready = effect == Effect::AwaitReady;
+        let ready = effect == Effect::AwaitReady || (address.kind == Kind::Sidecar && matches!(effect, Effect::Claim { .. }));
         let pause = matches!(effect, Effect::PauseContainer { .. });
         let start = matches!(effect, Effect::StartContainer { .. } | Effect::UnpauseContainer { .. });
         let needs = match previous {

@@ -425,6 +425,15 @@ pub fn tls_config(authority: &[u8], client: Option<(&[u8], &[u8])>) -> Result<ru
     if roots.is_empty() {
         return Err("no certificate in it".to_owned());
     }
+    tls_config_of(roots, client)
+}
+
+/// Trusts nobody: for a question that ends with the other side's certificate.
+pub fn stranger_config() -> Result<rustls::ClientConfig, String> {
+    tls_config_of(rustls::RootCertStore::empty(), None)
+}
+
+fn tls_config_of(roots: rustls::RootCertStore, client: Option<(&[u8], &[u8])>) -> Result<rustls::ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -221,6 +221,7 @@ impl Live {
             (Effect::ConnectNetwork { id, network }, _) => engine.connect_network(id, network).await,
             (Effect::LimitContainer { id }, Some(Spec::Capsule(capsule))) => engine.limit_container(id, &capsule.limits).await,
             (Effect::RemoveContainer { id }, _) => engine.remove_container(id).await,
+            (Effect::Claim { .. }, Some(Spec::Sidecar(sidecar))) => engine.claim_sidecar(sidecar).await,
             (Effect::Claim { name }, _) => engine.claim(address.kind, name).await,
             (
                 Effect::CheckOut

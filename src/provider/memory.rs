@@ -924,13 +924,7 @@ impl Inner {
                 let name = spec()?.object_name();
                 let found = self.containers.values().find(|c| c.name == name);
                 match found.map(|c| (&c.state, &c.id)) {
-                    Some((State::Running, id)) => {
-                        let id = id.clone();
-                        self.come_up(&id);
-                        if self.container(&id)?.hung {
-                            return Err(refuse("docker.not_ready", format!("{name} does not answer")));
-                        }
-                    }
+                    Some((State::Running, _)) => self.answers(name)?,
                     Some((state, _)) => {
                         return Err(refuse("docker.not_ready", format!("{name} is {}", state.word())));
                     }
@@ -972,6 +966,9 @@ impl Inner {
                 if !there {
                     return Err(refuse("docker.not_found", format!("the kept {name} is gone")));
                 }
+                if address.kind == Kind::Sidecar {
+                    self.answers(name)?;
+                }
                 // The record is the claim; without it another instance could take the same thing.
                 if self.claimed_by(address.kind, name).is_none_or(|home| Some(home.record.instance.as_str()) != address.instance()) {
                     return Err(refuse("step.invalid", format!("no record names {name}")));
@@ -979,6 +976,13 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// Waits until what runs in it answers.
+    fn answers(&mut self, name: &str) -> Result<(), StepError> {
+        let id = self.by_name(name).id.clone();
+        self.come_up(&id);
+        if self.container(&id)?.hung { Err(refuse("docker.not_ready", format!("{name} does not answer"))) } else { Ok(()) }
     }
 
     fn container(&mut self, id: &str) -> Result<&mut Container, StepError> {

@@ -180,7 +180,7 @@ impl Engine {
         }
         let pooled: Vec<ContainerInspectResponse> = pooled.into_iter().flatten().collect();
         let silent = match minds_pool(look.graph, &observed) {
-            true => self.silent(&pooled, look.silent).await,
+            true => Engine::silent(&pooled, look.silent).await,
             false => BTreeSet::new(),
         };
         for inspection in &pooled {

@@ -1,19 +1,20 @@
 //! Waiting until a started container does what it is for, or until it is clear that it never will.
 //!
 //! In: a spec. Out: nothing, or the last lines it said. A sidecar is ready when its Docker answers over mutual TLS, as the capsule
-//! will ask it; a capsule when its control socket answers. Absent: keys on disk; they stay in memory while the question lasts.
+//! will ask it; a capsule when its control socket answers. A kept sidecar was ready once and need only show that it lives. Absent: keys
+//! on disk; they stay in memory while the question lasts.
 
 use super::{Engine, doing, message, status};
 use crate::diagnostic::Diagnostic;
 use crate::observed::State;
 use crate::provider::StepError;
-use crate::provider::endpoint::{ping, prompt, tls_config};
+use crate::provider::endpoint::{ping, prompt, stranger_config, tls_config};
 use crate::provider::live::Capsules;
 use crate::resource::{Capsule, Sidecar};
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecResults};
 use bollard::models::ContainerInspectResponse;
-use bollard::query_parameters::{DownloadFromContainerOptionsBuilder, LogsOptionsBuilder};
+use bollard::query_parameters::{ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder, LogsOptionsBuilder};
 use futures_util::StreamExt;
 use rustls::pki_types::ServerName;
 use std::cell::RefCell;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_secs(60);
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 const CLIENT_CERTS: &str = "/certs/client";
 const RUN_FOLDER: &str = "/jackin/run";
@@ -53,7 +54,7 @@ impl Engine {
         let mut tls: Option<Arc<rustls::ClientConfig>> = None;
         self.poll(name, "its Docker", async |inspection| {
             if self.connection.shares_kernel() && lost < NO_ROUTE {
-                match self.ask_directly((name, &sidecar.network), inspection, &mut tls).await {
+                match self.ask_directly(sidecar, inspection, &mut tls).await {
                     Answer::Yes => return Answer::Yes,
                     Answer::NotYet(why) if begun.elapsed() < DIRECT_ONLY => return Answer::NotYet(why),
                     Answer::NotYet(_) => {}
@@ -72,40 +73,43 @@ impl Engine {
 
     async fn ask_directly(
         &self,
-        (name, network): (&str, &str),
+        sidecar: &Sidecar,
         inspection: &ContainerInspectResponse,
         tls: &mut Option<Arc<rustls::ClientConfig>>,
     ) -> Answer {
         let config = match tls {
             Some(config) => config.clone(),
-            None => match self.client_config(name).await {
+            None => match self.client_config(&sidecar.name).await {
                 Ok(config) => tls.insert(Arc::new(config)).clone(),
                 Err(why) => return Answer::NotYet(why),
             },
         };
         let networks = inspection.network_settings.as_ref().and_then(|s| s.networks.as_ref());
-        match networks.and_then(|n| n.get(network)?.ip_address.as_deref()).filter(|ip| !ip.is_empty()) {
-            Some(address) => ask_over_tls(address, name, config).await,
-            None => Answer::NotYet(format!("it has no address in network {network}")),
+        match networks.and_then(|n| n.get(&sidecar.network)?.ip_address.as_deref()).filter(|ip| !ip.is_empty()) {
+            Some(address) => ask_over_tls(address, &sidecar.name, config).await,
+            None => Answer::NotYet(format!("it has no address in network {}", sidecar.network)),
         }
     }
 
-    /// Which of these kept sidecars run and do not answer, by id. Only reads are sent to the engine, so where none of a sidecar's
-    /// bridges is this host's, nobody can be asked, and nothing is held against it.
-    pub(super) async fn silent(&self, sidecars: &[ContainerInspectResponse], known: &RefCell<BTreeSet<String>>) -> BTreeSet<String> {
+    /// What was seen working once need only show that it is still alive.
+    pub async fn claim_sidecar(&self, sidecar: &Sidecar) -> Result<(), StepError> {
+        let name = &sidecar.name;
+        let inspection = self.connection.docker.inspect_container(name, None).await;
+        let inspection = inspection.map_err(|error| doing(&format!("Taking over {name}")).failed(error))?;
+        match address_here(&inspection) {
+            Some(address) if greets(address, name).await => Ok(()),
+            _ => self.await_sidecar(sidecar).await,
+        }
+    }
+
+    /// Which of these kept sidecars run and do not answer, by id. The engine is sent nothing, so where none of a sidecar's networks is
+    /// this host's, nobody can be asked, and nothing is held against it.
+    pub(super) async fn silent(sidecars: &[ContainerInspectResponse], known: &RefCell<BTreeSet<String>>) -> BTreeSet<String> {
         let asked = sidecars.iter().filter(|sidecar| super::observe::state(sidecar) == State::Running).map(async |sidecar| {
             let id = sidecar.id.clone().unwrap_or_default();
-            let name = sidecar.name.as_deref().unwrap_or_default().trim_start_matches('/');
-            let networks = sidecar.network_settings.as_ref().and_then(|s| s.networks.as_ref());
-            let (network, _) = networks?.iter().find(|(_, endpoint)| is_our_bridge(endpoint.network_id.as_deref().unwrap_or_default()))?;
-            if !known.borrow().contains(&id) {
-                let mut tls = None;
-                let question = self.ask_directly((name, network), sidecar, &mut tls);
-                if let Ok(Answer::Yes) = tokio::time::timeout(KEPT_PATIENCE, question).await {
-                    return None;
-                }
-            }
-            Some(id)
+            let address = address_here(sidecar)?;
+            let silent = known.borrow().contains(&id) || !greets(address, sidecar.name.as_deref().unwrap_or_default()).await;
+            silent.then_some(id)
         });
         let silent: BTreeSet<String> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
         known.borrow_mut().extend(silent.iter().cloned());
@@ -127,7 +131,6 @@ impl Engine {
     /// Asks again and again, at growing intervals, for as long as the container runs.
     async fn poll(&self, name: &str, what: &str, mut ask: impl AsyncFnMut(&ContainerInspectResponse) -> Answer) -> Result<(), StepError> {
         let begun = Instant::now();
-        let mut pause = FIRST_PAUSE;
         loop {
             let inspection = self.connection.docker.inspect_container(name, None).await.map_err(|error| {
                 let waiting = format!("Waiting for {name}");
@@ -157,8 +160,8 @@ impl Engine {
                     .help(format!("`docker logs {name}` shows all it said. Run the command again to go on waiting."))
                     .into());
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 5 / 4).min(LONGEST_PAUSE);
+            // What is waited in vain is a small part of what was waited anyway.
+            tokio::time::sleep((begun.elapsed() / 10).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
         }
     }
 
@@ -198,6 +201,13 @@ impl Engine {
 
     /// The client side of the sidecar's TLS, read out of the running container.
     async fn client_config(&self, name: &str) -> Result<rustls::ClientConfig, String> {
+        // Asking whether they are there costs the engine a fortieth of reading them, and it has a sidecar to start.
+        let last = ContainerArchiveInfoOptionsBuilder::default().path(&format!("{CLIENT_CERTS}/cert.pem")).build();
+        if let Err(error) = self.connection.docker.get_container_archive_info(name, Some(last)).await
+            && status(&error) == Some(404)
+        {
+            return Err("its certificates are not written yet".to_owned());
+        }
         let options = DownloadFromContainerOptionsBuilder::default().path(CLIENT_CERTS).build();
         let mut archive = Vec::new();
         let mut parts = self.connection.docker.download_from_container(name, Some(options));
@@ -251,10 +261,34 @@ impl Engine {
     }
 }
 
-/// The engine's networks are this host's own: what has an address in one of them is reached, or it is not there.
-fn is_our_bridge(network_id: &str) -> bool {
-    // The engine's name for the bridge of a network that was not given one.
-    network_id.get(..12).is_some_and(|short| Path::new("/sys/class/net").join(format!("br-{short}")).exists())
+/// A container's address in a network whose bridge is this host's: there it is reached, or it is not there.
+fn address_here(inspection: &ContainerInspectResponse) -> Option<&str> {
+    let networks = inspection.network_settings.as_ref()?.networks.as_ref()?;
+    let endpoint = networks.values().find(|endpoint| {
+        // The engine's name for the bridge of a network that was not given one.
+        let short = endpoint.network_id.as_deref().and_then(|id| id.get(..12));
+        short.is_some_and(|short| Path::new("/sys/class/net").join(format!("br-{short}")).exists())
+    })?;
+    endpoint.ip_address.as_deref().filter(|address| !address.is_empty())
+}
+
+/// Does somebody there begin to talk TLS? That a certificate comes back is the answer; who vouches for it does not matter here.
+async fn greets(address: &str, name: &str) -> bool {
+    let name = ServerName::try_from(name.trim_start_matches('/').to_owned());
+    let (Ok(name), Ok(config)) = (name, stranger_config()) else { return false };
+    let question = async {
+        let stream = prompt(&endpoint_of(address)).await?;
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    };
+    match tokio::time::timeout(KEPT_PATIENCE, question).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => error.kind() == io::ErrorKind::InvalidData,
+        Err(_) => false,
+    }
+}
+
+fn endpoint_of(address: &str) -> String {
+    if address.contains(':') { format!("[{address}]:2376") } else { format!("{address}:2376") }
 }
 
 /// As the capsule will: TCP, mutual TLS against the name in the certificate, one ping.
@@ -262,8 +296,7 @@ async fn ask_over_tls(address: &str, name: &str, config: Arc<rustls::ClientConfi
     let Ok(server) = ServerName::try_from(name.to_owned()) else {
         return Answer::NoRoute(format!("`{name}` is not a host name"));
     };
-    let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-    let stream = match tokio::time::timeout(Duration::from_secs(1), prompt(&format!("{host}:2376"))).await {
+    let stream = match tokio::time::timeout(Duration::from_secs(1), prompt(&endpoint_of(address))).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
             return Answer::NotYet("it does not listen yet".to_owned());
