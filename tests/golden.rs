@@ -322,7 +322,7 @@ fn desired(case: &Case, inputs: &Inputs, known: Known) -> (Graph, PlanOptions) {
             let (mut wanted, said) = declared(&config, &facts, &case.workspaces);
             let scope = if case.workspaces.is_empty() { Scope::All } else { Scope::Workspaces(case.workspaces.clone()) };
             if case.prune {
-                wanted.extend(want::loaded_spares(&config, &facts, &wanted, |key| scope.covers(key)));
+                wanted.extend(want::loaded_spares(&config, &facts, &wanted, |key| scope.covers(key)).0);
             }
             (wanted, said, PlanOptions::new(Mode::Launch, "apply", scope))
         }

@@ -6,8 +6,7 @@ use super::ui::{DONE, Failure};
 use crate::cli::ApplyArgs;
 use crate::diagnostic::Diagnostic;
 use crate::gather::session::Freshness;
-use crate::graph::prewarm::kept_recipe;
-use crate::graph::want::{declared, loaded_spares};
+use crate::graph::want::declared;
 use crate::plan::{Mode, Plan, PlanOptions, Scope};
 use std::path::Path;
 
@@ -40,16 +39,13 @@ pub async fn run(run: &mut Run, args: ApplyArgs) -> Result<i32, Failure> {
             (names, options)
         }
     };
-    let (mut wanted, diagnostics) = declared(&session.config, &session.facts, &names);
+    let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     let instances: Vec<String> = wanted.iter().map(|wanted| wanted.key.clone()).collect();
-    if options.prune {
-        wanted.extend(loaded_spares(&session.config, &session.facts, &wanted, |key| options.scope.covers(key)));
-    }
-    let mut built = run.graph(&mut session, &wanted).await?;
+    let mut built = match options.prune {
+        true => run.graph_to_prune(&mut session, &wanted, &options.scope).await?,
+        false => run.graph(&mut session, &wanted).await?,
+    };
     built.graph.diagnostics.extend(diagnostics);
-    if options.prune {
-        built.graph.kept = Some(kept_recipe(&session.config, &session.facts));
-    }
     let code = run.carry_out(&mut session, built, &options, &args.carrying, Asks::Always, saved.as_ref()).await?;
     if code == DONE && !args.carrying.dry_run && !instances.is_empty() {
         let more = if instances.len() > 1 { format!(" ({} more run as well)", instances.len() - 1) } else { String::new() };

@@ -66,10 +66,13 @@ async fn choose(session: &Session, args: &LoadArgs) -> Result<(Wanted, Option<Lo
     if args.role_branch.is_none() && !args.rebuild {
         idle.extend(loaded_alike(session, &target, &role, args, &mounts)?);
     }
-    idle.sort_by_key(|wanted| !facts.spares.contains(&wanted.key));
-    for wanted in idle {
+    // Of an ejected spare only the home is left.
+    let awake = futures_util::future::join_all(idle.iter().map(|wanted| runs(session, &wanted.container))).await;
+    let mut idle: Vec<(bool, Wanted)> = awake.into_iter().zip(idle).collect();
+    idle.sort_by_key(|(runs, wanted)| !(*runs && facts.spares.contains(&wanted.key)));
+    for (runs, wanted) in idle {
         if args.carrying.dry_run {
-            if facts.spares.contains(&wanted.key) || !runs(session, &wanted.container).await {
+            if facts.spares.contains(&wanted.key) || !runs {
                 return Ok((wanted, None));
             }
         } else if let Some(lock) = take(session, &wanted).await? {

@@ -9,8 +9,7 @@ use crate::event::{Entry, Line};
 use crate::gather::session::{Freshness, Session};
 use crate::gather::{Paths, atomic};
 use crate::graph::build::Built;
-use crate::graph::prewarm::kept_recipe;
-use crate::graph::want::{declared, loaded_spares};
+use crate::graph::want::declared;
 use crate::journal;
 use crate::observed::{OBSERVED_FORMAT, Observed};
 use crate::plan::{Mode, Plan, PlanOptions, Scope, plan};
@@ -27,15 +26,12 @@ pub async fn run(run: &mut Run, args: PlanArgs) -> Result<i32, Failure> {
     }
     let mut session = run.open(&args.answers.env, freshness(&args.looking), !args.yes).await?;
     let (names, scope) = select::workspaces(&session.config, &session.facts, &args.selection.workspaces, args.selection.all)?;
-    let (mut wanted, diagnostics) = declared(&session.config, &session.facts, &names);
-    if args.prune {
-        wanted.extend(loaded_spares(&session.config, &session.facts, &wanted, |key| scope.covers(key)));
-    }
-    let mut built = run.graph(&mut session, &wanted).await?;
+    let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
+    let mut built = match args.prune {
+        true => run.graph_to_prune(&mut session, &wanted, &scope).await?,
+        false => run.graph(&mut session, &wanted).await?,
+    };
     built.graph.diagnostics.extend(diagnostics);
-    if args.prune {
-        built.graph.kept = Some(kept_recipe(&session.config, &session.facts));
-    }
 
     let mut options = PlanOptions::new(Mode::Launch, "apply", scope.clone());
     options.targets = args.narrowing.target.clone();

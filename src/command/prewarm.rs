@@ -4,6 +4,8 @@ use super::run::{Asks, Run, is_program, notice};
 use super::ui::{DONE, ERROR, Failure, USAGE};
 use crate::cli::{Format, PrewarmArgs};
 use crate::diagnostic::Diagnostic;
+use crate::gather::Paths;
+use crate::gather::env::variable;
 use crate::gather::lock::Lock;
 use crate::gather::session::{Freshness, RoleAsked, Session};
 use crate::graph::prewarm::{self, Choice, Goal, KeptGoal, SidecarGoal};
@@ -35,12 +37,12 @@ async fn once(run: &mut Run, args: &PrewarmArgs, goal: &Goal) -> Result<i32, Fai
         (_, true) => Freshness::Ttl,
         (_, false) => Freshness::Always,
     };
-    let mut session = run.open(&args.answers.env, freshness, !args.carrying.yes).await?;
-    // Two that fill the pool at once would both fill it.
+    // Two that fill the pool at once would both fill it; so nothing is looked at before.
     let _filling = match (goal.sidecar.is_some() || goal.spare.is_some()) && !args.carrying.dry_run {
-        true => Some(Lock::exclusive(&session.paths.pool_lock(), "what is kept for launches", None, &notice).await?),
+        true => Some(Lock::exclusive(&Paths::from_env(variable)?.pool_lock(), "what is kept for launches", None, &notice).await?),
         false => None,
     };
+    let mut session = run.open(&args.answers.env, freshness, !args.carrying.yes).await?;
     let (mut wishes, mut said) = prewarm::wishes(&session.config, goal);
     let mut spares = match &goal.spare {
         Some(spare) => spares(&session, spare).await?,

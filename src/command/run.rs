@@ -18,7 +18,7 @@ use crate::graph::Graph;
 use crate::graph::build::{Built, SENSITIVE_MOUNT, UNTRUSTED_ROLE, build};
 use crate::graph::prewarm::kept_recipe;
 use crate::graph::programs::{FALLBACK, INSTALLER};
-use crate::graph::want::Wanted;
+use crate::graph::want::{Wanted, loaded_spares};
 use crate::journal::{self, Journal};
 use crate::observed::{Loss, Observed};
 use crate::plan::{Effect, Mode, Plan, PlanOptions, Scope, StepId, plan};
@@ -130,6 +130,27 @@ impl Run {
     pub async fn graph(&self, session: &mut Session, wanted: &[Wanted]) -> Result<Built, Failure> {
         session.complete(wanted, &notice).await?;
         Ok(build(&session.config, &session.facts, wanted))
+    }
+
+    /// For `--prune`: with the spares that no workspace declares, each built by itself first, so that one which could not be made any
+    /// more is in nobody's way.
+    pub async fn graph_to_prune(&self, session: &mut Session, wanted: &[Wanted], scope: &Scope) -> Result<Built, Failure> {
+        let (mut spares, mut abandoned) = loaded_spares(&session.config, &session.facts, wanted, |key| scope.covers(key));
+        let all: Vec<Wanted> = wanted.iter().chain(&spares).cloned().collect();
+        session.complete(&all, &notice).await?;
+        spares.retain(|spare| {
+            let fits =
+                !build(&session.config, &session.facts, std::slice::from_ref(spare)).graph.diagnostics.iter().any(Diagnostic::is_error);
+            if !fits {
+                abandoned.insert(spare.key.clone());
+            }
+            fits
+        });
+        session.wanted = wanted.iter().cloned().chain(spares).collect();
+        let mut built = build(&session.config, &session.facts, &session.wanted);
+        built.graph.kept = Some(kept_recipe(&session.config, &session.facts));
+        built.graph.abandoned = abandoned;
+        Ok(built)
     }
 
     pub fn write_observed(&mut self, observed: &Observed) {

@@ -19,7 +19,7 @@ use crate::facts::{BinaryFact, BinarySource, Facts, Lookup, RoleProblem, RoleSna
 use crate::graph::build::role_slot;
 use crate::graph::role::CheckedRole;
 use crate::graph::want::{Wanted, place};
-use crate::resource::{HOLD, InstanceRecord};
+use crate::resource::{AgentToml, HOLD, InstanceRecord};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -199,7 +199,7 @@ async fn read_config(paths: &Paths, notice: Notice<'_>) -> Result<(Config, Vec<D
 fn read_records(paths: &Paths) -> (BTreeMap<String, InstanceRecord>, BTreeSet<String>) {
     let (mut records, mut spares) = (BTreeMap::new(), BTreeSet::new());
     for entry in std::fs::read_dir(paths.data()).into_iter().flatten().flatten() {
-        if let Some((record, spare)) = read_record(&entry.path()) {
+        if let Some((record, spare)) = read_record(paths, &entry.path()) {
             if spare {
                 spares.insert(record.instance.clone());
             }
@@ -210,10 +210,14 @@ fn read_records(paths: &Paths) -> (BTreeMap<String, InstanceRecord>, BTreeSet<St
 }
 
 /// The record in an instance's folder, and whether the instance is a spare.
-fn read_record(folder: &Path) -> Option<(InstanceRecord, bool)> {
+fn read_record(paths: &Paths, folder: &Path) -> Option<(InstanceRecord, bool)> {
     let text = std::fs::read_to_string(folder.join(".jackin/spec.json")).ok()?;
     let fields: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).ok()?;
-    let spare = fields.get(HOLD).is_some_and(|hold| *hold == true);
+    let held = || {
+        let file = paths.instance_socket_dir(folder.file_name()?.to_str()?).join("agent.toml");
+        toml::from_str::<AgentToml>(&std::fs::read_to_string(file).ok()?).ok().map(|launch| launch.hold)
+    };
+    let spare = fields.get(HOLD).is_some_and(|hold| *hold == true) && held() == Some(true);
     let record: serde_json::Map<String, serde_json::Value> =
         fields.into_iter().filter_map(|(k, v)| Some((k.strip_prefix("record.")?.to_owned(), v))).collect();
     Some((serde_json::from_value(record.into()).ok()?, spare))
@@ -252,7 +256,7 @@ impl Session {
 
     /// Is the instance in this container a spare right now?
     pub fn is_spare(&self, container: &str) -> bool {
-        read_record(&self.paths.instance(container)).is_some_and(|(_, spare)| spare)
+        read_record(&self.paths, &self.paths.instance(container)).is_some_and(|(_, spare)| spare)
     }
 
     /// The release of this agent could not be had after all.

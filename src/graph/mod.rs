@@ -70,6 +70,9 @@ pub struct Graph {
     /// not like it are to go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<BTreeMap<Address, Resource>>,
+    /// Loaded spares that could not even be made now, by instance key; they go when what nobody declares goes.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub abandoned: BTreeSet<String>,
     /// What forbids or qualifies applying; blockers have severity `error`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub diagnostics: Vec<Diagnostic>,
@@ -77,7 +80,14 @@ pub struct Graph {
 
 impl Default for Graph {
     fn default() -> Self {
-        Self { format_version: GRAPH_FORMAT, resources: BTreeMap::new(), instances: BTreeMap::new(), kept: None, diagnostics: Vec::new() }
+        Self {
+            format_version: GRAPH_FORMAT,
+            resources: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            kept: None,
+            abandoned: BTreeSet::new(),
+            diagnostics: Vec::new(),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use crate::config::{Agent, Config, DockerPolicy, Isolation, Located, Mount, Prof
 use crate::diagnostic::{Diagnostic, Span};
 use crate::facts::Facts;
 use crate::resource::InstanceRecord;
+use std::collections::BTreeSet;
 
 #[derive(Debug, Clone)]
 pub struct Wanted {
@@ -205,12 +206,21 @@ pub fn loaded_alike(record: &InstanceRecord, load: &Wanted, agent: Option<Agent>
         && agent.is_none_or(|agent| agent == record.agent_runtime)
 }
 
-/// Spares that no workspace declares, as they would be made now.
-pub fn loaded_spares(config: &Config, facts: &Facts, declared: &[Wanted], in_scope: impl Fn(&str) -> bool) -> Vec<Wanted> {
-    let known = |key: &String| declared.iter().any(|wanted| wanted.key == *key);
-    let keys = facts.spares.iter().filter(|key| in_scope(key) && !known(key));
-    let records = keys.filter_map(|key| facts.records.get(key));
-    records.filter_map(|record| Some(Wanted { spare: true, ..recorded(config, facts, record).ok()? })).collect()
+/// Spares that no workspace declares, as they would be made now; and the keys of those that could not be.
+pub fn loaded_spares(
+    config: &Config,
+    facts: &Facts,
+    declared: &[Wanted],
+    in_scope: impl Fn(&str) -> bool,
+) -> (Vec<Wanted>, BTreeSet<String>) {
+    let (mut spares, mut abandoned) = (Vec::new(), BTreeSet::new());
+    for key in facts.spares.iter().filter(|key| in_scope(key) && !declared.iter().any(|wanted| wanted.key == **key)) {
+        match facts.records.get(key).map(|record| recorded(config, facts, record)) {
+            Some(Ok(wanted)) => spares.push(Wanted { spare: true, ..wanted }),
+            Some(Err(_)) | None => drop(abandoned.insert(key.clone())),
+        }
+    }
+    (spares, abandoned)
 }
 
 /// An instance as its own record tells it, for coming back to it. The saved workspace gives mounts and rules when it still exists.

@@ -194,7 +194,8 @@ impl Planner<'_> {
             out.push(Difference { reason: Reason::DependencyReplaced { address: base.clone() }, needs: Rung::Rebuild, field: None });
         }
         // Coming back takes an existing thing as it was made; what the configuration says now is `apply`'s business.
-        let as_it_was = self.options.mode == Mode::Restore && kind.per_instance() && kind != Kind::Home;
+        // A spare has not been anything yet.
+        let as_it_was = self.options.mode == Mode::Restore && kind.per_instance() && kind != Kind::Home && self.spare_of(address).is_none();
         match &found.recorded {
             Some(recorded) if as_it_was => out.extend(differences(kind, recorded, recorded, &found.live)),
             Some(recorded) => out.extend(differences(kind, &resource.spec.fields(), recorded, &found.live)),
@@ -406,7 +407,7 @@ impl Planner<'_> {
             let reason = match (&self.options.mode, part_of_declared) {
                 (Mode::Remove, _) => Reason::Requested { flag: self.options.command.clone() },
                 (_, true) => Reason::NotDeclared,
-                (Mode::Launch, false) if self.options.prune && (self.was_declared(instance) || self.is_held(instance)) => {
+                (Mode::Launch, false) if self.options.prune && (self.was_declared(instance) || self.graph.abandoned.contains(instance)) => {
                     Reason::NotDeclared
                 }
                 (Mode::Launch, false) => {

@@ -8,7 +8,7 @@ use super::document::{Change, FoundRef};
 use super::{Planner, total_loss};
 use crate::diagnostic::Diagnostic;
 use crate::observed::{Found, Loss, State};
-use crate::resource::{Address, HOLD, Kind, Spec};
+use crate::resource::{Address, Fields, HOLD, Kind, Spec};
 use std::collections::BTreeSet;
 
 /// Why a spare is not simply reused.
@@ -23,10 +23,11 @@ impl Planner<'_> {
         matches!(home.map(|resource| &resource.spec), Some(Spec::Home(home)) if home.agent_toml.hold)
     }
 
-    /// Does its home say that nothing has begun in it?
+    /// Has nothing begun in it? Its record and the file that the capsule reads must agree on that.
     pub(super) fn is_held(&self, instance: &str) -> bool {
         let home = self.observed.found(&Address::new(Kind::Home, instance)).first();
-        home.and_then(|home| home.recorded.as_ref()?.get(HOLD)).is_some_and(|hold| *hold == true)
+        let says = |fields: Option<&Fields>| fields.and_then(|fields| fields.get(HOLD)).is_some_and(|hold| *hold == true);
+        home.is_some_and(|home| says(home.recorded.as_ref()) && says(Some(&home.live)))
     }
 
     fn capsule_lives(&self, instance: &str) -> bool {
@@ -34,12 +35,14 @@ impl Planner<'_> {
         capsules.iter().any(|found| matches!(found.state, State::Running | State::Paused))
     }
 
-    /// Wanted as a spare, and somebody is at work in it: then it is left alone.
+    /// Wanted as a spare, but it has containers in which something has begun: then it is left alone. So what a spare holds was never
+    /// used, its Docker included.
     pub(super) fn is_taken(&self, address: &Address) -> bool {
         let Some(instance) = address.instance() else {
             return false;
         };
-        self.is_spare_wanted(address) && !self.is_held(instance) && self.capsule_lives(instance)
+        let has = |kind| !self.observed.found(&Address::new(kind, instance)).is_empty();
+        self.is_spare_wanted(address) && !self.is_held(instance) && (has(Kind::Capsule) || has(Kind::Sidecar))
     }
 
     /// Said where a spare was asked for and is none any more.
@@ -48,8 +51,8 @@ impl Planner<'_> {
         let keys: Vec<&str> = homes.filter_map(Address::instance).collect();
         let detail = format!("{}; it is left as it is.", keys.join(", "));
         (!keys.is_empty()).then(|| {
-            Diagnostic::notice("prewarm.runs_already", "Somebody is at work in what was to become a spare", detail)
-                .help("Run the command again: another one is made.")
+            Diagnostic::notice("prewarm.in_use", "An instance that has been at work is not made a spare", detail)
+                .help("`jackin hardline` brings it back, `jackin eject` clears it away.")
         })
     }
 

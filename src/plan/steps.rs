@@ -3,9 +3,10 @@
 //! In: the graph's edges and the decided changes. Out: steps in a stable order; a step whose `needs` are done may run.
 
 use super::action::Action;
+use super::diff::Cause;
 use super::document::{Change, Estimate, FoundRef};
 use crate::graph::Graph;
-use crate::resource::{Address, Kind, Spec};
+use crate::resource::{Address, HOLD, Kind, Spec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -153,14 +154,16 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
         let Some(mine) = parts.get(address).cloned() else {
             continue;
         };
-        // A spare is woken while everything else is done; its agent begins when it is asked whether it is ready.
-        let wakes = address.kind == Kind::Capsule && changes.get(address).is_some_and(Change::takes_spare);
+        // A spare's own container is woken and mended while everything else is done: its agent begins only when the home lets it.
+        let stays = address.kind == Kind::Capsule && mine.remove.is_empty() && is_released(changes, address);
         for dependency in &resource.depends_on {
             let Some(theirs) = parts.get(dependency).cloned() else {
                 continue;
             };
-            if let (true, Some(ready), Some(needed)) = (wakes, mine.ready, theirs.ready.or(theirs.last_make)) {
-                drafts[ready].needs.push(needed);
+            if stays {
+                if let (Some(ready), Some(needed)) = (mine.ready, theirs.ready.or(theirs.last_make)) {
+                    drafts[ready].needs.push(needed);
+                }
             } else if let (Some(first), Some(made)) = (mine.first_make, theirs.last_make) {
                 // Creating the capsule overlaps with its Docker coming up; starting it waits.
                 let first = if dependency.kind == Kind::Sidecar { mine.start.unwrap_or(first) } else { first };
@@ -184,11 +187,17 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
             }
         }
     }
-    // What lets the agent of a spare go is written when its Docker answers: left alone, the spare would look and begin too early.
-    for address in changes.values().filter(|c| c.address.kind == Kind::Capsule && c.takes_spare()).map(|c| &c.address) {
-        let part = |kind| address.instance().and_then(|instance| parts.get(&Address::new(kind, instance)));
-        if let (Some(written), Some(ready)) = (part(Kind::Home).and_then(|p| p.first_make), part(Kind::Sidecar).and_then(|p| p.ready)) {
-            drafts[written].needs.push(ready);
+    // The home lets go of a spare's agent. By then its container is gone, or awake and as it should be, and its Docker answers: one that
+    // is awake looks by itself, and one that sleeps on after a run that was cut off would be nobody's.
+    for home in changes.values().filter(|c| c.address.kind == Kind::Home && is_released(changes, &c.address)).map(|c| &c.address) {
+        let part = |kind| home.instance().and_then(|instance| parts.get(&Address::new(kind, instance)));
+        let (Some(written), Some(capsule)) = (parts[home].first_make, part(Kind::Capsule)) else {
+            continue;
+        };
+        drafts[written].needs.extend(&capsule.remove);
+        if capsule.remove.is_empty() {
+            let docker = part(Kind::Sidecar).and_then(|sidecar| sidecar.ready);
+            drafts[written].needs.extend(capsule.last_make.into_iter().chain(docker));
         }
     }
     // The record in the home is what makes a kept object the instance's own.
@@ -349,6 +358,12 @@ fn draft(change: &Change, drafts: &mut Vec<Draft>) -> Parts {
         previous = Some(index);
     }
     parts
+}
+
+/// Is this a part of a spare in which the agent is to begin now?
+fn is_released(changes: &BTreeMap<Address, Change>, address: &Address) -> bool {
+    let home = address.instance().and_then(|instance| changes.get(&Address::new(Kind::Home, instance)));
+    home.is_some_and(|home| home.fields.iter().any(|field| field.field == HOLD && field.cause == Cause::Edited && field.after.is_none()))
 }
 
 fn only_duplicates(change: &Change) -> bool {

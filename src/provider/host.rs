@@ -313,7 +313,11 @@ fn write(facts: &Facts, home: &Home, credentials: &[(String, SecretSlice<u8>)], 
     for folder in &home.directories {
         make(&base.join("home"), folder)?;
     }
-    write_checked(&sockets.join("agent.toml"), agent_toml(&home.agent_toml)?.as_bytes(), 0o600)?;
+    let launch = || write_checked(&sockets.join("agent.toml"), agent_toml(&home.agent_toml)?.as_bytes(), 0o600);
+    // It holds the agent back before anything else is so, and lets it go after everything else is.
+    if home.agent_toml.hold {
+        launch()?;
+    }
     let users_folder = extrausers(facts);
     fs::create_dir_all(&users_folder)?;
     for (name, line) in users(home.uid, home.gid) {
@@ -333,7 +337,8 @@ fn write(facts: &Facts, home: &Home, credentials: &[(String, SecretSlice<u8>)], 
     withdraw(&base, home, before.as_ref())?;
     let row = instance_record(&base, home, now)?;
     index(&data, now, Some(row), home_name(&base))?;
-    write_whole(&base.join(RECORD), pretty(&json!(fields(home))).as_bytes(), 0o600)
+    write_whole(&base.join(RECORD), pretty(&json!(fields(home))).as_bytes(), 0o600)?;
+    if home.agent_toml.hold { Ok(()) } else { launch() }
 }
 
 fn home_name(base: &Path) -> &str {
