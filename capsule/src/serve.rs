@@ -662,6 +662,10 @@ impl Serve {
                     if self.clients.values().filter(|c| c.is_attached()).count() > MAX_CLIENTS {
                         return self.lose(client, None);
                     }
+                    // Whoever comes may be the one who has just taken the spare.
+                    if self.mux.is_held() {
+                        self.look_at_hold(None);
+                    }
                     self.step(Input::Attached { client, hello: *hello });
                 }
                 Ok(Some(Said::Frame(frame))) => self.frame(client, frame),

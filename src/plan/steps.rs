@@ -155,12 +155,12 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
             continue;
         };
         // A spare's own container is woken and mended while everything else is done: its agent begins only when the home lets it.
-        let stays = address.kind == Kind::Capsule && mine.remove.is_empty() && is_released(changes, address);
+        let stays = address.kind == Kind::Capsule && stays_spare(changes, address);
         for dependency in &resource.depends_on {
             let Some(theirs) = parts.get(dependency).cloned() else {
                 continue;
             };
-            if stays {
+            if stays && matches!(dependency.kind, Kind::Home | Kind::Sidecar) {
                 if let (Some(ready), Some(needed)) = (mine.ready, theirs.ready.or(theirs.last_make)) {
                     drafts[ready].needs.push(needed);
                 }
@@ -195,7 +195,7 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
             continue;
         };
         drafts[written].needs.extend(&capsule.remove);
-        if capsule.remove.is_empty() {
+        if stays_spare(changes, &Address { kind: Kind::Capsule, ..home.clone() }) {
             let docker = part(Kind::Sidecar).and_then(|sidecar| sidecar.ready);
             drafts[written].needs.extend(capsule.last_make.into_iter().chain(docker));
         }
@@ -364,6 +364,12 @@ fn draft(change: &Change, drafts: &mut Vec<Draft>) -> Parts {
 fn is_released(changes: &BTreeMap<Address, Change>, address: &Address) -> bool {
     let home = address.instance().and_then(|instance| changes.get(&Address::new(Kind::Home, instance)));
     home.is_some_and(|home| home.fields.iter().any(|field| field.field == HOLD && field.cause == Cause::Edited && field.after.is_none()))
+}
+
+/// Of such a spare: is its container kept?
+fn stays_spare(changes: &BTreeMap<Address, Change>, capsule: &Address) -> bool {
+    let kept = |change: &Change| change.found.is_some() && change.action != Action::Replace;
+    is_released(changes, capsule) && changes.get(capsule).is_some_and(kept)
 }
 
 fn only_duplicates(change: &Change) -> bool {

@@ -480,6 +480,10 @@ impl Mux {
         std::mem::take(&mut self.effects)
     }
 
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// Marks the picture as out of date, to be drawn at the end of this step.
     fn touch(&mut self, stale: Stale) {
         self.stale = self.stale.max(stale);
