@@ -101,9 +101,15 @@ impl Site {
         Request::parse(&json).0
     }
 
+    /// A capsule that is paused takes connections too, so it is asked for a word first.
+    fn alive(&self) {
+        assert_eq!(self.answer(&Reply::SessionList { sessions: Vec::new() }), Request::Status);
+    }
+
     /// Attaches and shows that.
     fn attached(&self, args: &[&str]) -> (Terminal, Peer, Hello) {
         let mut terminal = self.jackin(args);
+        self.alive();
         let mut peer = self.accept();
         let Some(ClientFrame::Hello(hello)) = peer.next() else { panic!("no hello") };
         peer.send(&ServerFrame::Welcome { sessions: 1 });
@@ -201,6 +207,7 @@ fn the_wish_reaches_the_capsule() {
 fn a_watcher_looks_and_leaves() {
     let site = Site::new();
     let mut terminal = site.jackin(&["--no-color", "hardline", "app", "--watch"]);
+    site.alive();
     assert_eq!(site.answer(&Reply::Version { version: "1".into(), protocol: VERSION }), Request::Version);
     let mut peer = site.accept();
     let Some(ClientFrame::Hello(hello)) = peer.next() else { panic!("no hello") };
