@@ -7,9 +7,11 @@ use super::observe::{CPU_PERIOD, SWAP_UNLIMITED, UNLIMITED, cpu_quota, cpus, lim
 use super::{Engine, Marks, doing, message, name_conflict, scrub, short_id, status};
 use crate::diagnostic::Diagnostic;
 use crate::graph::names;
+use crate::observed::State;
 use crate::provider::StepError;
 use crate::provider::live::Vault;
 use crate::resource::{Address, Capsule, Certs, EnvEntry, Kind, Limits, MountKind, MountSpec, Network, Sidecar, Spec, label, labels};
+use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, ContainerUpdateBody, EndpointSettings, HostConfig, Mount, MountType, NetworkConnectRequest, NetworkCreateRequest,
     NetworkDisconnectRequest, NetworkingConfig, ResourcesUlimits, VolumeCreateRequest,
@@ -302,27 +304,24 @@ impl Engine {
     }
 
     pub async fn unpause_container(&self, id: &str) -> Result<(), StepError> {
-        let what = format!("Unpausing container {}", short_id(id));
-        let Err(error) = self.connection.docker.unpause_container(id).await else {
-            return Ok(());
-        };
-        let running = match self.connection.docker.inspect_container(id, None).await {
-            Ok(inspection) => super::observe::state(&inspection) == crate::observed::State::Running,
-            Err(_) => false,
-        };
-        if running { Ok(()) } else { Err(doing(&what).failed(error)) }
+        let done = self.connection.docker.unpause_container(id).await;
+        self.unless(State::Running, id, done, &format!("Unpausing container {}", short_id(id))).await
     }
 
     pub async fn pause_container(&self, name: &str) -> Result<(), StepError> {
-        let what = format!("Pausing container {name}");
-        let Err(error) = self.connection.docker.pause_container(name).await else {
+        let done = self.connection.docker.pause_container(name).await;
+        self.unless(State::Paused, name, done, &format!("Pausing container {name}")).await
+    }
+
+    /// What was refused because it is so already is no failure.
+    async fn unless(&self, wanted: State, container: &str, done: Result<(), Error>, what: &str) -> Result<(), StepError> {
+        let Err(error) = done else {
             return Ok(());
         };
-        let paused = match self.connection.docker.inspect_container(name, None).await {
-            Ok(inspection) => super::observe::state(&inspection) == crate::observed::State::Paused,
-            Err(_) => false,
-        };
-        if paused { Ok(()) } else { Err(doing(&what).failed(error)) }
+        match self.connection.docker.inspect_container(container, None).await {
+            Ok(inspection) if super::observe::state(&inspection) == wanted => Ok(()),
+            _ => Err(doing(what).failed(error)),
+        }
     }
 
     pub async fn rename_container(&self, id: &str, to: &str) -> Result<(), StepError> {
