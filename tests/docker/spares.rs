@@ -62,7 +62,9 @@ pub fn a_spare_is_taken_by_apply(engine: &Engine) {
     let proxy = Proxy::start(home.folder(), &engine.host, None);
     let taken = home.jackin_by(&proxy, &TAKE);
     assert_eq!(taken.code, Some(0), "{taken}");
-    let writes: Vec<String> = proxy.calls().into_iter().filter(Call::writes).map(|call| call.path).collect();
+    // An engine whose networks are not this host's is asked by an exec whether the private Docker answers.
+    let made = |call: &Call| call.writes() && !call.path.contains("/exec");
+    let writes: Vec<String> = proxy.calls().into_iter().filter(made).map(|call| call.path).collect();
     assert!(writes.len() == 2 && writes.iter().all(|path| path.ends_with("/unpause")), "nothing is made: {writes:?}");
     wait_for_screen(&home, "w", "began with {\"token\": \"of today\"}");
     home.assert_one_of_each(true, "after it was taken");
@@ -182,6 +184,8 @@ pub fn a_kill_while_a_spare_is_taken_is_mended_by_the_next_apply(engine: &Engine
         home.good(&TAKE);
         home.assert_one_of_each(true, &after);
         home.assert_settled(&after);
+        println!("{after}: {} begun before, {} now, struck {struck} {killed}", before, begun(&home));
+        println!("{:?}", proxy.calls().last());
         wait_until(&format!("its agent to begin {after}"), || begun(&home) == before + 1);
         home.eject();
         if !struck {
