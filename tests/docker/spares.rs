@@ -187,6 +187,7 @@ pub fn a_kill_while_a_spare_is_taken_is_mended_by_the_next_apply(engine: &Engine
         println!("{after}: {} begun before, {} now, struck {struck} {killed}", before, begun(&home));
         println!("{:?}", proxy.calls().last());
         wait_until(&format!("its agent to begin {after}"), || begun(&home) > before);
+        assert_eq!(begun(&home), before + 1, "{after}: it begins once");
         home.eject();
         if !struck {
             break;
