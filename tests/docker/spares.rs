@@ -46,7 +46,7 @@ fn wait_for_screen(home: &Home, selector: &str, text: &str) {
 }
 
 pub fn a_spare_is_taken_by_apply(engine: &Engine) {
-    let home = Home::new(engine, COMPAT);
+    let home = Home::with_own_role(engine, COMPAT);
     home.write_agent(AGENT);
     home.write("config/config.toml", &home.global_config().replace("\"ignore\"", "\"sync\""));
     home.write(".claude/.credentials.json", "{\"token\": \"of yesterday\"}");
@@ -104,7 +104,7 @@ pub fn five_loads_share_three_spares(engine: &Engine) {
 }
 
 pub fn a_spare_that_no_longer_fits_is_made_anew(engine: &Engine) {
-    let mut home = Home::new(engine, STANDARD);
+    let mut home = Home::with_own_role(engine, STANDARD);
     home.write_agent(AGENT);
     home.workspace("w", &format!("[env]\nASKED = \"$ASKED\"\n\n{STANDARD}"));
     home.set_env("ASKED", "first");
@@ -169,7 +169,7 @@ pub fn a_kill_while_a_spare_is_made_leaves_one_spare_to_the_next(engine: &Engine
 }
 
 pub fn a_kill_while_a_spare_is_taken_is_mended_by_the_next_apply(engine: &Engine) {
-    let home = Home::new(engine, COMPAT);
+    let home = Home::with_own_role(engine, COMPAT);
     home.write_agent(AGENT);
     let mut killed_in = 0;
     for at in 1.. {

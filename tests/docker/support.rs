@@ -174,7 +174,7 @@ impl Home {
             }
         }
         let home = Home { engine: engine.clone(), folder, role: role.to_owned(), program: env!("CARGO_BIN_EXE_jackin").into(), env };
-        home.write_agent(AGENT);
+        home.write_program("agent", AGENT);
         home.write("role/Dockerfile", DOCKERFILE);
         home.write("role/jackin.role.toml", MANIFEST);
         home.git("role", &["init", "-q", "-b", "main"]);
@@ -209,8 +209,13 @@ impl Home {
     }
 
     pub fn write_agent(&self, script: &str) {
-        self.write("agent", script);
-        fs::set_permissions(self.path("agent"), fs::Permissions::from_mode(0o755)).unwrap();
+        assert_ne!(self.role, SHARED_ROLE, "tests that run beside this one would get the agent with the image");
+        self.write_program("agent", script);
+    }
+
+    fn write_program(&self, name: &str, script: &str) {
+        self.write(name, script);
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     pub fn path(&self, relative: &str) -> PathBuf {
