@@ -68,6 +68,7 @@ scenarios! {
     edits::a_stranger_under_our_name_blocks_and_is_left_alone,
     edits::networks_of_one_name_become_one,
     edits::a_full_disk_is_one_clear_message,
+    sessions::an_agent_finds_its_docker_at_work,
     sessions::the_private_docker_runs_containers_over_tls,
     sessions::a_person_loads_types_resizes_detaches_and_comes_back,
     sessions::a_crashed_agent_keeps_everything_and_comes_back,

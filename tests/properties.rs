@@ -393,7 +393,8 @@ fn check_plan(plan: &Plan, graph: &Graph) -> Result<(), TestCaseError> {
                 if removes(&first.effect) && removes(&then.effect) {
                     prop_assert!(before[&then.id].contains(&first.id), "{} must wait for {}", then.id, first.id);
                 }
-                if first.effect.verb() == "start" && matches!(then.effect, Effect::AwaitReady | Effect::CreateNetwork | Effect::Build) {
+                let found_by_name = dependency.kind == Kind::Sidecar && matches!(then.effect.verb(), "start" | "unpause");
+                if first.effect.verb() == "start" && (found_by_name || matches!(then.effect, Effect::CreateNetwork | Effect::Build)) {
                     prop_assert!(before[&first.id].contains(&then.id), "{} must wait for {}", first.id, then.id);
                 }
                 if first.effect == Effect::CreateContainer && then.effect.verb() == "create" && !dependency.kind.is_container() {

@@ -192,6 +192,39 @@ fn modes(agent: &str) -> &'static [&'static str] {
     if agent == "claude" { &["sync", "api_key", "ignore", "oauth_token"] } else { &["sync", "api_key", "ignore"] }
 }
 
+// ---- Docker ----
+
+#[test]
+fn an_agent_waits_for_the_private_docker_and_a_shell_does_not() {
+    let world = World::new();
+    let certificates = world.path("certs");
+    let private = [("JACKIN_DIND_HOSTNAME", "jk-dind"), ("DOCKER_CERT_PATH", certificates.to_str().unwrap())];
+    let agent = [&private[..], &[("JACKIN_AGENT", "amp")]].concat();
+    let asked = world.path("asked");
+    world.program("docker", &format!("echo \"$@\" >>{}", asked.display()));
+    assert_eq!(world.setup(&[("JACKIN_AGENT", "amp")]).0, 0);
+    assert_eq!(world.setup(&private).0, 0);
+    assert!(!asked.exists());
+
+    let child = world.command(BINARY, &agent).arg("runtime-setup").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!asked.exists(), "its certificates are not there yet");
+    ["ca.pem", "cert.pem", "key.pem"].iter().for_each(|name| world.write(&format!("certs/{name}"), ""));
+    let (code, said) = text(&child.wait_with_output().unwrap());
+    assert_eq!((code, fs::read_to_string(asked).unwrap().as_str()), (0, "version\n"), "{said}");
+}
+
+#[test]
+fn an_image_without_the_docker_command_waits_for_nothing() {
+    let world = World::new();
+    let git_only = world.path("git-only");
+    fs::create_dir(&git_only).unwrap();
+    symlink("/usr/bin/git", git_only.join("git")).unwrap();
+    let env = [("JACKIN_AGENT", "amp"), ("JACKIN_DIND_HOSTNAME", "jk-dind"), ("DOCKER_CERT_PATH", "/nowhere")];
+    let (code, said) = world.setup(&[&env[..], &[("PATH", git_only.to_str().unwrap())]].concat());
+    assert_eq!(code, 0, "{said}");
+}
+
 // ---- homes and credentials ----
 
 #[test]

@@ -133,8 +133,8 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
         parts.insert(address.clone(), drafted);
     }
 
-    // A capsule must not start before its Docker answers, even when the sidecar itself needs nothing: a killed run may have
-    // left it half-way up.
+    // Where a capsule starts, its Docker is seen to answer, even when the sidecar itself needs nothing: a killed run may have left it
+    // half-way up.
     for (address, resource) in &graph.resources {
         let spare = changes.get(address).is_some_and(|change| change.spare);
         if address.kind != Kind::Capsule || spare || parts.get(address).and_then(|p| p.start).is_none() {
@@ -165,11 +165,13 @@ pub(super) fn lower(graph: &Graph, changes: &mut BTreeMap<Address, Change>) -> V
                     drafts[ready].needs.push(needed);
                 }
             } else if let (Some(first), Some(made)) = (mine.first_make, theirs.last_make) {
-                // Creating the capsule overlaps with its Docker coming up; starting it waits.
-                let first = if dependency.kind == Kind::Sidecar { mine.start.unwrap_or(first) } else { first };
-                drafts[first].needs.push(theirs.ready.unwrap_or(made));
-            } else if let (Some(start), Some(ready)) = (mine.start, theirs.ready) {
-                drafts[start].needs.push(ready);
+                // The capsule comes up beside its Docker, under whose name the network must know a container by then: the entrypoint
+                // makes the agent wait until it answers.
+                let (first, needed) = match dependency.kind {
+                    Kind::Sidecar => (mine.start.unwrap_or(first), theirs.start.unwrap_or(made)),
+                    _ => (first, theirs.ready.unwrap_or(made)),
+                };
+                drafts[first].needs.push(needed);
             }
             if let (Some(first), None) = (mine.first_make, theirs.last_make) {
                 // While there are two of one name, Docker refuses that name.

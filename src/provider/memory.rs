@@ -67,8 +67,6 @@ struct Inner {
     mutations: usize,
     faults: Vec<(At, Fault)>,
     killed: bool,
-    /// Capsules that were started while their Docker did not answer.
-    blind_starts: Vec<String>,
     /// By tag.
     images: BTreeMap<String, Image>,
     /// By id: two may bear one name.
@@ -197,7 +195,6 @@ impl World {
                 mutations: 0,
                 faults: Vec::new(),
                 killed: false,
-                blind_starts: Vec::new(),
                 images: BTreeMap::new(),
                 networks: BTreeMap::new(),
                 volumes: BTreeMap::new(),
@@ -286,7 +283,7 @@ impl World {
     /// What a person would complain about although every object exists.
     pub fn complaints(&self) -> Vec<String> {
         let world = self.lock();
-        let mut out: Vec<String> = world.blind_starts.iter().map(|name| format!("{name} was started before its Docker answered")).collect();
+        let mut out = Vec::new();
         for container in world.containers.values().filter(|c| world.is_ours(&c.labels)) {
             if world.is_held(container) {
                 if container.state != State::Paused {
@@ -719,11 +716,7 @@ impl Inner {
             let inode = self.inode(source).ok_or_else(|| refuse("docker.invalid", format!("bind source path does not exist: {source}")))?;
             binds.insert(source.clone(), inode);
         }
-        let blind = container.kind() == Kind::Capsule && !self.is_held(container) && self.docker_works_in(container).is_err();
-        let (id, name) = (container.id.clone(), container.name.clone());
-        if blind {
-            self.blind_starts.push(name);
-        }
+        let id = container.id.clone();
         let container = self.containers.get_mut(&id).expect("just found");
         container.state = State::Running;
         container.hung = false;

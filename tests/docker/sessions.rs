@@ -33,6 +33,30 @@ pub fn the_private_docker_runs_containers_over_tls(engine: &Engine) {
     assert!(!engine.docker(&["images", "--format", "{{.Repository}}"]).lines().any(|name| name == "nested"));
 }
 
+pub fn an_agent_finds_its_docker_at_work(engine: &Engine) {
+    let home = Home::with_own_role(engine, COMPAT);
+    let ask = "docker version --format '{{.Server.Os}}' >>~/.claude/docker 2>&1 </dev/null || echo none >>~/.claude/docker";
+    home.write_agent(&format!("#!/bin/sh\n[ \"${{1:-}}\" != --version ] || {{ echo '0.0.1 (test agent)'; exit; }}\n{ask}\nexec cat\n"));
+    home.write("role/hooks/preflight.sh", &format!("#!/bin/sh\n{ask}\n"));
+    home.write(
+        "role/jackin.role.toml",
+        "version = \"v1alpha6\"\ndockerfile = \"Dockerfile\"\nagents = [\"claude\"]\n\n[identity]\nname = \"Test\"\n\n[claude]\n\n[hooks]\npreflight = \"hooks/preflight.sh\"\n",
+    );
+    home.commit("role", "Hook");
+    let told = || files_below(&home.path("state/data")).into_iter().filter(|path| path.ends_with(".claude/docker")).map(fs::read_to_string);
+    let lines = || told().flatten().flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect::<Vec<_>>();
+    // A new daemon; then one that has data and certificates of an earlier run; then only the capsule is new.
+    for (round, again) in [&[][..], &["-dind", ""], &[""]].into_iter().enumerate() {
+        for part in again {
+            engine.docker(&["kill", &format!("{}{part}", home.capsule())]);
+        }
+        home.apply();
+        home.assert_one_of_each(true, &format!("round {round}"));
+        wait_until("the hook and the agent to ask", || lines().len() == 2 * (round + 1));
+    }
+    assert!(lines().iter().all(|line| line == "linux"), "{:?}", lines());
+}
+
 fn cells(count: u16) -> NonZero<u16> {
     NonZero::new(count).expect("a size")
 }

@@ -1,9 +1,11 @@
 //! `runtime-setup`: run by the entrypoint before each agent. Environment, hand-off files and the image's default home in; git
 //! configuration, durable home, credentials and the agents' own configuration files out. Every step may run again and then changes
-//! nothing; panes that start at once wait for each other. Absent: the agents' arguments and hooks, which are the entrypoint's.
+//! nothing; panes that start at once wait for each other, and all for the container's Docker. Absent: the agents' arguments and
+//! hooks, which are the entrypoint's.
 
 mod claude;
 mod codex;
+mod docker;
 mod git;
 mod home;
 mod opencode;
@@ -16,6 +18,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -23,6 +27,9 @@ use crate::file;
 use crate::launch::{AuthMode, LaunchConfig};
 use crate::paths::{Paths, switched_on};
 use crate::status_hooks;
+
+/// Of an agent with its Docker. On a busy machine a daemon takes some ten seconds; one that hangs must not keep the agent for good.
+const DOCKER_PATIENCE: Duration = Duration::from_secs(60);
 
 // No Debug: the environment holds secrets.
 struct Setup {
@@ -53,14 +60,17 @@ pub fn run() -> i32 {
         mounts: fs::read_to_string(set("JACKIN_MOUNTINFO").map_or("/proc/self/mountinfo", String::as_str)).unwrap_or_default(),
         env,
     };
-    match setup.prepare() {
-        Ok(()) => 0,
-        Err(error) => {
-            let what = setup.var("JACKIN_AGENT").unwrap_or("the agent");
-            eprintln!("jackin: {what} is not started, its home could not be prepared: {error}");
-            1
-        }
+    let what = setup.var("JACKIN_AGENT").unwrap_or("the agent");
+    let docker = setup.await_docker();
+    if let Err(error) = setup.prepare() {
+        eprintln!("jackin: {what} is not started, its home could not be prepared: {error}");
+        return 1;
     }
+    if docker.is_some_and(|answers| !answers.join().unwrap_or(false)) {
+        let seconds = DOCKER_PATIENCE.as_secs();
+        warn(&format!("the container's Docker did not answer within {seconds} s; {what} starts without it. `docker version` says why"));
+    }
+    0
 }
 
 /// Runs the role's hook unless it has run to its end in this instance. Panes that start at once wait for the one that runs it.
@@ -130,6 +140,14 @@ impl Setup {
             Err(error) => warn(&format!("{agent} will not report what it does: {error}")),
         }
         Ok(())
+    }
+
+    /// The role's hooks and the agent find the private Docker at work. It comes up beside this container, and neither waits for the other.
+    fn await_docker(&self) -> Option<JoinHandle<bool>> {
+        self.var("JACKIN_AGENT").and(self.var("JACKIN_DIND_HOSTNAME"))?;
+        let certificates = PathBuf::from(self.var("DOCKER_CERT_PATH")?);
+        let command = program::find("docker", self.var("PATH")?)?;
+        Some(thread::spawn(move || docker::answers_within(DOCKER_PATIENCE, &command, &certificates)))
     }
 
     /// A variable that is set to something.

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// Nothing here asks a network; who takes longer is stuck, and the agent waits.
+/// Of what asks no network: who takes longer is stuck, and the agent waits.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 pub fn find(name: &str, path: &str) -> Option<PathBuf> {
@@ -21,7 +21,8 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>, String> {
     output_within(DEADLINE, command)
 }
 
-fn output_within(deadline: Duration, command: &mut Command) -> Result<Vec<u8>, String> {
+/// The same for what takes its time.
+pub fn output_within(deadline: Duration, command: &mut Command) -> Result<Vec<u8>, String> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(|error| error.to_string())?;
     let (sender, receiver) = mpsc::channel();
     if let Some(mut stdout) = child.stdout.take() {
