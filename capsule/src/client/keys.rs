@@ -157,7 +157,10 @@ pub fn key(read: &[u8]) -> Option<Key> {
     (event != "3").then_some(Key { char, ctrl })
 }
 
-/// Finds the leader followed by d, in one read or two; for a watcher also q and Ctrl+C.
+/// A read with more bytes than that was pasted, not typed.
+const TYPED_AT_ONCE: usize = 8;
+
+/// Finds the leader followed by d, in one read or two; for a watcher also q and Ctrl+C. A busy machine gives several keys in one read.
 #[derive(Default)]
 pub struct WayOut {
     leader: bool,
@@ -165,6 +168,9 @@ pub struct WayOut {
 
 impl WayOut {
     pub fn is_taken_by(&mut self, read: &[u8], watching: bool) -> bool {
+        if (2..=TYPED_AT_ONCE).contains(&read.len()) && !read.contains(&0x1b) {
+            return read.iter().any(|key| self.is_taken_by(&[*key], watching));
+        }
         if let [0x1c, rest @ ..] = read
             && !rest.is_empty()
         {
@@ -295,9 +301,12 @@ mod tests {
             assert!(takes(&[b"\x1b[92;5u", b"d"], watching));
             assert!(takes(&[b"\x1b[92;5u", b"\x1b[92;5:3u", b"d"], watching), "letting go of the leader is not a key");
             assert!(!takes(&[b"\x1c", b"x", b"d"], watching));
+            assert!(takes(&[b"abc\x1cd"], watching) && !takes(&[b"abc\x1cxd"], watching), "several keys in one read");
+            assert!(takes(&[b"abc\x1c", b"d"], watching));
+            assert!(!takes(&[b"a long quotation\x1cd"], watching), "pasted");
             assert!(!takes(&[b"d", b"\x1b[<35;3;4M", b"\x1b[200~q\x1b[201~"], watching));
         }
-        for read in [&b"q"[..], b"\x03", b"\x1b[99;5u"] {
+        for read in [&b"q"[..], b"\x03", b"\x1b[99;5u", b"abcq", b"abc\x03"] {
             assert!(takes(&[read], true) && !takes(&[read], false));
         }
     }
