@@ -63,14 +63,14 @@ fn change(path: &str, deadline: Instant) -> Option<Change> {
     });
     match counts {
         Ok((0, 0)) => None,
-        Ok((changed, unpushed)) => Some(Change { path: path.to_owned(), changed, unpushed }),
+        Ok((changed, unpushed)) => Some(Change { path: path.to_owned(), changed, unpushed, unknown: None }),
         Err(failure) => Some(not_inspected(path, &failure.to_string())),
     }
 }
 
 /// Better one question too many than work that nobody was asked about.
 fn not_inspected(path: &str, reason: &str) -> Change {
-    Change { path: format!("{path} (cannot be inspected: {reason})"), changed: 0, unpushed: 0 }
+    Change { path: path.to_owned(), changed: 0, unpushed: 0, unknown: Some(format!("cannot be inspected: {reason}")) }
 }
 
 /// The branch's name, or of a detached head the first of its digits.
@@ -227,14 +227,14 @@ mod tests {
         let dir = repository();
         let path = dir.path().to_str().unwrap().to_owned();
         let inspect = || inspect(std::slice::from_ref(&path));
-        assert_eq!(inspect(), [Change { path: path.clone(), changed: 0, unpushed: 1 }]);
+        assert_eq!(inspect(), [Change { path: path.clone(), changed: 0, unpushed: 1, unknown: None }]);
         run(dir.path(), &format!("remote add origin {}", origin.path().display()));
         run(dir.path(), "push origin main");
         assert_eq!(inspect(), []);
         fs::write(dir.path().join("new one"), "").unwrap();
         fs::write(dir.path().join("file"), "two").unwrap();
         run(dir.path(), "commit --allow-empty -m two");
-        assert_eq!(inspect(), [Change { path: path.clone(), changed: 2, unpushed: 1 }]);
+        assert_eq!(inspect(), [Change { path: path.clone(), changed: 2, unpushed: 1, unknown: None }]);
     }
 
     #[test]
@@ -266,7 +266,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_str().unwrap().to_owned();
         let changes = inspect(std::slice::from_ref(&path));
-        assert!(changes[0].path.contains("cannot be inspected: fatal: not a git repository"), "{changes:?}");
+        assert!(
+            changes[0].unknown.as_ref().is_some_and(|why| why.contains("cannot be inspected: fatal: not a git repository")),
+            "{changes:?}"
+        );
         assert_eq!(inspect(&[format!("{path}/gone")]), []);
     }
 }

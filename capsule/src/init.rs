@@ -222,6 +222,8 @@ impl Init {
         let mut children = signal(SignalKind::child())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // Nothing to us, but what is caught is at its default again in sessions, even where init was started with it ignored.
+        drop(signal(SignalKind::hangup())?);
         if std::process::id() != 1 {
             // As PID 1 orphans come to us anyway.
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
@@ -427,6 +429,12 @@ impl Init {
         if in_a_loop && self.live.is_empty() {
             self.log.report(&format!("the mux ended {count} times in a row, the last time {how}; giving up"));
             self.exit = Some(101);
+            return;
+        }
+        if in_a_loop && !by_somebody && self.mux_binary.take().is_some() {
+            self.log.report(&format!("the upgraded mux ended {count} times in a row, the last time {how}; the one of before is back"));
+            self.crashes = Recent::default();
+            self.restart_at = Some(now);
             return;
         }
         let delay = match in_a_loop {

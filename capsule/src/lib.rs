@@ -9,6 +9,8 @@ pub mod launch;
 #[cfg(feature = "capsule")]
 pub mod dates;
 #[cfg(feature = "capsule")]
+pub mod fault;
+#[cfg(feature = "capsule")]
 pub mod frame;
 #[cfg(feature = "capsule")]
 pub mod layout;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::dates::rfc3339;
-use crate::file;
+use crate::{fault, file};
 
 const MAX_LOG: u64 = 1 << 20;
 /// Full files that are kept, the newest as `.log.1`.
@@ -85,14 +85,17 @@ impl Log {
         let _ = writeln!(io::stderr(), "jackin-capsule {}: {}", self.who, printable(text));
     }
 
-    /// From now on a panic, in whatever task, is logged with its backtrace and ends the process with 101.
+    /// From now on a panic, on whatever thread, is logged with its backtrace and ends the process with 101, unless it is
+    /// contained.
     pub fn catch_panics(&self) {
         let log = self.clone();
         std::panic::set_hook(Box::new(move |panic| {
             let backtrace = std::backtrace::Backtrace::force_capture();
             log.line(&format!("{panic}\n{backtrace}"));
             log.tell_container(&panic.to_string());
-            std::process::exit(101);
+            if !fault::is_contained() {
+                std::process::exit(101);
+            }
         }));
     }
 }

@@ -121,6 +121,8 @@ struct Serve {
     finish: Option<i32>,
     /// One for all terminals; what is read is used at once.
     buffer: Vec<u8>,
+    /// For tests: what it panics on when it is typed.
+    fault: Option<String>,
 }
 
 /// Runs until there is nothing left to serve; the result is the exit code.
@@ -129,7 +131,7 @@ pub fn run(initial: &str) -> i32 {
     let log = Log::new(&paths.log(), "mux");
     log.catch_panics();
     log.line(&format!("started, version {}", env!("CARGO_PKG_VERSION")));
-    if var("JACKIN_CAPSULE_FORCE_PANIC").is_some() {
+    if var("JACKIN_CAPSULE_FORCE_PANIC").is_some() && forced_panic("shown:").or_else(|| forced_panic("typed:")).is_none() {
         panic!("JACKIN_CAPSULE_FORCE_PANIC is set");
     }
     let config = match read_config(&paths) {
@@ -145,6 +147,11 @@ pub fn run(initial: &str) -> i32 {
     });
     log.line(&format!("exits with {code}"));
     code
+}
+
+/// For tests: where the mux is to panic, if there.
+fn forced_panic(place: &str) -> Option<String> {
+    Some(var("JACKIN_CAPSULE_FORCE_PANIC")?.strip_prefix(place)?.to_owned())
 }
 
 fn packs(log: &Log) -> Packs {
@@ -199,6 +206,7 @@ impl Serve {
             },
             socket: paths.socket.to_string_lossy().into_owned(),
             keys: provider::keys(|key| var(key).is_some()),
+            fault: forced_panic("shown:"),
         };
         Ok(Self {
             mux: Mux::new(settings),
@@ -231,6 +239,7 @@ impl Serve {
             inspecting: false,
             finish: None,
             buffer: vec![0; MAX_READ],
+            fault: forced_panic("typed:"),
         })
     }
 
@@ -665,6 +674,7 @@ impl Serve {
                     // Whoever comes may be the one who has just taken the spare.
                     if self.mux.is_held() {
                         self.look_at_hold(None);
+                        self.settle();
                     }
                     self.step(Input::Attached { client, hello: *hello });
                 }
@@ -683,6 +693,9 @@ impl Serve {
 
     fn frame(&mut self, client: ClientId, frame: ClientFrame) {
         let typed = matches!(frame, ClientFrame::Input(_));
+        if let (ClientFrame::Input(bytes), Some(fault)) = (&frame, &self.fault) {
+            assert!(bytes != fault.as_bytes(), "JACKIN_CAPSULE_FORCE_PANIC was typed");
+        }
         let frame = match frame {
             ClientFrame::AttachControl { kind, request, body, .. } if transfer::is_wrapped(kind) => {
                 let inner = transfer::unwrap(kind, &body);
@@ -907,6 +920,11 @@ impl Serve {
                     recorder.resize(size);
                 }
             }
+            Effect::Repaint(session) => {
+                if let Some(terminal) = self.terminals.get(&session) {
+                    pty::ask_for_redraw(&terminal.master);
+                }
+            }
             Effect::Checkpoint { session, size, bytes, history } => {
                 let Some(terminal) = self.terminals.get_mut(&session) else {
                     return;
@@ -983,8 +1001,7 @@ impl Serve {
             Ok(config) if config.hold => Reply::Held,
             Ok(config) => {
                 (self.workdir, self.worktrees) = (config.workdir.clone(), config.isolated_worktrees.clone());
-                let initial = self.initial.clone();
-                self.step(Input::Released { config, initial: &initial });
+                self.pending.push_back(Input::Released { config, initial: self.initial.clone() });
                 Reply::Ack
             }
             Err(message) => Reply::Error { message },

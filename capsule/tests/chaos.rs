@@ -275,6 +275,33 @@ fn an_upgrade_to_something_else_is_refused_or_taken_back() {
 }
 
 #[test]
+fn an_upgrade_that_turns_out_bad_later_is_taken_back() {
+    let mut capsule = Capsule::start(SHELL_AGENT);
+    capsule.attach().wait_for_text("agent claude");
+    let sessions = session_pids(&capsule);
+    // It serves until it is told to fail, and fails at every start from then on.
+    let bad = capsule.path("bad");
+    let failing = capsule.path("failing");
+    write_script(
+        &bad,
+        &format!(
+            "[ \"$1\" = --version ] && {{ echo jackin-capsule 9.9; exit 0; }}\n[ -e {failing} ] && exit 7\nexec {BINARY} \"$@\"",
+            failing = failing.display()
+        ),
+    );
+    let reply = upgrade(&capsule, bad.to_str().unwrap());
+    assert!(matches!(&reply, Reply::Version { version, .. } if version == "9.9"), "{reply:?}");
+    std::fs::write(&failing, "").unwrap();
+    kill("ABRT", capsule.mux_pid());
+    let mut client = capsule.attach();
+    client.type_keys("echo ba''ck\r");
+    client.wait_for_text("back");
+    assert!(capsule.log().contains("the one of before is back"), "{}", capsule.log());
+    assert_eq!(session_pids(&capsule), sessions);
+    capsule.assert_running();
+}
+
+#[test]
 fn a_recording_survives_its_session() {
     let mut capsule = Capsule::start(SHELL_AGENT);
     let mut client = capsule.attach();

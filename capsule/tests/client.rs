@@ -178,6 +178,36 @@ fn the_client_finds_the_mux_again() {
 }
 
 #[test]
+fn clients_beside_each_other_all_find_the_mux_again() {
+    let capsule = Capsule::start(SHELL_AGENT);
+    let mut first = Terminal::run(&capsule, "\"$CAPSULE\"");
+    first.wait_for("agent claude");
+    let mut second = Terminal::run(&capsule, "\"$CAPSULE\" --shared");
+    second.wait_for("agent claude");
+    let mut watcher = Terminal::run(&capsule, "\"$CAPSULE\" --watch");
+    watcher.wait_for("agent claude");
+    for round in 0..4 {
+        kill("KILL", capsule.mux_pid());
+        // Whoever comes back last throws nobody out.
+        for (who, terminal) in [("first", &mut first), ("second", &mut second)] {
+            eventually("the client talks to the new mux", || {
+                terminal.type_keys(&format!("echo {who}''-{round}\r"));
+                terminal.shows(&format!("{who}-{round}"), Duration::from_millis(200)).then_some(())
+            });
+        }
+        watcher.wait_for(&format!("second-{round}"));
+    }
+    watcher.type_keys("q");
+    for terminal in [&mut first, &mut second] {
+        terminal.type_keys("\x1cd");
+    }
+    for terminal in [&mut first, &mut second, &mut watcher] {
+        terminal.wait_for("detached");
+        terminal.assert_left_clean();
+    }
+}
+
+#[test]
 fn a_client_that_is_terminated_leaves_the_terminal_clean() {
     let mut capsule = Capsule::start(SHELL_AGENT);
     let mut terminal = Terminal::run(&capsule, "\"$CAPSULE\" </dev/tty & echo $! > $JACKIN_RUN_DIR/client; wait $!");

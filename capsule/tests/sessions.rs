@@ -50,7 +50,7 @@ fn detaching_keeps_everything_and_the_next_client_sees_it() {
     let mut first = capsule.attach();
     first.wait_for_text("agent claude");
     first.type_keys("printf '\\033]2;the title\\007\\033[1;31mmark%s\\033[m\\n' er; KEPT=kept-value\r");
-    first.wait_for_text("marker");
+    first.wait_for_text("marker\n$ ");
     first.type_keys("\x1cd");
     assert_eq!(first.wait_for_shutdown(), ShutdownReason::Detached);
     capsule.assert_running();
@@ -422,6 +422,50 @@ fn a_mux_that_cannot_start_is_given_up_and_reported() {
     assert!(capsule.log().contains("JACKIN_CAPSULE_FORCE_PANIC"));
     // With the names of functions, for whoever has to find out.
     assert!(capsule.log().contains("jackin_capsule::main"), "{}", capsule.log());
+}
+
+#[test]
+fn what_breaks_a_screen_ends_no_mux_and_no_session() {
+    let capsule = Capsule::start_with(SHELL_AGENT, &[("JACKIN_CAPSULE_FORCE_PANIC", "shown:unspeakable")]);
+    let mut client = capsule.attach();
+    client.wait_for_text("agent claude");
+    let mux = capsule.mux_pid();
+    client.type_keys("seq 1 100; echo un''speak''able\r");
+    client.wait_for_text("began anew");
+    client.type_keys("echo still he''re\r");
+    client.wait_for_text("still here");
+    assert_eq!(capsule.mux_pid(), mux, "{}", capsule.log());
+    assert!(capsule.log().contains("this was to be a fault"), "{}", capsule.log());
+    assert!(capsule.lines(1, 200).iter().any(|line| line == "42"), "the scrollback is gone");
+    // Nor does it come back with the next mux.
+    kill("KILL", mux);
+    let mut client = capsule.attach();
+    client.wait_for_text("still here");
+    assert_eq!(capsule.log().matches("this was to be a fault").count(), 1, "{}", capsule.log());
+}
+
+#[test]
+fn a_panic_of_the_mux_brings_every_session_back() {
+    let capsule = Capsule::start_with(SHELL_AGENT, &[("JACKIN_CAPSULE_FORCE_PANIC", "typed:panic now")]);
+    capsule.attach().wait_for_text("agent claude");
+    let mut client = capsule.attach_and_spawn(Spawn::Agent("codex".into()));
+    client.wait_for_text("agent codex");
+    client.type_keys("seq 1 100; kept=whole\r");
+    client.wait_for_text("100");
+    for count in 1..=2 {
+        let mux = capsule.mux_pid();
+        client.type_keys("panic now");
+        eventually("another mux", || (capsule.mux_pid() != mux).then_some(()));
+        client = capsule.attach();
+        client.wait_for_text("100");
+        assert_eq!(capsule.log().matches("JACKIN_CAPSULE_FORCE_PANIC was typed").count(), count, "{}", capsule.log());
+    }
+    client.type_keys("echo it is $kept\r");
+    client.wait_for_text("it is whole");
+    assert!(capsule.lines(2, 200).iter().any(|line| line == "42"), "the scrollback is gone");
+    assert!(capsule.lines(1, 0).join("").contains("agent claude"));
+    // With the names of functions, for whoever has to find out.
+    assert!(capsule.log().contains("Serve::frame"), "{}", capsule.log());
 }
 
 #[test]

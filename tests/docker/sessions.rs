@@ -61,11 +61,18 @@ fn cells(count: u16) -> NonZero<u16> {
     NonZero::new(count).expect("a size")
 }
 
+fn modes(terminal: &dyn MasterPty) -> String {
+    let modes = terminal.get_termios().expect("termios");
+    format!("{:?} {:?} {:?}", modes.input_flags, modes.output_flags, modes.local_flags)
+}
+
 /// A person at a terminal.
 struct Terminal {
     master: Box<dyn MasterPty + Send>,
     keys: Box<dyn Write + Send>,
     child: Box<dyn portable_pty::Child + Send + Sync>,
+    /// As it was before the program had it.
+    before: String,
     screen: Arc<Mutex<vt100::Parser>>,
 }
 
@@ -82,6 +89,7 @@ impl Terminal {
         command.env("TERM", "xterm-256color");
         command.env("LANG", "C.UTF-8");
         command.cwd(home.folder());
+        let before = modes(&*pair.master);
         let child = pair.slave.spawn_command(command).expect("start jackin");
         drop(pair.slave);
         let screen = Arc::new(Mutex::new(vt100::Parser::new(cells(rows), cells(cols), 1000)));
@@ -94,7 +102,7 @@ impl Terminal {
             }
         });
         let keys = pair.master.take_writer().expect("a writer");
-        Terminal { master: pair.master, keys, child, screen }
+        Terminal { master: pair.master, keys, child, before, screen }
     }
 
     fn type_in(&mut self, keys: &str) {
@@ -123,24 +131,19 @@ impl Terminal {
         (self.row(0), self.row(rows.get() - 1))
     }
 
-    fn assert_restored(&self, modes_before: &str) {
+    fn assert_restored(&self) {
         // The last bytes may still be on their way to our screen.
         wait_until("the terminal to be restored", || !self.screen.lock().unwrap().screen().alternate_screen());
         let parser = self.screen.lock().unwrap();
         let screen = parser.screen();
         assert!(!screen.hide_cursor() && !screen.bracketed_paste() && !screen.application_cursor() && !screen.application_keypad());
         assert_eq!(screen.mouse_protocol_mode(), vt100::MouseProtocolMode::None);
-        assert_eq!(self.modes(), modes_before, "the terminal is as it was");
+        assert_eq!(modes(&*self.master), self.before, "the terminal is as it was");
     }
 
     fn resize(&self, rows: u16, cols: u16) {
         self.screen.lock().unwrap().screen_mut().set_size(cells(rows), cells(cols));
         self.master.resize(PtySize { rows, cols, pixel_width: 0, pixel_height: 0 }).expect("resize");
-    }
-
-    fn modes(&self) -> String {
-        let modes = self.master.get_termios().expect("termios");
-        format!("{:?} {:?} {:?}", modes.input_flags, modes.output_flags, modes.local_flags)
     }
 
     fn exit_code(&mut self) -> u32 {
@@ -178,10 +181,9 @@ impl Drop for Terminal {
 pub fn a_person_loads_types_resizes_detaches_and_comes_back(engine: &Engine) {
     let home = Home::new(engine, COMPAT);
     let mut first = Terminal::run(&home, &["load", home.role(), "w", "--yes"], 24, 80);
-    let before = first.modes();
     first.wait_for("agent is listening");
     assert!(first.screen.lock().unwrap().screen().alternate_screen());
-    assert_ne!(first.modes(), before, "the terminal is raw while attached");
+    assert_ne!(modes(&*first.master), first.before, "the terminal is raw while attached");
     first.type_in("hello out there\r");
     first.wait_for("you said: hello out there");
     let (rows, cols) = first.asked_size();
@@ -198,7 +200,7 @@ pub fn a_person_loads_types_resizes_detaches_and_comes_back(engine: &Engine) {
     first.type_in("\x1cd");
     assert_eq!(first.exit_code(), 0);
     first.wait_for("Detached");
-    first.assert_restored(&before);
+    first.assert_restored();
     home.assert_one_of_each(true, "after detaching");
 
     let mut second = Terminal::run(&home, &["hardline", "w"], 30, 90);
@@ -445,7 +447,6 @@ pub fn an_exit_ends_the_container_and_keeps_the_home(engine: &Engine) {
     inside(&home, "echo mine > ~/.claude/of-the-agent");
     let end = end_of(engine, &container);
     let mut terminal = Terminal::run(&home, &["hardline", "w", "--shell"], 24, 80);
-    let before = terminal.modes();
     wait_until("the shell's tab", || sessions(&home).len() == 2);
     // Asked, and stayed.
     terminal.type_in("\x11");
@@ -458,7 +459,7 @@ pub fn an_exit_ends_the_container_and_keeps_the_home(engine: &Engine) {
     terminal.type_in("y");
     assert_eq!(terminal.exit_code(), 0);
     terminal.wait_for("ended");
-    terminal.assert_restored(&before);
+    terminal.assert_restored();
     assert_eq!(code_of(end), "0");
     home.assert_nothing_left("after the exit");
     let kept = files_below(&home.path(&format!("state/data/{container}")));
@@ -485,13 +486,12 @@ pub fn a_terminal_that_is_told_to_go_is_restored(engine: &Engine) {
     home.apply();
     for signal in [rustix::process::Signal::TERM, rustix::process::Signal::HUP] {
         let mut terminal = Terminal::run(&home, &["hardline", "w"], 24, 80);
-        let before = terminal.modes();
         terminal.wait_for("agent is listening");
-        assert_ne!(terminal.modes(), before, "the terminal is raw while attached");
+        assert_ne!(modes(&*terminal.master), terminal.before, "the terminal is raw while attached");
         let pid = terminal.child.process_id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())).expect("a process");
         rustix::process::kill_process(pid, signal).expect("kill");
         terminal.exit_code();
-        terminal.assert_restored(&before);
+        terminal.assert_restored();
         home.assert_one_of_each(false, "after the terminal went");
     }
     assert_eq!(sessions(&home).len(), 1);

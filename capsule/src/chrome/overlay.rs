@@ -37,6 +37,7 @@ pub struct Unsaved {
     pub path: String,
     pub changed: usize,
     pub unpushed: usize,
+    pub unknown: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -102,7 +103,8 @@ impl Overlay {
             lines.push(Line::Entry(Entry::new(&tree.path, digit(number), act).detail(counts(tree))));
         }
         let (changed, unpushed) = unsaved.iter().fold((0, 0), |(a, b), tree| (a + tree.changed, b + tree.unpushed));
-        let lost = counts(&Unsaved { path: String::new(), changed, unpushed });
+        let unknown = unsaved.iter().any(|tree| tree.unknown.is_some()).then(|| "what could not be inspected".to_owned());
+        let lost = counts(&Unsaved { path: String::new(), changed, unpushed, unknown });
         let discard = Menu::new(
             "Discard",
             CHOOSE,
@@ -222,6 +224,6 @@ fn digit(number: usize) -> String {
 
 fn counts(tree: &Unsaved) -> String {
     let parts = [(tree.changed, "changed"), (tree.unpushed, "unpushed")];
-    let parts: Vec<_> = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-    parts.join(", ")
+    let parts = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+    parts.chain(tree.unknown.clone()).collect::<Vec<_>>().join(", ")
 }

@@ -110,7 +110,7 @@ fn exit() -> Overlay {
 }
 
 fn dirty() -> Overlay {
-    let unsaved = |path: &str, changed, unpushed| Unsaved { path: path.into(), changed, unpushed };
+    let unsaved = |path: &str, changed, unpushed| Unsaved { path: path.into(), changed, unpushed, unknown: None };
     Overlay::dirty_exit(&[unsaved("/workspace/app", 3, 2), unsaved("/workspace/docs", 0, 1)])
 }
 
@@ -710,7 +710,7 @@ proptest! {
         let theme = Theme::new(if plain { PLAIN } else { DARK });
         let odd = [
             Overlay::confirm(Question::Exit, &[AtRisk { label: label.clone(), codename: label.clone(), state: SessionState::Working }]),
-            Overlay::dirty_exit(&[Unsaved { path: label.clone(), changed: usize::MAX / 2, unpushed: 0 }]),
+            Overlay::dirty_exit(&[Unsaved { path: label.clone(), changed: usize::MAX / 2, unpushed: 0, unknown: None }]),
             Overlay::info(&label, vec![(label.clone(), vec![(label.clone(), label.clone())])]),
             Overlay::path(&label, EXPORT, &label),
         ];

@@ -209,6 +209,10 @@ impl Relay {
                     if welcomed {
                         // What was to be started is; the new mux has it.
                         (self.hello.spawn, self.hello.focus) = (Spawn::None, None);
+                        // Whoever was beside us comes back as well, and is not to be thrown out.
+                        if self.hello.ctx.mode == AttachMode::Takeover {
+                            self.hello.ctx.mode = AttachMode::Shared;
+                        }
                         (search, ever_welcomed) = (None, true);
                     }
                     let search = search.get_or_insert_with(Search::begin);

@@ -89,14 +89,10 @@ impl Mux {
                     (Some(agent), None) => Spawn::Agent(agent),
                     (Some(agent), Some(provider)) => Spawn::AgentWithProvider { agent, provider },
                 };
-                // Whoever types goes on where they are: an agent may have asked.
-                let before = self.layout.focused();
-                let started = self.start(Start { spawn, place: Place::Tab, env: Vec::new(), cwd });
-                if before.is_some_and(|before| self.layout.focus(before)) {
-                    self.layout_changed();
-                }
-                match started {
-                    Some(session) => Reply::Spawned { session_id: session.0 },
+                let started = self.start(Start { spawn, place: Place::Aside, env: Vec::new(), cwd });
+                match started.and_then(|session| self.starting.get_mut(&session)) {
+                    // Answered when it has begun, so that its number is of use at once.
+                    Some(starting) => return starting.asker = Some(client),
                     None => Reply::Error { message: "nothing was started; multiplexer.log says why".to_owned() },
                 }
             }

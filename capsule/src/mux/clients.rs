@@ -29,6 +29,8 @@ pub(super) struct Client {
     pub passed: Vec<u8>,
     /// A watcher has typed the leader.
     pub armed: bool,
+    /// Its terminal has the operator's attention, as far as it tells.
+    pub focused: bool,
     /// What came last may be the beginning of a key.
     pub key_waits_since: Option<Millis>,
 }
@@ -62,6 +64,7 @@ impl Mux {
                 self.clients.remove(&other);
                 self.turn_away(other, ShutdownReason::TakenOver);
             }
+            self.put_away();
         }
         if mode != AttachMode::Watch {
             self.set_colours(hello.foreground, hello.background);
@@ -73,6 +76,7 @@ impl Mux {
             unicode: !matches!(hello.term.as_str(), "dumb" | "linux"),
             reader: Reader::new(&self.settings.bindings),
             armed: false,
+            focused: true,
             shown: Shown::unknown(),
             busy: false,
             behind: true,
@@ -84,6 +88,7 @@ impl Mux {
         if let Some(session) = hello.focus.map(SessionId).filter(|id| mode != AttachMode::Watch && self.live.contains_key(id)) {
             self.layout.focus(session);
         }
+        self.focus_may_have_changed();
         self.measure();
         self.choose_theme();
         self.layout_changed();
@@ -105,9 +110,9 @@ impl Mux {
         self.recording_asked.retain(|(_, asker)| *asker != id);
         if self.clients.remove(&id).is_some() {
             if !self.is_attended() {
-                // The button that is held will not be told to go up.
-                self.pressed = Pressed::Nothing;
+                self.put_away();
             }
+            self.focus_may_have_changed();
             self.measure();
             self.choose_theme();
             self.layout_changed();
@@ -124,9 +129,12 @@ impl Mux {
             self.turn_away(id, ShutdownReason::Detached);
             self.gone(id);
         }
-        if !self.is_attended() {
-            self.overlay = None;
-        }
+    }
+
+    /// What somebody had begun who is not there any more: a question must not be answered by the next one's first key, and
+    /// the button that is held will not be told to go up.
+    fn put_away(&mut self) {
+        (self.overlay, self.before_search, self.pressed) = (None, None, Pressed::Nothing);
     }
 
     /// Somebody is there who may type.
@@ -143,6 +151,7 @@ impl Mux {
         for session in self.live.values_mut() {
             session.screen.set_colours(self.colours);
         }
+        self.unkept = true;
         self.choose_theme();
         self.touch(Stale::Everything);
     }
@@ -220,10 +229,19 @@ impl Mux {
     }
 
     pub(super) fn focus_event(&mut self, id: ClientId, focused: bool) {
-        if self.clients.get(&id).is_some_and(Client::types)
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.focused = focused;
+            self.focus_may_have_changed();
+        }
+    }
+
+    /// The focused pane has the operator's attention while any terminal that types has it.
+    fn focus_may_have_changed(&mut self) {
+        let attention = self.clients.values().any(|client| client.types() && client.focused);
+        if std::mem::replace(&mut self.attention, attention) != attention
             && let Some(session) = self.layout.focused()
         {
-            self.tell_focus(session, focused);
+            self.tell_focus(session, attention);
         }
     }
 

@@ -372,7 +372,10 @@ impl Mux {
     }
 
     pub(super) fn ask_about_changes(&mut self, changes: &[Change]) {
-        let unsaved = |change: &Change| Unsaved { path: change.path.clone(), changed: change.changed, unpushed: change.unpushed };
+        let unsaved = |change: &Change| {
+            let Change { path, changed, unpushed, unknown } = change.clone();
+            Unsaved { path, changed, unpushed, unknown }
+        };
         self.show(Overlay::dirty_exit(&changes.iter().map(unsaved).collect::<Vec<_>>()));
     }
 

@@ -110,6 +110,8 @@ pub struct Change {
     pub path: String,
     pub changed: usize,
     pub unpushed: usize,
+    /// Why it could not be inspected; that counts as work.
+    pub unknown: Option<String>,
 }
 
 pub enum Input<'a> {
@@ -130,7 +132,7 @@ pub enum Input<'a> {
     /// A spare has been taken: this is what it is launched with.
     Released {
         config: LaunchConfig,
-        initial: &'a str,
+        initial: String,
     },
     /// Without `history` what scrolls off its screen stays in the mux.
     Spawned {
@@ -223,6 +225,8 @@ pub enum Effect {
         bytes: Vec<u8>,
         history: News,
     },
+    /// Ask its program to paint anew.
+    Repaint(SessionId),
     /// Remember this beyond this mux.
     Keep(String),
     /// End the session's processes, the polite way first.
@@ -295,12 +299,17 @@ pub struct Settings {
     pub socket: String,
     /// Names of variables that hold a provider's key.
     pub keys: BTreeSet<&'static str>,
+    /// For tests: what a screen panics on when a program prints it.
+    pub fault: Option<String>,
 }
 
 /// What the next mux needs to know that no session can tell it.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     layout: Layout,
+    /// Of the picture, and the operator's colours; a mux of before does not tell.
+    size: Option<Size>,
+    colours: Option<Colours>,
 }
 
 /// Which part of the picture no longer holds.
@@ -351,6 +360,8 @@ pub struct Mux {
     workdir: Workdir,
     looked_at_workdir: Millis,
     told_focus: Option<SessionId>,
+    /// Somebody looks, and the focused session's program was told so if it asked.
+    attention: bool,
     waits: Vec<answers::Wait>,
     listeners: BTreeSet<ClientId>,
     rang_at: Option<Millis>,
@@ -407,6 +418,7 @@ impl Mux {
             workdir: Workdir::default(),
             looked_at_workdir: 0,
             told_focus: None,
+            attention: false,
             waits: Vec::new(),
             listeners: BTreeSet::new(),
             rang_at: None,
@@ -431,7 +443,7 @@ impl Mux {
             Input::Released { config, initial } => {
                 self.held = None;
                 self.settings.config = config;
-                self.ready(initial, None);
+                self.ready(&initial, None);
             }
             Input::Spawned { session, started_at, history } => self.spawned(session, started_at, history),
             Input::Unspooled(session) => self.unspooled(session),
@@ -495,7 +507,7 @@ impl Mux {
         if !std::mem::take(&mut self.unkept) {
             return;
         }
-        match serde_json::to_string(&Kept { layout: self.layout.clone() }) {
+        match serde_json::to_string(&Kept { layout: self.layout.clone(), size: Some(self.size), colours: Some(self.colours) }) {
             Ok(kept) => self.effects.push(Effect::Keep(kept)),
             Err(error) => self.log(format!("the layout cannot be kept: {error}")),
         }

@@ -2,6 +2,7 @@
 
 use crate::agent::{self, Detector, Mark, Probe, View};
 use crate::control::{Event, Reply, SessionState};
+use crate::fault::contained;
 use crate::launch::{Agent, CLIENT_ENV, DirtyExitPolicy};
 use crate::layout::Axis;
 use crate::provider::{self, EnvFrom, Provider};
@@ -9,8 +10,8 @@ use crate::screen::{self, MarkKind, Screen, Size, Stored};
 use crate::wire::{ServerFrame, ShutdownReason, Spawn};
 
 use super::{
-    Change, DRAW_AT_ONCE, Effect, Ended, FRAME, HOLD, Kept, MAX_ENDED, MAX_SESSIONS, Meta, Millis, Mux, Program, Record, Recording,
-    SessionId, Stale,
+    Change, ClientId, DRAW_AT_ONCE, Effect, Ended, FRAME, HOLD, Kept, MAX_ENDED, MAX_SESSIONS, Meta, Millis, Mux, Program, Record,
+    Recording, SessionId, Stale,
 };
 
 /// Bytes after which the spool gets a fresh checkpoint.
@@ -120,12 +121,16 @@ pub(super) struct Starting {
     /// What came for it meanwhile.
     typed: Vec<u8>,
     closing: bool,
+    /// Who waits to hear that it has begun.
+    pub asker: Option<ClientId>,
 }
 
 /// Where a new session's pane goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Tab,
+    /// A tab that does not get the focus: an agent may have asked for it.
+    Aside,
     Split(SessionId, Axis),
 }
 
@@ -145,18 +150,36 @@ impl Mux {
         self.next_session = self.next_session.max(id.0 + 1);
         let mut screen = Screen::new(size, self.settings.policy);
         history.into_iter().for_each(|stored| screen.keep_history_in(stored));
-        // What the replay asks for was answered when it first came.
-        screen.process(replay);
         let detector = self.detector(&record.meta);
         let mut session = Session::new(record, screen, detector);
         session.since_checkpoint = replay.len();
         session.detector.note_output(self.now);
+        // What the replay asks for was answered when it first came.
+        let fault = self.settings.fault.as_deref();
+        let shown = contained(|| print(&mut session.screen, replay, fault));
         self.live.insert(id, session);
+        if shown.is_none() {
+            self.screen_failed(id);
+        }
+    }
+
+    /// A panic over what a program printed. The session goes on with another screen, and the spool must not bring back what
+    /// did it; nobody else is to notice.
+    pub(super) fn screen_failed(&mut self, id: SessionId) {
+        let Some(session) = self.live.get_mut(&id) else { return };
+        session.screen.begin_anew(session.screen.size());
+        (session.painting_since, session.top, session.dirty) = (None, None, true);
+        checkpoint(session, &mut self.effects);
+        self.effects.push(Effect::Repaint(id));
+        self.warn(format!("the screen of session {id} failed on what it was to show and began anew"));
     }
 
     pub(super) fn ready(&mut self, initial: &str, kept: Option<&str>) {
         if let Some(Ok(kept)) = kept.map(serde_json::from_str::<Kept>) {
             self.layout = kept.layout;
+            self.size = kept.size.map_or(self.size, |size| Size::clamped(size.rows, size.cols));
+            self.colours = kept.colours.unwrap_or(self.colours);
+            self.live.values_mut().for_each(|session| session.screen.set_colours(self.colours));
         }
         self.layout.retain(&self.live.keys().copied().collect());
         for id in self.live.keys() {
@@ -218,8 +241,9 @@ impl Mux {
             return None;
         }
         let session = SessionId(self.next_session);
+        let before = self.layout.focused();
         let placed = match start.place {
-            Place::Tab => self.layout.new_tab(session),
+            Place::Tab | Place::Aside => self.layout.new_tab(session),
             Place::Split(at, axis) => self.layout.split(at, axis, session),
         };
         if !placed {
@@ -229,9 +253,13 @@ impl Mux {
         self.next_session += 1;
         let meta = Meta { codename: codename(session), label, agent, provider };
         let env = self.session_env(session, &meta, start.env);
-        self.layout_changed();
+        self.placed = self.layout.place(self.area());
         let size = self.body_of(session).unwrap_or(self.size);
-        self.starting.insert(session, Starting { meta: meta.clone(), size, typed: Vec::new(), closing: false });
+        if let (Place::Aside, Some(before)) = (start.place, before) {
+            self.layout.focus(before);
+        }
+        self.layout_changed();
+        self.starting.insert(session, Starting { meta: meta.clone(), size, typed: Vec::new(), closing: false, asker: None });
         self.effects.push(Effect::Spawn { session, meta, program, env, cwd: start.cwd, size });
         Some(session)
     }
@@ -269,7 +297,7 @@ impl Mux {
     }
 
     pub(super) fn spawned(&mut self, id: SessionId, started_at: u64, history: Option<Stored>) {
-        let Some(Starting { meta, size, typed, closing }) = self.starting.remove(&id) else {
+        let Some(Starting { meta, size, typed, closing, asker }) = self.starting.remove(&id) else {
             return;
         };
         let mut screen = Screen::new(size, self.settings.policy);
@@ -288,6 +316,9 @@ impl Mux {
         // It was started with the size of then.
         self.effects.push(Effect::Resize { session: id, size });
         self.tell_listeners(Event::SessionStarted { session: summary });
+        if let Some(asker) = asker {
+            self.reply(asker, Reply::Spawned { session_id: id.0 });
+        }
         self.layout_changed();
     }
 
@@ -298,9 +329,13 @@ impl Mux {
     }
 
     pub(super) fn spawn_failed(&mut self, id: SessionId, error: &str) {
-        self.starting.remove(&id);
+        let asker = self.starting.remove(&id).and_then(|starting| starting.asker);
         self.layout.remove(id);
-        self.warn(format!("session {id} could not be started: {error}"));
+        let message = format!("session {id} could not be started: {error}");
+        if let Some(asker) = asker {
+            self.reply(asker, Reply::Error { message: message.clone() });
+        }
+        self.warn(message);
         self.layout_changed();
         if self.live.is_empty() && self.starting.is_empty() {
             self.finish(ShutdownReason::Other(format!("the session could not be started: {error}")), 1);
@@ -341,7 +376,10 @@ impl Mux {
         if bytes.is_empty() {
             return;
         }
-        let requests = session.screen.process(bytes);
+        let fault = self.settings.fault.as_deref();
+        let Some(requests) = contained(|| print(&mut session.screen, bytes, fault)) else {
+            return self.screen_failed(id);
+        };
         session.since_checkpoint += bytes.len();
         if session.since_checkpoint >= CHECKPOINT_EVERY && session.screen.is_between_sequences() {
             checkpoint(session, &mut self.effects);
@@ -551,6 +589,7 @@ impl Mux {
     /// Places the panes, and gives every session on show the size of its pane. One in the background keeps its own until it is looked at.
     pub(super) fn fit(&mut self) {
         self.placed = self.layout.place(self.area());
+        let mut failed = Vec::new();
         for pane in &self.placed.panes {
             let Some(session) = self.live.get_mut(&pane.session) else {
                 continue;
@@ -559,7 +598,10 @@ impl Mux {
             if session.screen.size() == size || pane.body.is_empty() {
                 continue;
             }
-            session.screen.resize(size);
+            if contained(|| session.screen.resize(size)).is_none() {
+                session.screen.begin_anew(size);
+                failed.push(pane.session);
+            }
             self.effects.push(Effect::Resize { session: pane.session, size });
             if session.screen.is_between_sequences() {
                 checkpoint(session, &mut self.effects);
@@ -567,6 +609,7 @@ impl Mux {
                 session.since_checkpoint = CHECKPOINT_EVERY;
             }
         }
+        failed.into_iter().for_each(|session| self.screen_failed(session));
     }
 
     /// After every change of tabs, panes, focus or sizes.
@@ -578,8 +621,10 @@ impl Mux {
         if focused != self.told_focus {
             if let Some(left) = std::mem::replace(&mut self.told_focus, focused) {
                 // The operator's terminal has not changed; to the programs it looks as if.
-                self.tell_focus(left, false);
-                focused.into_iter().for_each(|entered| self.tell_focus(entered, true));
+                if self.attention {
+                    self.tell_focus(left, false);
+                    focused.into_iter().for_each(|entered| self.tell_focus(entered, true));
+                }
             }
             if let Some(session) = focused {
                 self.tell_listeners(Event::Focused { session_id: session.0 });
@@ -608,6 +653,11 @@ impl Mux {
             Recording::Failed(reason) => self.warn(format!("session {id} is not recorded: {reason}")),
         }
     }
+}
+
+fn print(screen: &mut Screen, bytes: &[u8], fault: Option<&str>) -> screen::Requests {
+    assert!(fault.is_none_or(|fault| memchr::memmem::find(bytes, fault.as_bytes()).is_none()), "this was to be a fault");
+    screen.process(bytes)
 }
 
 fn checkpoint(session: &mut Session, effects: &mut Vec<Effect>) {

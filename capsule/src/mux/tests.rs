@@ -29,6 +29,7 @@ impl Capsule {
             identity: Identity { instance: "k7p2".into(), container: "jk-k7p2".into() },
             socket: "/s".into(),
             keys: BTreeSet::new(),
+            fault: Some("unspeakable".into()),
         };
         Self { mux: Mux::new(settings), now: 1000 }
     }
@@ -80,6 +81,17 @@ impl Capsule {
             Effect::Reply { client: ASKER, reply, .. } => Some(reply),
             _ => None,
         })
+    }
+
+    /// A shell by request, which begins if it may.
+    fn ask_for_shell(&mut self) -> Option<Reply> {
+        let request = Request::SessionSpawn { agent: None, provider: None, cwd: None };
+        let mut effects = self.step(Input::Asked { client: ASKER, request, ctx: Ctx::default() });
+        if let Some(session) = effects.iter().find_map(|e| if let Effect::Spawn { session, .. } = e { Some(*session) } else { None }) {
+            assert!(!effects.iter().any(|e| matches!(e, Effect::Reply { .. })), "before it has begun: {effects:?}");
+            effects = self.step(Input::Spawned { session, started_at: 0, history: None });
+        }
+        effects.into_iter().find_map(|e| if let Effect::Reply { client: ASKER, reply, .. } = e { Some(reply) } else { None })
     }
 
     /// Once every client has taken what it was sent.
@@ -247,9 +259,43 @@ fn the_table_and_the_layout_of_an_earlier_mux_are_continued() {
     assert_eq!(read.text.trim(), "seen");
     let Some(Reply::AgentRegistry { records }) = capsule.ask(Request::Agents) else { panic!() };
     assert_eq!(records.len(), 4);
-    let Some(Reply::Spawned { session_id: 8 }) = capsule.ask(Request::SessionSpawn { agent: None, provider: None, cwd: None }) else {
-        panic!("ids go on after the highest")
-    };
+    assert_eq!(capsule.ask_for_shell(), Some(Reply::Spawned { session_id: 8 }), "ids go on after the highest");
+}
+
+#[test]
+fn a_screen_that_fails_is_one_session_s_and_leaves_its_scrollback() {
+    let mut capsule = Capsule::attached();
+    capsule.new_session(b"\x1c%s", SECOND);
+    capsule.output(SECOND, b"\r\n\n\n\nthe other");
+    let lines: String = (0..60).map(|line| format!("line {line}\r\n")).collect();
+    capsule.output(FIRST, lines.as_bytes());
+    let before = capsule.mux.live[&FIRST].screen.history_len();
+    let effects = capsule.output(FIRST, b"\x1b[?1049h what is unspeakable");
+    assert!(effects.contains(&Effect::Repaint(FIRST)), "{effects:?}");
+    // What would come back after a crash is free of it.
+    let spooled = effects.iter().find_map(|e| if let Effect::Checkpoint { session: FIRST, bytes, .. } = e { Some(bytes) } else { None });
+    assert!(spooled.is_some_and(|bytes| memchr::memmem::find(bytes, b"line").is_none()), "{effects:?}");
+    assert!(before > 20 && capsule.mux.live[&FIRST].screen.history_len() == before);
+    capsule.settle();
+    assert!(capsule.picture().contains("the other") && capsule.picture().contains("began anew"), "{}", capsule.picture());
+    capsule.output(FIRST, b"and on");
+    capsule.settle();
+    assert!(capsule.picture().contains("and on"), "{}", capsule.picture());
+}
+
+#[test]
+fn a_replay_that_fails_is_one_session_s() {
+    let mut capsule = Capsule::new();
+    let meta = Meta { codename: "amber".into(), label: "Claude".into(), agent: Some("claude".into()), provider: None };
+    let record = |id| Record { id, meta: meta.clone(), started_at: 0, ended: None };
+    let size = Size { rows: 22, cols: 80 };
+    let effects = capsule.step(Input::Adopted { record: record(FIRST), size, replay: b"unspeakable", history: None });
+    assert!(effects.iter().any(|e| matches!(e, Effect::Checkpoint { session: FIRST, .. })), "{effects:?}");
+    capsule.step(Input::Adopted { record: record(SECOND), size, replay: b"unharmed", history: None });
+    capsule.step(Input::Ready { initial: "claude", kept: None });
+    capsule.attach(ONE, AttachMode::Takeover, 24, 80);
+    assert_eq!(capsule.mux.live.len(), 2);
+    assert!(capsule.mux.live[&SECOND].visible_rows()[0].contains("unharmed"));
 }
 
 #[test]
@@ -266,8 +312,7 @@ fn a_garbled_layout_is_no_reason_to_lose_a_session() {
 #[test]
 fn sessions_have_a_limit_and_tabs_too() {
     let mut capsule = Capsule::attached();
-    let spawn = |capsule: &mut Capsule| capsule.ask(Request::SessionSpawn { agent: None, provider: None, cwd: None });
-    let started = (0..100).filter(|_| matches!(spawn(&mut capsule), Some(Reply::Spawned { .. }))).count();
+    let started = (0..100).filter(|_| matches!(capsule.ask_for_shell(), Some(Reply::Spawned { .. }))).count();
     assert_eq!(started + 1, crate::layout::MAX_TABS);
 }
 
@@ -370,7 +415,7 @@ fn unsaved_work_is_asked_about_and_the_answer_written() {
     capsule.step(Input::Spawned { session: FIRST, started_at: 0, history: None });
     capsule.attach(ONE, AttachMode::Takeover, 24, 80);
     assert!(capsule.types(ONE, b"\x11").contains(&Effect::InspectChanges));
-    capsule.step(Input::Changes(vec![Change { path: "/w".into(), changed: 2, unpushed: 1 }]));
+    capsule.step(Input::Changes(vec![Change { path: "/w".into(), changed: 2, unpushed: 1, unknown: None }]));
     assert!(capsule.picture().contains("2 changed, 1 unpushed"), "{}", capsule.picture());
     let effects = capsule.types(ONE, b"k");
     assert!(effects.contains(&Effect::WriteExitAction("keep")) && effects.contains(&Effect::Kill(FIRST)), "{effects:?}");
@@ -381,17 +426,36 @@ fn a_question_does_not_wait_for_the_next_to_attach() {
     let mut capsule = Capsule::attached();
     capsule.attach(TWO, AttachMode::Watch, 24, 80);
     capsule.types(ONE, b"\x1cd");
-    capsule.step(Input::Changes(vec![Change { path: "/w".into(), changed: 2, unpushed: 1 }]));
+    capsule.step(Input::Changes(vec![Change { path: "/w".into(), changed: 2, unpushed: 1, unknown: None }]));
     capsule.attach(ONE, AttachMode::Takeover, 24, 80);
     assert_eq!(written(&capsule.types(ONE, b"k"), FIRST), b"k");
 }
 
 #[test]
+fn a_question_is_gone_with_whoever_was_asked() {
+    let mut capsule = Capsule::attached();
+    // The terminal's window is closed, so nobody says good-bye.
+    capsule.types(ONE, b"\x11");
+    assert!(capsule.picture().contains("End the sessions"), "{}", capsule.picture());
+    capsule.step(Input::Gone(ONE));
+    capsule.attach(TWO, AttachMode::Takeover, 24, 80);
+    assert_eq!(written(&capsule.types(TWO, b"\r"), FIRST), b"\r");
+    // Or somebody takes over.
+    capsule.types(TWO, b"\x11");
+    capsule.attach(ONE, AttachMode::Takeover, 24, 80);
+    assert_eq!(written(&capsule.types(ONE, b"\r"), FIRST), b"\r");
+}
+
+#[test]
 fn a_checkout_that_cannot_be_inspected_counts_as_unsaved() {
     let mut capsule = Capsule::attached();
-    let path = "/w (cannot be inspected: git took too long)".to_owned();
-    capsule.step(Input::Changes(vec![Change { path, changed: 0, unpushed: 0 }]));
+    let unknown = Some("cannot be inspected: git took too long".to_owned());
+    let changes = || vec![Change { path: "/w".into(), changed: 0, unpushed: 0, unknown: unknown.clone() }];
+    capsule.step(Input::Changes(changes()));
     assert!(capsule.picture().contains("git took too long"), "{}", capsule.picture());
+    let effects = capsule.types(ONE, b"1");
+    assert!(effects.iter().any(|e| matches!(e, Effect::Spawn { cwd: Some(cwd), .. } if cwd == "/w")), "{effects:?}");
+    capsule.step(Input::Changes(changes()));
     capsule.types(ONE, b"\x1b\x1b");
     capsule.step(Input::Changes(Vec::new()));
     assert!(!capsule.picture().contains("git took too long"), "{}", capsule.picture());
@@ -636,6 +700,54 @@ fn waiting_and_listening() {
 }
 
 #[test]
+fn who_asks_for_a_session_hears_when_it_is_there_and_nobody_loses_the_focus() {
+    let mut capsule = Capsule::attached();
+    capsule.output(FIRST, b"\x1b[?1004h");
+    let request = || Request::SessionSpawn { agent: None, provider: None, cwd: None };
+    let effects = capsule.step(Input::Asked { client: ASKER, request: request(), ctx: Ctx::default() });
+    assert!(effects.iter().any(|e| matches!(e, Effect::Spawn { session: SECOND, size: Size { rows: 22, cols: 80 }, .. })), "{effects:?}");
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Reply { .. } | Effect::Write { .. })), "{effects:?}");
+    let effects = capsule.step(Input::SpawnFailed { session: SECOND, error: "no such program" });
+    let heard =
+        |effects: &[Effect]| effects.iter().find_map(|e| if let Effect::Reply { reply, .. } = e { Some(reply.clone()) } else { None });
+    assert!(matches!(heard(&effects), Some(Reply::Error { message }) if message.contains("no such program")), "{effects:?}");
+    assert_eq!(capsule.ask_for_shell(), Some(Reply::Spawned { session_id: 3 }));
+    assert_eq!(capsule.mux.layout.focused(), Some(FIRST));
+}
+
+#[test]
+fn a_program_hears_when_nobody_looks_any_more() {
+    let mut capsule = Capsule::attached();
+    capsule.output(FIRST, b"\x1b[?1004h");
+    capsule.attach(TWO, AttachMode::Shared, 24, 80);
+    let focus = |capsule: &mut Capsule, client, frame| written(&capsule.step(Input::Frame { client, frame }), FIRST);
+    // As long as one of two terminals has the focus, there is somebody.
+    assert_eq!(focus(&mut capsule, ONE, ClientFrame::FocusOut), b"");
+    assert_eq!(focus(&mut capsule, TWO, ClientFrame::FocusOut), b"\x1b[O");
+    assert_eq!(focus(&mut capsule, TWO, ClientFrame::FocusIn), b"\x1b[I");
+    assert_eq!(written(&capsule.step(Input::Gone(TWO)), FIRST), b"\x1b[O");
+    capsule.step(Input::Gone(ONE));
+    assert_eq!(written(&capsule.attach(ONE, AttachMode::Takeover, 24, 80), FIRST), b"\x1b[I");
+}
+
+#[test]
+fn size_and_colours_outlive_a_mux() {
+    let mut capsule = Capsule::attached();
+    let hello = Hello { rows: 50, cols: 200, background: Some([255, 255, 255]), ..Hello::default() };
+    let effects = capsule.step(Input::Attached { client: TWO, hello });
+    let kept = effects.iter().rev().find_map(|e| if let Effect::Keep(kept) = e { Some(kept.clone()) } else { None }).unwrap();
+    let mut capsule = Capsule::new();
+    let meta = Meta { codename: "amber".into(), label: "Claude".into(), agent: Some("claude".into()), provider: None };
+    let record = Record { id: FIRST, meta, started_at: 0, ended: None };
+    capsule.step(Input::Adopted { record, size: Size { rows: 48, cols: 200 }, replay: b"seen", history: None });
+    capsule.step(Input::Ready { initial: "claude", kept: Some(&kept) });
+    // A session that is begun unseen changes nobody's size.
+    capsule.ask_for_shell();
+    assert_eq!(capsule.mux.live[&FIRST].screen.size(), Size { rows: 48, cols: 200 });
+    assert!(written(&capsule.output(FIRST, b"\x1b]11;?\x1b\\"), FIRST).starts_with(b"\x1b]11;rgb:ffff/ffff/ffff"));
+}
+
+#[test]
 fn an_unknown_session_is_said_to_be_unknown() {
     let mut capsule = Capsule::attached();
     for request in [
@@ -690,7 +802,7 @@ fn a_spare_begins_when_the_launch_file_lets_it() {
     assert!(asked.contains(&Effect::LookAtHold(Some(ASKER))), "{asked:?}");
 
     let config = LaunchConfig { hold: false, workdir: "/elsewhere".into(), ..capsule.mux.settings.config.clone() };
-    let effects = capsule.step(Input::Released { config, initial: "claude" });
+    let effects = capsule.step(Input::Released { config, initial: "claude".to_owned() });
     assert!(effects.iter().any(|e| matches!(e, Effect::Spawn { session: FIRST, .. })), "{effects:?}");
     assert_eq!(capsule.mux.settings.config.workdir, "/elsewhere");
     capsule.step(Input::Spawned { session: FIRST, started_at: 0, history: None });

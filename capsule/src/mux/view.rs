@@ -7,6 +7,7 @@ use crate::agent;
 use crate::chrome::{self, Bar, Look, Mode, Overlay, Strip, TabLabel, Theme, Title};
 use crate::control::SessionState;
 use crate::dates::rfc3339;
+use crate::fault::contained;
 use crate::frame::{Cursor, Frame, Modes, Rect, Style, attr};
 use crate::layout::{Placed, TabView};
 use crate::screen::Size;
@@ -154,7 +155,9 @@ impl Mux {
         let selection = self.selection.as_ref().filter(|selection| selection.session == id.0);
         let found = self.found.as_ref().filter(|found| found.session == id).and_then(|found| found.at.as_ref());
         let all = everything || offset > 0 || selection.is_some() || found.is_some();
-        session.screen.paint(&mut self.picture, body, offset, all);
+        if contained(|| session.screen.paint(&mut self.picture, body, offset, all)).is_none() {
+            return self.screen_failed(id);
+        }
         let (found_style, selection_style) = (self.theme.found_here, self.theme.selection);
         let top = session.top_line();
         let rows = top..top + u64::from(body.rows);

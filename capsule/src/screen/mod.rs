@@ -119,6 +119,15 @@ impl Screen {
         }
     }
 
+    /// After a panic in it: empty, but for the scrollback and what the program has told.
+    pub fn begin_anew(&mut self, size: Size) {
+        let mut anew = Self::new(size, self.policy);
+        anew.colours = self.colours;
+        anew.told = std::mem::take(&mut self.told);
+        anew.beside().ring = std::mem::take(&mut self.beside().ring);
+        *self = anew;
+    }
+
     pub fn process(&mut self, bytes: &[u8]) -> Requests {
         if self.carry.is_empty() {
             self.run(bytes);

@@ -21,7 +21,7 @@ impl Default for Policy {
 }
 
 /// Colours that answer OSC 10, 11 and 12.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Colours {
     pub foreground: [u8; 3],
     pub background: [u8; 3],
