@@ -50,7 +50,7 @@ fn detaching_keeps_everything_and_the_next_client_sees_it() {
     let mut first = capsule.attach();
     first.wait_for_text("agent claude");
     first.type_keys("printf '\\033]2;the title\\007\\033[1;31mmark%s\\033[m\\n' er; KEPT=kept-value\r");
-    first.wait_for_text("marker\n$ ");
+    first.wait_for_text("marker\n$");
     first.type_keys("\x1cd");
     assert_eq!(first.wait_for_shutdown(), ShutdownReason::Detached);
     capsule.assert_running();
