@@ -386,9 +386,10 @@ fn tmux_inside() {
     let mut both = Both::start("exec tmux -u -L \"jackin-test-$$\" -f tmux.conf new -n w", &[("tmux.conf", conf)]);
     both.agree("started", |text| text.contains("inner") && text.contains('$'));
     both.step("printf '\\033[1;31mred\\033[m \\033[48;5;22mgreen\\033[m 日本\\n'\r", "red green");
-    both.step("\x02%", "│");
+    both.step_until("\x02%", |text| text.contains("│$"));
     both.step("echo right''-side\r", "right-side");
-    both.step("\x02\"", "─");
+    // The prompt of the new pane, below the two of the one that is cut.
+    both.step_until("\x02\"", |text| text.matches("│$").count() == 3);
     both.step("seq 1 50\r", "50");
     both.attach_anew();
     both.step("\x02o", "─");

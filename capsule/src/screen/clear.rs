@@ -56,7 +56,15 @@ impl Screen {
         self.wipe(format!("\x1b[{count}X").as_bytes(), std::iter::once((row, col.min(end)..end)));
     }
 
-    fn wipe(&mut self, sequence: &[u8], spans: impl Iterator<Item = (u16, std::ops::Range<u16>)>) {
+    /// Rows that have just come in: vt100 leaves them without the background that they take elsewhere.
+    pub(super) fn colour_rows(&mut self, rows: std::ops::Range<u16>) {
+        if self.pen.style.bg != Color::DEFAULT {
+            let cols = self.size().cols;
+            self.wipe(b"", rows.map(|row| (row, 0..cols)));
+        }
+    }
+
+    pub(super) fn wipe(&mut self, sequence: &[u8], spans: impl Iterator<Item = (u16, std::ops::Range<u16>)>) {
         let styled = self.pen.style != Style::default();
         if styled {
             self.tell(b"\x1b[0m");

@@ -3,7 +3,7 @@
 use super::Screen;
 use super::pen::{Pen, Told, number};
 use super::state::{Modes, REMEMBERED, Saved, Side};
-use crate::frame::Style;
+use crate::frame::{Color, Style};
 
 /// Pushed keyboard flags, per screen.
 const MAX_KITTY: usize = 16;
@@ -32,7 +32,8 @@ impl Screen {
                 start
             }
             // They stay within their row.
-            b'D' | b'@' | b'P' if known => start,
+            b'D' if known => start,
+            b'@' | b'P' if known && self.pen.style.bg == Color::DEFAULT => start,
             b'X' | b'K' if known && self.pen.style == Style::default() => start,
             b'C' | b'G' | b'`' if known => {
                 self.loose = true;
@@ -86,13 +87,29 @@ impl Screen {
             (0 | b'?', [], b'J') => self.erase(first, rest),
             (0 | b'?', [], b'K') => self.erase_in_row(first),
             (0, [], b'X') => self.erase_cells(count),
-            (0, [], b'L' | b'M' | b'T') => {
-                self.tell(seq);
-                self.dirt.rows(self.side().top, self.side().bottom);
+            (0, [], kind @ (b'L' | b'M' | b'S' | b'T')) => {
+                // Rows that scroll off go to the history.
+                if kind == b'S' {
+                    self.feed(seq)
+                } else {
+                    self.tell(seq)
+                }
+                let (top, bottom) = (self.side().top, self.side().bottom);
+                self.dirt.rows(top, bottom);
+                let first = if matches!(kind, b'L' | b'M') { self.at.0 } else { top };
+                if (top..=bottom).contains(&first) {
+                    let count = count.min(bottom - first + 1);
+                    let new = if matches!(kind, b'L' | b'T') { first..first + count } else { bottom + 1 - count..bottom + 1 };
+                    self.colour_rows(new);
+                }
             }
-            (0, [], b'S') => {
-                self.feed(seq);
-                self.dirt.rows(self.side().top, self.side().bottom);
+            (0, [], kind @ (b'@' | b'P')) => {
+                self.tell(seq);
+                let (row, col) = self.cursor();
+                let cols = self.size().cols;
+                let count = count.min(cols - col);
+                let new = if kind == b'@' { col..col + count } else { cols - count..cols };
+                self.wipe(b"", std::iter::once((row, new)));
             }
             (0, [], b'r') => {
                 self.tell(seq);
@@ -310,12 +327,16 @@ impl Screen {
             b"=" | b">" => self.tell(&[b"\x1b", body].concat()),
             b"M" => {
                 let side = self.side();
-                let (top, bottom) = if self.at.0 == side.top { (side.top, side.bottom) } else { (self.at.0, self.at.0) };
+                let scrolls = self.at.0 == side.top;
+                let (top, bottom) = if scrolls { (side.top, side.bottom) } else { (self.at.0, self.at.0) };
                 self.tell(b"\x1bM");
                 self.dirt.rows(top, bottom);
                 // Above the region the first row of the screen scrolls it, too.
                 if self.at.0 == 0 {
                     self.dirt.all();
+                }
+                if scrolls {
+                    self.colour_rows(top..top + 1);
                 }
             }
             b"D" => self.feed(b"\n"),

@@ -8,6 +8,6 @@ printf '\033]8;;https://example.com/a\033\\linked\033]8;;\033\\ \033]8;id=1;http
 printf '\033[45m\033[12;1H\033[K erased to the end\033[13;40H\033[1K\033[14;1H\033[2K\033[m'; step
 printf '\033[7m\033[15;1Hinverse blanks   \033[m\033[4m\033[16;1Hunderlined blanks     \033[m'; step
 printf '\033[46m\033[18;1H\033[J\033[m'; step
-printf '\033[19;1Habcdefghij\033[19;4H\033[41m\033[3X\033[20;1Habcdefghij\033[20;4H\033[3P\033[21;1Habcdefghij\033[21;4H\033[3@\033[m'; step
+printf '\033[19;1Habcdefghij\033[19;4H\033[41m\033[3X\033[m\033[20;1Habcdefghij\033[20;4H\033[3P\033[21;1Habcdefghij\033[21;4H\033[3@'; step
 printf '\033[1;1H\033[1J'; step
 printf '\033[38:5:200mindexed\033[m \033[38;2;300;0;0mtoo large\033[m'; step
