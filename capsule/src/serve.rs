@@ -489,7 +489,9 @@ impl Serve {
     fn hand_over(&mut self) {
         self.log.line("hands over to another mux");
         let deadline = Instant::now() + HAND_OVER;
-        while Instant::now() < deadline && self.terminals.values().any(|terminal| !terminal.input.is_empty()) {
+        let waits = |serve: &Self| !serve.to_init.is_empty() || serve.terminals.values().any(|terminal| !terminal.input.is_empty());
+        while Instant::now() < deadline && waits(self) {
+            let _ = self.send_to_init();
             for session in self.terminals.keys().copied().collect::<Vec<_>>() {
                 self.flush_input(session);
             }
@@ -723,6 +725,8 @@ impl Serve {
     fn picture(&mut self, client: ClientId, frame: ClientFrame) -> Result<Option<ClientFrame>, String> {
         let now = self.now();
         match frame {
+            // A watcher's are nobody's, and must not take the room of somebody's.
+            ClientFrame::ImageStart { .. } if !self.mux.may_type(client) => {}
             ClientFrame::ImageStart { transfer, format, size } => {
                 if self.images.len() >= transfer::MAX_INCOMING && !self.images.contains_key(&client) {
                     return Err("too many pictures are on their way".to_owned());

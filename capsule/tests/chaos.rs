@@ -302,6 +302,22 @@ fn an_upgrade_that_turns_out_bad_later_is_taken_back() {
 }
 
 #[test]
+fn a_recording_goes_on_after_its_mux() {
+    let capsule = Capsule::start(SHELL_AGENT);
+    let mut client = capsule.attach();
+    client.wait_for_text("agent claude");
+    capsule.ask(r#"{"type":"record","session_id":1,"on":true}"#);
+    kill("KILL", capsule.mux_pid());
+    let mut client = capsule.attach();
+    client.wait_for_text("is recorded to");
+    client.type_keys("echo af''ter\r");
+    client.wait_for_text("after");
+    let Reply::Recording { path, .. } = capsule.ask(r#"{"type":"record","session_id":1,"on":false}"#) else { panic!() };
+    assert!(std::fs::read_to_string(path).unwrap().contains("after"));
+    assert_eq!(std::fs::read_dir(capsule.path("state/recordings")).unwrap().count(), 2);
+}
+
+#[test]
 fn a_recording_survives_its_session() {
     let mut capsule = Capsule::start(SHELL_AGENT);
     let mut client = capsule.attach();

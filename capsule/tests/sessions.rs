@@ -430,7 +430,9 @@ fn what_breaks_a_screen_ends_no_mux_and_no_session() {
     let mut client = capsule.attach();
     client.wait_for_text("agent claude");
     let mux = capsule.mux_pid();
-    client.type_keys("seq 1 100; echo un''speak''able\r");
+    client.type_keys("seq 1 100\r");
+    client.wait_for_text("100\n$");
+    client.type_keys("echo un''speak''able\r");
     client.wait_for_text("began anew");
     client.type_keys("echo still he''re\r");
     client.wait_for_text("still here");

@@ -210,7 +210,8 @@ impl Mux {
                 self.gone(id);
             }
             ClientFrame::ClipboardImage { format, bytes } => self.stage(id, format, bytes),
-            ClientFrame::ImageError(text) | ClientFrame::HostNotice(text) => self.toast(text),
+            ClientFrame::ImageError(text) | ClientFrame::HostNotice(text) if client.types() => self.toast(text),
+            ClientFrame::ImageError(_) | ClientFrame::HostNotice(_) => {}
             // Transfers in pieces are put together where files are, and come as one.
             ClientFrame::ImageStart { .. } | ClientFrame::ImageChunk { .. } | ClientFrame::ImageEnd { .. } | ClientFrame::Command(_) => {}
         }

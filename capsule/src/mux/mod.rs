@@ -27,7 +27,7 @@ use crate::keys::Bindings;
 use crate::launch::LaunchConfig;
 pub use crate::layout::SessionId;
 use crate::layout::{Border, Layout, Placed};
-use crate::mouse::Clicks;
+use crate::mouse::{Clicks, Mouse};
 use crate::provider::EnvFrom;
 use crate::screen::{Colours, News, Policy, Size, Stored};
 use crate::select::Selection;
@@ -310,6 +310,12 @@ struct Kept {
     /// Of the picture, and the operator's colours; a mux of before does not tell.
     size: Option<Size>,
     colours: Option<Colours>,
+    /// Sessions that are being recorded.
+    #[serde(default)]
+    recorded: Vec<SessionId>,
+    /// What becomes of the work has been chosen.
+    #[serde(default)]
+    exiting: bool,
 }
 
 /// Which part of the picture no longer holds.
@@ -350,6 +356,8 @@ pub struct Mux {
     toasts: Toasts,
     selection: Option<Selection>,
     pressed: Pressed,
+    /// Where a selection is held beyond its pane's edge, and when it goes on.
+    pulled: Option<(Millis, Mouse)>,
     clicks: Clicks,
     pointer: Option<&'static str>,
     /// Where the view was before the search that is open.
@@ -410,6 +418,7 @@ impl Mux {
             toasts: Toasts::default(),
             selection: None,
             pressed: Pressed::Nothing,
+            pulled: None,
             clicks: Clicks::default(),
             pointer: None,
             before_search: None,
@@ -492,6 +501,11 @@ impl Mux {
         std::mem::take(&mut self.effects)
     }
 
+    /// This client is attached, and not only to look.
+    pub fn may_type(&self, client: ClientId) -> bool {
+        self.clients.get(&client).is_some_and(Client::types)
+    }
+
     pub fn is_held(&self) -> bool {
         self.held.is_some()
     }
@@ -507,7 +521,10 @@ impl Mux {
         if !std::mem::take(&mut self.unkept) {
             return;
         }
-        match serde_json::to_string(&Kept { layout: self.layout.clone(), size: Some(self.size), colours: Some(self.colours) }) {
+        let recorded = self.live.iter().filter(|(_, session)| session.recording).map(|(id, _)| *id).collect();
+        let kept =
+            Kept { layout: self.layout.clone(), size: Some(self.size), colours: Some(self.colours), recorded, exiting: self.exiting };
+        match serde_json::to_string(&kept) {
             Ok(kept) => self.effects.push(Effect::Keep(kept)),
             Err(error) => self.log(format!("the layout cannot be kept: {error}")),
         }
@@ -527,7 +544,8 @@ impl Mux {
         let sessions = self.live.values().filter_map(Session::next_deadline).min();
         let keys = self.clients.values().filter_map(Client::next_deadline).min();
         let waits = self.waits.iter().map(|wait| wait.until).min();
-        [frame, sessions, keys, waits, self.toasts.next_deadline(), self.held].into_iter().flatten().min()
+        let pull = self.pulled.filter(|_| matches!(self.pressed, Pressed::Selecting(_))).map(|(at, _)| at);
+        [frame, sessions, keys, waits, pull, self.toasts.next_deadline(), self.held].into_iter().flatten().min()
     }
 
     fn tick(&mut self) {
@@ -535,6 +553,7 @@ impl Mux {
             self.touch(Stale::Everything);
         }
         self.look_at_sessions();
+        self.pull();
         self.flush_keys();
         self.end_waits();
         if self.held.is_some_and(|at| at <= self.now) {

@@ -13,9 +13,11 @@ use crate::screen::Screen;
 use crate::select::{Grain, Lines, Point, Selection};
 
 use super::sessions::Session;
-use super::{ClientId, Effect, Mux, Pressed, SessionId, Stale};
+use super::{ClientId, Effect, Millis, Mux, Pressed, SessionId, Stale};
 
 const WHEEL_LINES: i64 = 3;
+/// While a selection is held beyond the edge another line comes this often.
+const PULL_EVERY: Millis = 50;
 
 /// A pane's history and screen as one run of numbered lines.
 pub(super) struct LinesOf<'a>(pub &'a Screen);
@@ -219,15 +221,27 @@ impl Mux {
 
     fn select_to(&mut self, session: SessionId, mouse: &Mouse) {
         let body = self.placed.panes.iter().find(|pane| pane.session == session).map(|pane| pane.body);
-        // Past the edge there is more to select.
-        match body {
-            Some(body) if mouse.row < body.row => self.scroll(session, 1),
-            Some(body) if mouse.row >= body.row + body.rows => self.scroll(session, -1),
-            _ => {}
+        // Past the edge there is more to select. A mouse that is held still there says nothing more.
+        let by = match body {
+            Some(body) if mouse.row < body.row => 1,
+            Some(body) if mouse.row >= body.row + body.rows => -1,
+            _ => 0,
+        };
+        self.pulled = (by != 0).then_some((self.now + PULL_EVERY, *mouse));
+        if by != 0 {
+            self.scroll(session, by);
         }
         if let (Some(point), Some(selection)) = (self.point_at(session, mouse), &mut self.selection) {
             selection.head = point;
             self.touch(Stale::Everything);
+        }
+    }
+
+    pub(super) fn pull(&mut self) {
+        if let (Pressed::Selecting(session), Some((at, mouse))) = (self.pressed, self.pulled)
+            && at <= self.now
+        {
+            self.select_to(session, &mouse);
         }
     }
 

@@ -180,6 +180,13 @@ impl Mux {
             self.size = kept.size.map_or(self.size, |size| Size::clamped(size.rows, size.cols));
             self.colours = kept.colours.unwrap_or(self.colours);
             self.live.values_mut().for_each(|session| session.screen.set_colours(self.colours));
+            self.exiting = kept.exiting;
+            for id in kept.recorded {
+                if let Some(session) = self.live.get(&id) {
+                    // A file that another has begun is not gone on with: who knows how it ends.
+                    self.effects.push(Effect::Record { session: id, on: true, size: session.screen.size() });
+                }
+            }
         }
         self.layout.retain(&self.live.keys().copied().collect());
         for id in self.live.keys() {
@@ -553,7 +560,7 @@ impl Mux {
     }
 
     pub(super) fn close_all(&mut self) {
-        self.exiting = true;
+        (self.exiting, self.unkept) = (true, true);
         self.close(self.live.keys().chain(self.starting.keys()).copied().collect::<Vec<_>>());
     }
 
@@ -636,6 +643,7 @@ impl Mux {
     pub(super) fn recording(&mut self, id: SessionId, now: Recording) {
         if let Some(session) = self.live.get_mut(&id) {
             session.recording = matches!(now, Recording::Begun(_));
+            self.unkept = true;
         }
         let (asked, others): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.recording_asked).into_iter().partition(|(session, _)| *session == id);
