@@ -103,6 +103,7 @@ fn facts() -> Facts {
     let role = RoleSnapshot {
         key: "tools".to_owned(),
         url: "https://git.example/tools.git".to_owned(),
+        elsewhere: false,
         branch: None,
         cache: "/home/me/.jackin/roles/tools/default".to_owned(),
         commit: Some(commit.clone()),

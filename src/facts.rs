@@ -170,8 +170,11 @@ pub enum PathKind {
 pub struct RoleSnapshot {
     /// Role key: `name` or `ns/name`.
     pub key: String,
-    /// The URL the configuration asks for, user-info and query taken off.
+    /// The URL that was asked for, user-info and query taken off.
     pub url: String,
+    /// That is not the configured URL, but one that `--role-git` named in its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub elsewhere: bool,
     /// Branch asked for; `None` = the remote's default.
     #[serde(default)]
     pub branch: Option<String>,

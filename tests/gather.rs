@@ -376,7 +376,10 @@ fn role_urls_are_normalized_and_never_shown_with_credentials() {
         assert!(shown(bad).is_err(), "{bad}");
     }
     let same = |a: &str, b: &str| role_url::RoleUrl::parse(a).unwrap().same_repository(&role_url::RoleUrl::parse(b).unwrap());
-    assert!(same("https://github.com/A/b.git", "git@gitlab.com:a/b"));
+    assert!(same("https://gitlab.com/A/b.git", "git@GitLab.com:a/b"));
+    assert!(!same("https://github.com/a/b", "https://gitlab.com/a/b"), "another host's owner is somebody else");
+    assert!(!same("https://gitlab.com/one/a/b", "https://gitlab.com/two/a/b"));
+    assert!(!same("https://host/srv/a/b", "/srv/a/b"));
     assert!(same("file:///srv/a/b.git", "/srv/a/b"));
     assert!(!same("/srv/a/b", "/tmp/a/b"));
     assert!(!same("https://github.com/a/b", "https://github.com/a/c"));

@@ -301,7 +301,8 @@ fn desired(case: &Case, inputs: &Inputs, known: Known) -> (Graph, PlanOptions) {
             for (slot, wish) in &wishes {
                 if let Some(known) = facts.roles.get(&wish.role).cloned() {
                     let url = wish.url.clone().unwrap_or(known.url.clone());
-                    facts.roles.insert(slot.clone(), RoleSnapshot { branch: wish.branch.clone(), url, ..known });
+                    let elsewhere = url != known.url;
+                    facts.roles.insert(slot.clone(), RoleSnapshot { branch: wish.branch.clone(), url, elsewhere, ..known });
                 }
             }
             wishes.retain(|_, wish| !case.without.contains(&wish.role));

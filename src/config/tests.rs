@@ -909,6 +909,7 @@ fn snapshot(files: &[(&str, &str)]) -> RoleSnapshot {
     RoleSnapshot {
         key: "acme/web".to_owned(),
         url: "https://github.com/acme/jackin-web.git".to_owned(),
+        elsewhere: false,
         branch: None,
         cache: "/roles/acme/web".to_owned(),
         commit: Some("0".repeat(40)),

@@ -56,6 +56,7 @@ impl RoleRepo {
         let mut snapshot = RoleSnapshot {
             key: self.key.to_string(),
             url: String::new(),
+            elsewhere: false,
             branch: self.branch.clone(),
             cache: cache.to_string_lossy().into_owned(),
             commit: None,
@@ -112,7 +113,7 @@ impl RoleRepo {
         let fetch = match (refresh, &self.pinned) {
             (Refresh::Offline, _) => false,
             (_, Some(commit)) => !role_objects::has_commit(&clone.cache, commit).await?,
-            // The same owner and name on another host need not be the same repository, so its contents are fetched, not believed.
+            // Over another protocol a host may show another repository, so its contents are fetched, not believed.
             (_, None) if !same => true,
             (Refresh::CacheOnly, _) => false,
             (Refresh::Ttl(ttl), None) => self.branch.is_some() || !clone.is_fresh(ttl),

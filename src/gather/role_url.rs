@@ -49,11 +49,15 @@ impl RoleUrl {
         &self.shown
     }
 
-    /// The same owner and repository, on whatever host and over whatever protocol. Local paths must be equal.
+    /// The same path on the same host, over whatever protocol. Local paths must be equal.
     pub fn same_repository(&self, other: &RoleUrl) -> bool {
         match (split(&self.shown), split(&other.shown)) {
             (Some(Parts::Local { path: a }), Some(Parts::Local { path: b })) => trimmed(a) == trimmed(b),
-            (Some(a), Some(b)) => owner_and_name(a.path()) == owner_and_name(b.path()),
+            // Whoever has a host can have any owner and name on it.
+            (Some(Parts::Remote { host: a, path: at_a, .. }), Some(Parts::Remote { host: b, path: at_b, .. })) => {
+                a.eq_ignore_ascii_case(b)
+                    && trimmed(at_a).trim_start_matches('/').eq_ignore_ascii_case(trimmed(at_b).trim_start_matches('/'))
+            }
             _ => false,
         }
     }
@@ -62,14 +66,6 @@ impl RoleUrl {
 enum Parts<'a> {
     Remote { scheme: &'a str, host: &'a str, path: &'a str },
     Local { path: &'a str },
-}
-
-impl<'a> Parts<'a> {
-    fn path(&self) -> &'a str {
-        match self {
-            Parts::Remote { path, .. } | Parts::Local { path } => path,
-        }
-    }
 }
 
 fn split(text: &str) -> Option<Parts<'_>> {
@@ -99,12 +95,6 @@ fn split(text: &str) -> Option<Parts<'_>> {
 fn trimmed(path: &str) -> &str {
     let path = path.trim_end_matches('/');
     path.strip_suffix(".git").unwrap_or(path)
-}
-
-fn owner_and_name(path: &str) -> Vec<String> {
-    let mut parts: Vec<_> = trimmed(path).rsplit('/').filter(|part| !part.is_empty()).take(2).map(str::to_lowercase).collect();
-    parts.reverse();
-    parts
 }
 
 /// A URL as it may be printed. The login name of ssh (`git@`) stays: it is no secret, and without it the URL is another.

@@ -9,6 +9,7 @@ use super::lock::{Lock, Notice};
 use super::mirror::Mirrors;
 use super::releases::{Asking, Makers, Program};
 use super::role_repo::{Refresh, RoleRepo};
+use super::role_url::RoleUrl;
 use super::vault::Vault;
 use super::{KeyedDigest, Paths, clock, credentials, env, files, git, github, installation, mounts, prompt};
 use crate::config::prompts::{self, Answer, State};
@@ -367,7 +368,12 @@ impl Session {
             Freshness::Offline => Refresh::Offline,
         };
         let resolving = asked.into_iter().map(|(slot, asked)| {
-            let url = asked.url.clone().or_else(|| self.role_url(&asked.role));
+            let configured = self.role_url(&asked.role);
+            let elsewhere = asked.url.as_ref().is_some_and(|url| {
+                let of = |url: &String| RoleUrl::parse(url).ok();
+                of(url) != configured.as_ref().and_then(of)
+            });
+            let url = asked.url.clone().or(configured);
             let paths = &self.paths;
             async move {
                 let key = RoleKey::parse(&asked.role)?;
@@ -375,7 +381,7 @@ impl Session {
                     return Ok((slot, unknown_role(&asked.role)));
                 };
                 let repo = RoleRepo { key, url, branch: asked.branch, pinned: asked.pinned };
-                repo.resolve(paths, refresh, notice).await.map(|snapshot| (slot, snapshot))
+                repo.resolve(paths, refresh, notice).await.map(|snapshot| (slot, RoleSnapshot { elsewhere, ..snapshot }))
             }
         });
         let mut wrong = Vec::new();
@@ -563,6 +569,7 @@ fn unknown_role(key: &str) -> RoleSnapshot {
     RoleSnapshot {
         key: key.to_owned(),
         url: String::new(),
+        elsewhere: false,
         branch: None,
         cache: String::new(),
         commit: None,

@@ -381,8 +381,13 @@ impl<'a> Builder<'a> {
         }
 
         let repo = self.role_repo(role_key, branch)?;
-        if !self.config.global.roles.get(role_key).is_some_and(|r| r.trusted) || branch.is_some() {
+        let trusted = self.config.global.roles.get(role_key).is_some_and(|r| r.trusted);
+        if !trusted || branch.is_some() || snapshot.elsewhere {
             let what = branch.map_or_else(String::new, |b| format!(", branch `{b}`"));
+            let help = match trusted && snapshot.elsewhere {
+                true => format!("Read it first. The trust in `{role_key}` is for what its configured `git` URL gives."),
+                false => format!("Read it first. `trusted = true` under `[roles.\"{role_key}\"]` says that you have."),
+            };
             self.say(
                 Diagnostic::warning(
                     UNTRUSTED_ROLE,
@@ -390,7 +395,7 @@ impl<'a> Builder<'a> {
                     format!("Building `{role_key}`{what} runs what {} says.", snapshot.url),
                 )
                 .on(&repo)
-                .help(format!("Read it first. `trusted = true` under `[roles.\"{role_key}\"]` says that you have.")),
+                .help(help),
             );
         }
 

@@ -137,6 +137,28 @@ pub fn a_kept_sidecar_is_taken_over_by_a_launch(engine: &Engine) {
     home.assert_nothing_left("after purge");
 }
 
+/// Trust is in what the configured URL gives.
+pub fn a_trusted_role_from_another_url_is_asked_about(engine: &Engine) {
+    let home = Home::new(engine, STANDARD);
+    let configured = format!("file://{}", home.path("role").display());
+    let image =
+        |url: &str, last: &str| home.jackin(&["prewarm", "--agent", "claude", "--image", "--role", home.role(), "--role-git", url, last]);
+    let same = image(&configured, "--dry-run");
+    assert!(same.code == Some(0) && !same.out.contains("[role.untrusted]"), "{same}");
+    fs::remove_dir_all(home.path("state/roles")).unwrap();
+
+    home.git("", &["clone", "-q", "role", "other"]);
+    home.write("other/Dockerfile", "FROM projectjackin/construct:0.1-trixie\nRUN false\n");
+    home.commit("other", "Somebody else's");
+    let other = format!("file://{}", home.path("other").display());
+    let planned = image(&other, "--dry-run");
+    assert!(planned.code == Some(0) && planned.out.contains("[role.untrusted]"), "{planned}");
+    assert!(planned.out.contains("The trust in"), "{planned}");
+    // Nobody is there to say yes, so it is not built: the build would fail.
+    let refused = image(&other, "--parallelism=1");
+    assert!(refused.code != Some(0) && !refused.err.contains("RUN false"), "{refused}");
+}
+
 pub fn eight_launches_share_three_kept_sidecars(engine: &Engine) {
     let home = Home::new(engine, COMPAT);
     let names: Vec<String> = (1..=8).map(|n| format!("w{n}")).collect();
