@@ -48,6 +48,7 @@ scenarios! {
     scenarios::an_instance_that_is_declared_no_more_goes_when_asked,
     scenarios::a_capsule_that_ends_at_once_says_why,
     prewarm::a_tried_sidecar_tells_its_latency_and_goes,
+    prewarm::a_tried_sidecar_that_fails_or_is_interrupted_goes_as_well,
     prewarm::a_kept_sidecar_is_taken_over_by_a_launch,
     prewarm::taking_over_makes_only_the_capsule,
     prewarm::eight_launches_share_three_kept_sidecars,

@@ -21,7 +21,7 @@ use crate::graph::programs::{FALLBACK, INSTALLER};
 use crate::graph::want::{Wanted, loaded_spares};
 use crate::journal::{self, Journal};
 use crate::observed::{Loss, Observed};
-use crate::plan::{Effect, Mode, Plan, PlanOptions, Scope, StepId, plan};
+use crate::plan::{Effect, Mode, Plan, PlanOptions, Scope, SidecarGoal, StepId, plan};
 use crate::provider::Provider;
 use crate::provider::live::Live;
 use crate::render::plan::plan_text;
@@ -273,12 +273,19 @@ impl Run {
             report if report.succeeded() || self.only_programs_missing(options.mode, report) => DONE,
             _ => ERROR,
         };
+        // A privileged container that was only to be tried does not outlive the command, whatever became of it.
+        let swept = match options.sidecar {
+            Some(SidecarGoal::Try) => self.sweep(session, &provider).await,
+            Some(SidecarGoal::Keep) if code == DONE => self.sweep(session, &provider).await,
+            _ => Ok(()),
+        };
         if code != DONE {
+            if let Err(Failure::Diagnostics(wrong)) = swept {
+                self.ui.diagnostics(&wrong);
+            }
             return Err(Failure::Said(code));
         }
-        if options.sidecar.is_some() {
-            self.sweep(session, &provider).await?;
-        }
+        swept?;
         session.remember_history();
         Ok(code)
     }
@@ -338,8 +345,8 @@ impl Run {
         Ok((observed, plan))
     }
 
-    /// What a killed run had asked the engine for may have come into being only after the look: removes it, without a word when there
-    /// is nothing.
+    /// What a killed run had asked the engine for may have come into being only after the look, and this run may not have come to
+    /// removing what it tried: removes it, without a word when there is nothing.
     async fn sweep(&mut self, session: &Session, provider: &Live) -> Result<(), Failure> {
         let graph = Graph { kept: Some(kept_recipe(&session.config, &session.facts)), ..Graph::default() };
         let built = Built { graph, ..Built::default() };
@@ -350,7 +357,9 @@ impl Run {
             return Ok(());
         }
         self.write_plan(&built, &options, &plan);
+        let failed = std::mem::take(&mut self.failed);
         let report = self.apply(provider, &plan, Limits::default()).await;
+        self.failed = failed;
         sets.release();
         if report.succeeded() { Ok(()) } else { Err(Failure::Said(ERROR)) }
     }

@@ -1,7 +1,7 @@
 //! Sidecars that are started before anybody needs them: tried, kept, taken over, fought for, left behind.
 
 use super::proxy::{At, Call, Proxy, Strike, What, When};
-use super::support::{COMPAT, Engine, Home, Objects, Output, STANDARD};
+use super::support::{COMPAT, Engine, Home, Objects, Output, STANDARD, construct_image};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -75,6 +75,24 @@ pub fn a_tried_sidecar_tells_its_latency_and_goes(engine: &Engine) {
     let milliseconds = |part: &str| plan[part]["milliseconds"].as_u64().unwrap_or_else(|| panic!("no {part}: {dry}"));
     assert!(milliseconds("saving") > 0 && milliseconds("saving") <= milliseconds("estimate"), "{dry}");
     home.assert_nothing_left("after a plan");
+}
+
+/// It is privileged, and nobody will ever use it.
+pub fn a_tried_sidecar_that_fails_or_is_interrupted_goes_as_well(engine: &Engine) {
+    let mut home = Home::new(engine, COMPAT);
+    // A network, a volume, a container that is created and started.
+    for at in [3, 4] {
+        let strike = Strike { at: At::Write(at), when: When::Answered, what: What::Kill(Signal::INT) };
+        let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
+        let interrupted = home.jackin_by(&proxy, &TRY);
+        assert!(proxy.struck() && interrupted.code == Some(130), "{interrupted}");
+        home.assert_nothing_left(&format!("after Ctrl-C at write {at}"));
+    }
+    // Its container ends at once, so its Docker never answers.
+    home.set_env("JACKIN_DIND_IMAGE", &construct_image());
+    let failed = home.jackin(&TRY);
+    assert_eq!(failed.code, Some(1), "{failed}");
+    home.assert_nothing_left("after a failure");
 }
 
 pub fn a_kept_sidecar_is_taken_over_by_a_launch(engine: &Engine) {
