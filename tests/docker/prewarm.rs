@@ -155,6 +155,17 @@ pub fn a_kept_sidecar_is_taken_over_by_a_launch(engine: &Engine) {
     home.assert_nothing_left("after purge");
 }
 
+pub fn a_kept_sidecar_that_could_not_be_looked_at_stays(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    home.good(&KEEP);
+    let kept = assert_kept(&home, 1, "after prewarm");
+    let trouble = Strike { at: At::Inspect(1), when: When::Sent, what: What::Trouble };
+    let proxy = Proxy::start(home.folder(), &engine.host, Some(trouble));
+    let failed = home.jackin_by(&proxy, &KEEP);
+    assert!(proxy.struck() && failed.code == Some(1), "{failed}");
+    assert_eq!(assert_kept(&home, 1, "after a passing error"), kept, "{failed}");
+}
+
 /// Trust is in what the configured URL gives.
 pub fn a_trusted_role_from_another_url_is_asked_about(engine: &Engine) {
     let home = Home::new(engine, STANDARD);

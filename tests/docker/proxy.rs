@@ -51,6 +51,8 @@ pub enum What {
     Silence,
     /// Every connection breaks, and no new one is taken.
     EngineGone,
+    /// The engine is not asked, and an error that can pass is its answer.
+    Trouble,
 }
 
 /// Numbers count from 1.
@@ -58,6 +60,8 @@ pub enum What {
 pub enum At {
     Call(usize),
     Write(usize),
+    /// Looks at single containers.
+    Inspect(usize),
 }
 
 /// What happens at one request.
@@ -72,6 +76,7 @@ pub struct Strike {
 struct State {
     calls: Vec<Call>,
     writes: usize,
+    inspects: usize,
     strike: Option<Strike>,
     struck: bool,
     pid: Option<Pid>,
@@ -184,6 +189,11 @@ impl Shared {
             }
             let text = String::from_utf8_lossy(&head).into_owned();
             let strike = self.note(&text);
+            if strike.is_some_and(|s| s.what == What::Trouble) {
+                self.strike();
+                client.get_mut().write_all(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+                return Ok(false);
+            }
             let header = |name: &str| {
                 text.lines().find_map(|line| {
                     let (key, value) = line.split_once(':')?;
@@ -240,12 +250,14 @@ impl Shared {
         let path = version.map_or(path, |version| &path[version.len() + 1..]);
         let call = Call { method: method.to_owned(), path: path.to_owned() };
         let mut state = self.state.lock().unwrap();
-        let writes = call.writes();
+        let (writes, inspects) = (call.writes(), call.inspects() && call.path.starts_with("/containers/"));
         state.calls.push(call);
         state.writes += usize::from(writes);
+        state.inspects += usize::from(inspects);
         state.strike.filter(|strike| match strike.at {
             At::Call(number) => number == state.calls.len(),
             At::Write(number) => writes && number == state.writes,
+            At::Inspect(number) => inspects && number == state.inspects,
         })
     }
 
@@ -266,7 +278,7 @@ impl Shared {
                 self.break_all();
                 self.state.lock().unwrap().struck = true;
             }
-            What::Silence => {
+            What::Silence | What::Trouble => {
                 let mut state = state;
                 state.struck = true;
             }

@@ -178,7 +178,9 @@ impl Engine {
                 _ => {}
             }
         }
-        let pooled: Vec<ContainerInspectResponse> = pooled.into_iter().flatten().collect();
+        // A set whose sidecar could not be looked at is not one that lacks a sidecar, which would be removed.
+        let pooled = pooled.into_iter().filter(|result| !matches!(result, Err(error) if super::status(error) == Some(404)));
+        let pooled: Vec<ContainerInspectResponse> = pooled.collect::<Result<_, _>>().map_err(|error| unseen(&error))?;
         let silent = match minds_pool(look.graph, &observed) {
             true => Engine::silent(&pooled, look.silent).await,
             false => BTreeSet::new(),
