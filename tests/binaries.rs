@@ -880,6 +880,11 @@ impl Site {
     }
 
     fn jackin(&self, args: &[&str], mirror: Option<&str>) -> (String, String) {
+        let (_, out, err) = finished(&mut self.command(args, mirror));
+        (out, err)
+    }
+
+    fn command(&self, args: &[&str], mirror: Option<&str>) -> Command {
         let root = self.root.path();
         let mut command = Command::new(env!("CARGO_BIN_EXE_jackin"));
         command.args(args).env_clear().current_dir(root).env("HOME", root).env("PATH", std::env::var_os("PATH").unwrap());
@@ -888,8 +893,29 @@ impl Site {
             .env("JACKIN_CAPSULE_BIN", root.join("capsule"))
             .env("SSL_CERT_FILE", CA);
         command.envs(mirror.map(|mirror| ("JACKIN_AGENT_MIRROR", mirror)));
-        let output = command.output().unwrap();
-        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+        command
+    }
+
+    /// An older amp that runs.
+    fn cached_amp(&self, version: &str) {
+        let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        let cached = self.paths().agent_binaries().join(format!("amp/{version}/linux-{arch}/amp"));
+        fs::create_dir_all(cached.parent().unwrap()).unwrap();
+        fs::write(&cached, "#!/bin/sh\necho 0\n").unwrap();
+        fs::set_permissions(&cached, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
+    /// What amp's maker says, but not the program itself.
+    fn announce_amp(&self) {
+        self.server.put("https://static.ampcode.com/cli/cli-version.txt", "1");
+        self.server.put("https://static.ampcode.com/cli/1/linux-x64-amp.sha256", sha256_hex("amp"));
+        self.server.put("https://static.ampcode.com/cli/1/linux-arm64-amp.sha256", sha256_hex("amp"));
+    }
+
+    fn publish_amp(&self, content: &str) {
+        for platform in ["linux-x64", "linux-arm64"] {
+            self.server.put(&format!("https://static.ampcode.com/cli/1/amp-{platform}"), content);
+        }
     }
 
     /// The program's spec in the graph of the command, and what is said.
@@ -902,14 +928,19 @@ impl Site {
     }
 }
 
+/// Exit code, standard output, standard error.
+fn finished(command: &mut Command) -> (i32, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
 #[test]
 fn a_plan_asks_once_and_tells_what_it_found() {
     let site = site();
     let base = site.server.base();
     site.configure(&format!("[binaries]\nmirror = \"{base}\"\n"));
-    site.server.put("https://static.ampcode.com/cli/cli-version.txt", "1");
-    site.server.put("https://static.ampcode.com/cli/1/linux-x64-amp.sha256", sha256_hex("amp"));
-    site.server.put("https://static.ampcode.com/cli/1/linux-arm64-amp.sha256", sha256_hex("amp"));
+    site.announce_amp();
 
     // So that the role is cloned.
     let (spec, _) = site.amp(Some("off"));
@@ -958,6 +989,44 @@ fn without_an_answer_there_is_the_cache_or_the_installer() {
     let (spec, said) = site.amp(Some(&base));
     assert_eq!((&spec["version"], site.server.asked()), (&"0.10.0".into(), Vec::new()));
     assert!(said.contains("binary.stale"), "{said}");
+}
+
+/// On an engine, so only when asked for: JACKIN_TEST_DOCKER=1.
+#[test]
+fn an_image_is_prewarmed_without_what_could_not_be_downloaded() {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if variable("JACKIN_TEST_DOCKER").is_none_or(|asked| asked != "1") {
+        return println!("not asked for: JACKIN_TEST_DOCKER=1 runs it against the engine");
+    }
+    let site = site();
+    site.configure("");
+    site.cached_amp("0.9.0");
+    site.announce_amp();
+    let prewarm = || {
+        let mut command = site.command(&["prewarm", "--agent", "amp", "--image", "--role", "local", "--yes"], Some(&site.server.base()));
+        command.env("DOCKER_HOST", variable("DOCKER_HOST").unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned()));
+        for name in ["JACKIN_CAPSULE_BIN", "JACKIN_CONSTRUCT_IMAGE", "JACKIN_DIND_IMAGE"] {
+            command.envs(variable(name).map(|value| (name, value)));
+        }
+        finished(&mut command)
+    };
+    // The program is not there: 404.
+    let missing = prewarm();
+    site.publish_amp("somebody else's");
+    let wrong = prewarm();
+
+    let installation = fs::read_to_string(site.root.path().join(".jackin/data/installation")).unwrap();
+    let filter = format!("label=jackin.installation={}", installation.trim());
+    let built = Command::new("docker").args(["images", "-q", "--filter", &filter]).output().unwrap().stdout;
+    let built = String::from_utf8(built).unwrap();
+    for image in built.split_whitespace() {
+        let _ = Command::new("docker").args(["image", "rm", "-f", image]).output();
+    }
+    for (code, out, err) in [missing, wrong] {
+        assert_eq!(code, 0, "{out}{err}");
+        assert!((out.clone() + &err).contains("binary.fallback"), "{out}{err}");
+    }
+    assert!(!built.is_empty(), "an image with the amp of the cache");
 }
 
 #[test]

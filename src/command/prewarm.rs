@@ -1,8 +1,9 @@
 //! `jackin prewarm`: what the next launch needs is there before it asks. Everything goes through one plan, mode `prewarm_only`.
 
-use super::run::{Asks, Run, is_program, notice};
+use super::run::{Asks, Run, failed_programs, notice};
 use super::ui::{DONE, ERROR, Failure, USAGE};
 use crate::cli::{Format, PrewarmArgs};
+use crate::config::Agent;
 use crate::diagnostic::Diagnostic;
 use crate::gather::Paths;
 use crate::gather::env::variable;
@@ -13,7 +14,7 @@ use crate::graph::spare::{self, SpareGoal};
 use crate::graph::want::Wanted;
 use crate::plan::{Mode, PlanOptions, Scope};
 use crate::resource::Kind;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub async fn run(run: &mut Run, mut args: PrewarmArgs) -> Result<i32, Failure> {
     let goal = match goal(&args) {
@@ -24,14 +25,23 @@ pub async fn run(run: &mut Run, mut args: PrewarmArgs) -> Result<i32, Failure> {
         }
     };
     args.carrying.dry_run |= args.plan;
-    match once(run, &args, &goal).await {
-        // What could not be fetched is remembered, so planning again leaves these programs to their vendors' installers.
-        Err(Failure::Said(ERROR)) if !run.failed.is_empty() && run.failed.iter().all(is_program) => once(run, &args, &goal).await,
-        other => other,
+    let mut without = BTreeMap::new();
+    loop {
+        let ended = once(run, &args, &goal, &without).await;
+        let known = without.len();
+        if let Err(Failure::Said(ERROR)) = ended {
+            without.extend(failed_programs(&run.failed).unwrap_or_default());
+        }
+        // Planned again with what is cached, or the vendor's installer, in the place of what could not be fetched.
+        if without.len() == known {
+            return ended;
+        }
     }
 }
 
-async fn once(run: &mut Run, args: &PrewarmArgs, goal: &Goal) -> Result<i32, Failure> {
+/// `without`: whose programs were tried to be had by this run, and why they could not.
+async fn once(run: &mut Run, args: &PrewarmArgs, goal: &Goal, without: &BTreeMap<Agent, String>) -> Result<i32, Failure> {
+    run.failed.clear();
     let freshness = match (args.plan, args.carrying.dry_run) {
         (true, _) => Freshness::Offline,
         (_, true) => Freshness::Ttl,
@@ -59,6 +69,10 @@ async fn once(run: &mut Run, args: &PrewarmArgs, goal: &Goal) -> Result<i32, Fai
     let asked =
         |wish: &prewarm::RoleWish| RoleAsked { role: wish.role.clone(), branch: wish.branch.clone(), url: wish.url.clone(), pinned: None };
     session.look_at_roles(wishes.iter().map(|(slot, wish)| (slot.clone(), asked(wish))).collect(), &notice).await?;
+    // Their makers say again what they said before.
+    for (agent, why) in without {
+        session.do_without(*agent, why);
+    }
     if args.plan {
         said.extend(prewarm::leave_out_unknown(&mut session.facts, &mut wishes, &mut spares));
     }

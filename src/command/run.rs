@@ -50,8 +50,8 @@ pub struct Run {
     pub predicted: Option<u64>,
     /// Milliseconds of each step that was carried out.
     pub timed: BTreeMap<StepId, u64>,
-    /// Steps of the last plan that failed.
-    pub failed: Vec<StepId>,
+    /// Steps of the last plan that failed, and why.
+    pub failed: Vec<(StepId, Diagnostic)>,
     /// Of instances that were chosen because nobody else has hands on them, by container.
     pub locks: BTreeMap<String, Lock>,
 }
@@ -392,7 +392,7 @@ impl Run {
 
     /// A program that could not be fetched is no failure of prewarming, unless an image waited for it.
     fn only_programs_missing(&self, mode: Mode, report: &Report) -> bool {
-        mode == Mode::PrewarmOnly && !report.interrupted && report.skipped.is_empty() && self.failed.iter().all(is_program)
+        mode == Mode::PrewarmOnly && !report.interrupted && report.skipped.is_empty() && self.failed.iter().all(|(id, _)| is_program(id))
     }
 
     pub fn show(&self, plan: &Plan, format: Format, verbose: bool) {
@@ -430,7 +430,7 @@ impl Run {
             () = ticking => unreachable!("BUG: the ticker never ends"),
         };
         screen.finish();
-        self.failed = report.failed.iter().map(|(id, _)| id.clone()).collect();
+        self.failed = report.failed.clone();
         report
     }
 }
@@ -445,8 +445,14 @@ pub enum Asks {
 }
 
 /// Of an agent.
-pub fn is_program(id: &StepId) -> bool {
+fn is_program(id: &StepId) -> bool {
     id.starts_with(Kind::AgentBinary.as_str())
+}
+
+/// Every one of these steps that failed was an agent's download: whose, and why it failed.
+pub fn failed_programs(failed: &[(StepId, Diagnostic)]) -> Option<BTreeMap<Agent, String>> {
+    let agent = |id: &StepId| Agent::from_slug(id.strip_prefix(Kind::AgentBinary.as_str())?.strip_prefix('/')?.split('#').next()?);
+    failed.iter().map(|(id, why)| Some((agent(id)?, why.detail.clone()))).collect()
 }
 
 fn needs_consent(plan: &Plan) -> bool {
