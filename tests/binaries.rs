@@ -991,6 +991,27 @@ fn without_an_answer_there_is_the_cache_or_the_installer() {
     assert!(said.contains("binary.stale"), "{said}");
 }
 
+/// Else the next launch would fetch the rest, and build the image once more.
+#[test]
+fn every_agent_of_a_role_is_looked_up_for_its_image() {
+    let site = site();
+    site.configure("");
+    site.announce_amp();
+    let manifest = MANIFEST.replace("[\"amp\"]", "[\"amp\", \"claude\"]") + "\n[claude]\n";
+    fs::write(site.root.path().join("role/jackin.role.toml"), manifest).unwrap();
+    let script = "git -c user.name=a -c user.email=a@example.org commit -q -a -m both";
+    let role = site.root.path().join("role");
+    assert!(Command::new("sh").args(["-c", script]).current_dir(role).env("HOME", site.root.path()).status().unwrap().success());
+    let looked_up = |options: &[&str]| {
+        let words = [&["prewarm", "--role", "local", "--agent", "claude", "--dry-run"], options].concat();
+        site.jackin(&words, Some(&site.server.base()));
+        let asked = site.server.asked();
+        ["claude.ai", "ampcode.com"].map(|maker| asked.iter().any(|a| a.path.contains(maker)))
+    };
+    assert_eq!(looked_up(&["--roles"]), [true, false], "only those that were named");
+    assert_eq!(looked_up(&["--roles", "--image"]), [true, true]);
+}
+
 /// On an engine, so only when asked for: JACKIN_TEST_DOCKER=1.
 #[test]
 fn an_image_is_prewarmed_without_what_could_not_be_downloaded() {

@@ -69,6 +69,10 @@ async fn once(run: &mut Run, args: &PrewarmArgs, goal: &Goal, without: &BTreeMap
     let asked =
         |wish: &prewarm::RoleWish| RoleAsked { role: wish.role.clone(), branch: wish.branch.clone(), url: wish.url.clone(), pinned: None };
     session.look_at_roles(wishes.iter().map(|(slot, wish)| (slot.clone(), asked(wish))).collect(), &notice).await?;
+    // An image holds every agent of its role, whichever were named.
+    if goal.images {
+        session.programs_of_roles(&notice).await?;
+    }
     // Their makers say again what they said before.
     for (agent, why) in without {
         session.do_without(*agent, why);

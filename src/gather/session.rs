@@ -281,6 +281,13 @@ impl Session {
         self.take(found)
     }
 
+    /// The same for the agents of the roles that were looked at, as far as nobody was asked for them.
+    pub async fn programs_of_roles(&mut self, notice: Notice<'_>) -> Result<(), Diagnostics> {
+        let mut agents = self.agents_of_roles();
+        agents.retain(|agent| !self.facts.agent_releases.contains_key(agent));
+        self.programs(agents, false, notice).await
+    }
+
     fn asking(&self) -> Asking {
         match self.request.freshness {
             Freshness::Ttl => Asking::WhenNeeded,
