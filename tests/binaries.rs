@@ -991,6 +991,29 @@ fn without_an_answer_there_is_the_cache_or_the_installer() {
     assert!(said.contains("binary.stale"), "{said}");
 }
 
+#[test]
+fn a_plan_to_prewarm_shows_what_would_be_downloaded() {
+    let site = site();
+    site.configure("");
+    site.announce_amp();
+    site.publish_amp("amp");
+    let base = site.server.base();
+    let prewarm = |last: &str| {
+        let (code, out, err) = finished(&mut site.command(&["prewarm", "--agent", "amp", last], Some(&base)));
+        assert_eq!(code, 0, "{out}{err}");
+        let asked = site.server.asked().iter().filter(|asked| asked.path.ends_with("cli-version.txt")).count();
+        (out, asked)
+    };
+    let (planned, asked) = prewarm("--plan");
+    assert!(planned.contains("agent-binary/amp") && planned.contains("1 to download"), "{planned}");
+    assert_eq!(asked, 1);
+    assert!(!site.paths().agent_binaries().exists(), "only planned");
+    assert_eq!(prewarm("--plan"), (planned, 0), "the answer holds for an hour");
+    assert_eq!(prewarm("--yes").1, 0, "as it does for a launch");
+    let (again, asked) = prewarm("--plan");
+    assert!(again.contains("No changes") && asked == 0, "{again}");
+}
+
 /// Else the next launch would fetch the rest, and build the image once more.
 #[test]
 fn every_agent_of_a_role_is_looked_up_for_its_image() {

@@ -8,6 +8,7 @@ use crate::diagnostic::Diagnostic;
 use crate::gather::Paths;
 use crate::gather::env::variable;
 use crate::gather::lock::Lock;
+use crate::gather::releases::Asking;
 use crate::gather::session::{Freshness, RoleAsked, Session};
 use crate::graph::prewarm::{self, Choice, Goal, KeptGoal, SidecarGoal};
 use crate::graph::spare::{self, SpareGoal};
@@ -53,6 +54,9 @@ async fn once(run: &mut Run, args: &PrewarmArgs, goal: &Goal, without: &BTreeMap
         false => None,
     };
     let mut session = run.open(&args.answers.env, freshness, !args.carrying.yes).await?;
+    // Programs are wanted for their own sake, so an older one in the cache does not do. A plan may ask as well: it reads, and what it
+    // shows is what would be downloaded. Who tries a second time asks for nothing that was answered a moment ago.
+    session.asking = if without.is_empty() { Asking::Fresh } else { Asking::WhenNeeded };
     let (mut wishes, mut said) = prewarm::wishes(&session.config, goal);
     let mut spares = match &goal.spare {
         Some(spare) => spares(&session, spare).await?,
@@ -73,7 +77,7 @@ async fn once(run: &mut Run, args: &PrewarmArgs, goal: &Goal, without: &BTreeMap
     if goal.images {
         session.programs_of_roles(&notice).await?;
     }
-    // Their makers say again what they said before.
+    // Also where the failure could not be remembered.
     for (agent, why) in without {
         session.do_without(*agent, why);
     }

@@ -72,6 +72,8 @@ pub struct Session {
     pub vault: Vault,
     /// Whom to ask for releases and downloads.
     pub makers: Arc<Makers>,
+    /// How far looking up releases may go; at first what the request's freshness says.
+    pub asking: Asking,
     source_dirs: BTreeMap<Agent, PathBuf>,
     /// The instances that the facts are complete for.
     pub wanted: Vec<Wanted>,
@@ -169,6 +171,11 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
         digest,
         vault: Vault::default(),
         makers,
+        asking: match request.freshness {
+            Freshness::Ttl => Asking::WhenNeeded,
+            Freshness::Always => Asking::Always,
+            Freshness::Cached | Freshness::Offline => Asking::Never,
+        },
         source_dirs: BTreeMap::new(),
         wanted: Vec::new(),
         request,
@@ -242,8 +249,7 @@ impl Session {
         self.facts.paths = mounts::path_facts(hosts.iter().map(String::as_str));
         // Makers are asked while a person is.
         let agents = self.agents_of_roles();
-        let asking = self.asking();
-        let looking = self.look_up(agents, !wanted.is_empty(), asking, notice);
+        let looking = self.look_up(agents, !wanted.is_empty(), self.asking, notice);
         let (found, rest) = tokio::join!(looking, async {
             self.values(wanted).await?;
             self.role_values(wanted).await?;
@@ -265,19 +271,14 @@ impl Session {
         self.facts.agent_releases.insert(agent, Lookup::Failed { why: why.trim_end_matches('.').to_owned() });
     }
 
-    /// The newest releases of these agents, and the capsule's, into the facts: for those who want programs for their own sake, so an
-    /// older one in the cache does not do. `complete` looks up what the wanted instances need.
+    /// The newest releases of these agents, and the capsule's, into the facts. `complete` looks up what the wanted instances need.
     pub async fn programs(
         &mut self,
         agents: impl IntoIterator<Item = Agent>,
         with_capsule: bool,
         notice: Notice<'_>,
     ) -> Result<(), Diagnostics> {
-        let asking = match self.asking() {
-            Asking::WhenNeeded => Asking::Fresh,
-            other => other,
-        };
-        let found = self.look_up(agents.into_iter().collect(), with_capsule, asking, notice).await;
+        let found = self.look_up(agents.into_iter().collect(), with_capsule, self.asking, notice).await;
         self.take(found)
     }
 
@@ -286,14 +287,6 @@ impl Session {
         let mut agents = self.agents_of_roles();
         agents.retain(|agent| !self.facts.agent_releases.contains_key(agent));
         self.programs(agents, false, notice).await
-    }
-
-    fn asking(&self) -> Asking {
-        match self.request.freshness {
-            Freshness::Ttl => Asking::WhenNeeded,
-            Freshness::Always => Asking::Always,
-            Freshness::Cached | Freshness::Offline => Asking::Never,
-        }
     }
 
     fn agents_of_roles(&self) -> BTreeSet<Agent> {
