@@ -992,6 +992,26 @@ fn without_an_answer_there_is_the_cache_or_the_installer() {
 }
 
 #[test]
+fn a_program_that_cannot_be_fetched_is_a_warning_of_prewarm() {
+    let site = site();
+    site.configure("");
+    site.announce_amp();
+    let base = site.server.base();
+    for wrong in [None, Some("somebody else's")] {
+        if let Some(content) = wrong {
+            site.publish_amp(content);
+        }
+        let (code, out, err) = finished(&mut site.command(&["prewarm", "--agent", "amp", "--yes"], Some(&base)));
+        assert_eq!(code, 0, "{out}{err}");
+        assert_eq!(err.lines().filter(|line| line.starts_with("warning: ")).count(), 1, "{err}");
+        for wrong in ["error: ", "Failed.", "Plan again"] {
+            assert!(!err.contains(wrong), "{wrong} in {err}");
+        }
+        assert!(err.contains("1 program could not be fetched."), "{err}");
+    }
+}
+
+#[test]
 fn a_plan_to_prewarm_shows_what_would_be_downloaded() {
     let site = site();
     site.configure("");

@@ -7,10 +7,10 @@ use super::Style;
 use super::diagnostic::diagnostics_text;
 use super::page::{Ink, Page, clean, cut, pad, width};
 use super::words::{duration_words, plural};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::event::Event;
-use crate::plan::{Action, Effect, Plan, Step, StepId};
-use crate::resource::Address;
+use crate::plan::{Action, Effect, Mode, Plan, Step, StepId};
+use crate::resource::{Address, Kind};
 use std::collections::{BTreeMap, VecDeque};
 
 /// The public stages in their order; kinds know theirs by `Kind::stage`.
@@ -76,6 +76,8 @@ struct Row {
 #[derive(Debug)]
 pub struct Progress {
     verbose: bool,
+    /// An agent's program that cannot be fetched is no failure: images do without it.
+    programs_may_fail: bool,
     rows: Vec<Row>,
     /// Where in `rows` an address is.
     at: BTreeMap<Address, usize>,
@@ -90,6 +92,7 @@ impl Progress {
     pub fn new(plan: &Plan, verbose: bool) -> Self {
         let mut progress = Self {
             verbose,
+            programs_may_fail: plan.goal.mode == Mode::PrewarmOnly,
             rows: Vec::new(),
             at: BTreeMap::new(),
             by_step: BTreeMap::new(),
@@ -313,13 +316,22 @@ impl Progress {
     /// What is left to say at the end: failures, what was skipped and why, and the way on.
     pub fn report(&self, style: &Style) -> String {
         let mut page = Page::new(style);
+        let may_fail = |row: &Row| self.programs_may_fail && row.address.kind == Kind::AgentBinary;
         let failures: Vec<Diagnostic> = self
             .rows
             .iter()
-            .filter_map(|row| match &row.state {
-                State::Failed(error) if error.address.is_none() => Some((**error).clone().on(&row.address)),
-                State::Failed(error) => Some((**error).clone()),
-                _ => None,
+            .filter_map(|row| {
+                let State::Failed(error) = &row.state else {
+                    return None;
+                };
+                let mut told = (**error).clone();
+                if told.address.is_none() {
+                    told = told.on(&row.address);
+                }
+                if may_fail(row) {
+                    told.severity = Severity::Warning;
+                }
+                Some(told)
             })
             .collect();
         page.raw(&diagnostics_text(&failures, style));
@@ -343,12 +355,21 @@ impl Progress {
                 counts.push(format!("{count} {word}"));
             }
         }
-        if counts.len() == 1 {
-            page.line(0, 2, &[(Ink::Good, "Done."), (Ink::Plain, &format!(" {}{time}.", plural(done, "change")))]);
+        let only_warnings = failures.iter().all(|failure| failure.severity == Severity::Warning);
+        if skipped + cancelled == 0 && only_warnings {
+            let without = match failures.len() {
+                0 => String::new(),
+                count => format!(", {} could not be fetched", plural(count, "program")),
+            };
+            page.line(0, 2, &[(Ink::Good, "Done."), (Ink::Plain, &format!(" {}{time}{without}.", plural(done, "change")))]);
             return page.finish();
         }
-        let (ink, word) = if failures.is_empty() { (Ink::Change, "Stopped.") } else { (Ink::Bad, "Failed.") };
+        let (ink, word) = if only_warnings { (Ink::Change, "Stopped.") } else { (Ink::Bad, "Failed.") };
         page.line(0, 2, &[(ink, word), (Ink::Plain, &format!(" {}{time}.", counts.join(", ")))]);
+        if only_warnings && cancelled == 0 && !failures.is_empty() {
+            page.line(2, 4, &[(Ink::Plain, "What was skipped is planned again, without what could not be fetched.")]);
+            return page.finish();
+        }
         page.line(
             2,
             4,
