@@ -697,6 +697,23 @@ fn every_case_converges() {
     assert!(converged >= 30, "only {converged} cases could be applied");
 }
 
+/// `jackin load --agent` and a workspace that names none, because its role has only one.
+#[test]
+fn a_declared_instance_is_known_by_the_agent_it_has() {
+    let name = "prewarm-instance-again";
+    let inputs = Inputs::of(name, false);
+    let config = inputs.config();
+    let mut facts = inputs.facts(&config);
+    facts.records = known(&observed(name, &case(name))).records;
+    let record = facts.records["app/default"].clone();
+    let alike = |facts: &Facts, agent| want::declared_alike(&config, facts, &config.workspaces["app"], &record.role_key, agent).len();
+    assert!(declared(&config, &facts, &[]).0[0].agent.is_none(), "the file names none");
+    let other = Agent::ALL.into_iter().find(|agent| *agent != record.agent_runtime);
+    assert_eq!([None, Some(record.agent_runtime), other].map(|agent| alike(&facts, agent)), [1, 1, 0]);
+    facts.records.clear();
+    assert_eq!(alike(&facts, Some(record.agent_runtime)), 0, "what was never made has none");
+}
+
 #[test]
 fn the_same_inputs_give_the_same_bytes() {
     for name in cases() {

@@ -61,7 +61,7 @@ async fn choose(session: &Session, args: &LoadArgs) -> Result<(Wanted, Option<Lo
     let mut idle = Vec::new();
     let plain = args.mount.is_empty() && args.role_branch.is_none() && args.docker_profile.is_none() && !args.rebuild;
     if plain && let Target::Workspace(workspace) = &target {
-        idle.extend(declared_alike(session, workspace, &role, args));
+        idle.extend(want::declared_alike(config, facts, workspace, &role, args.agent));
     }
     if args.role_branch.is_none() && !args.rebuild {
         idle.extend(loaded_alike(session, &target, &role, args, &mounts)?);
@@ -161,15 +161,6 @@ pub fn parse_mount(facts: &Facts, spec: &str) -> Result<Mount, Failure> {
         return Err(bad("the target contains `.` or `..`"));
     }
     Ok(Mount { src: Located::bare(src), dst: Located::bare(dst), readonly, isolation: Located::bare(Isolation::Shared) })
-}
-
-/// Declared instances of this role and agent.
-fn declared_alike(session: &Session, workspace: &Workspace, role: &str, args: &LoadArgs) -> Vec<Wanted> {
-    let (mut wanted, _) = want::declared(&session.config, &session.facts, std::slice::from_ref(&workspace.name));
-    wanted.retain(|candidate| {
-        candidate.role == role && (args.agent.is_none() || candidate.agent.as_ref().map(|agent| agent.value) == args.agent)
-    });
-    wanted
 }
 
 /// Earlier loads of the same thing.

@@ -195,6 +195,23 @@ pub fn fresh(facts: &Facts, load: Load<'_>) -> Wanted {
     wanted
 }
 
+/// Declared instances of this role and agent. Where the file names no agent, because the role has only one, the record tells which.
+pub fn declared_alike(config: &Config, facts: &Facts, workspace: &Workspace, role: &str, agent: Option<Agent>) -> Vec<Wanted> {
+    let (mut wanted, _) = declared(config, facts, std::slice::from_ref(&workspace.name));
+    wanted.retain_mut(|candidate| {
+        let recorded = || facts.records.get(&candidate.key).map(|record| record.agent_runtime);
+        let runs = candidate.agent.as_ref().map(|agent| agent.value).or_else(recorded);
+        let alike = candidate.role == role && agent.is_none_or(|agent| runs == Some(agent));
+        // The role may have another agent by now, and then it is this one that it lacks.
+        if let (Some(agent), None) = (agent, &candidate.agent) {
+            candidate.agent = Some(Located::bare(agent));
+            candidate.agent_source = "flag".to_owned();
+        }
+        alike
+    });
+    wanted
+}
+
 /// Is this the record of an instance that the same load made earlier? `agent`: none = whichever it was.
 pub fn loaded_alike(record: &InstanceRecord, load: &Wanted, agent: Option<Agent>) -> bool {
     !record.declared
