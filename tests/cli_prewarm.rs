@@ -261,6 +261,7 @@ fn what_cannot_be_chosen_says_why() {
     let site = Site::new();
     for (options, code, words) in [
         ("--image --workspace elsewhere", 1, "[workspace.unknown]"),
+        ("--instance elsewhere", 1, "[workspace.unknown]"),
         ("--roles --role a.b", 1, "role"),
         ("--image --all-roles --role-branch b --role local", 2, "[prewarm.combination]"),
     ] {

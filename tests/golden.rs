@@ -63,9 +63,9 @@ struct Case {
     world: Start,
     /// A case whose files are read where this one has none.
     like: Option<String>,
-    /// Containers whose capsules answer when spares are chosen.
+    /// Containers that exist when spares are chosen, in whatever state.
     #[serde(default)]
-    running: Vec<String>,
+    there: Vec<String>,
     /// In the place of the shared facts' seed: another run of the same command.
     #[serde(skip)]
     seed: Option<String>,
@@ -306,11 +306,9 @@ fn desired(case: &Case, inputs: &Inputs, known: Known) -> (Graph, PlanOptions) {
                 }
             }
             wishes.retain(|_, wish| !case.without.contains(&wish.role));
-            // Which capsules answer is part of the case.
-            let spares = goal
-                .spare
-                .as_ref()
-                .map(|goal| spare::spares(&config, &facts, goal, |container| case.running.iter().any(|c| c == container)));
+            // Which those are is part of the case: what is no spare is not looked at by the plan.
+            let exists = |name: &str| case.there.iter().any(|there| there == name);
+            let spares = goal.spare.as_ref().map(|goal| spare::spares(&config, &facts, goal, exists));
             let (spares, refused) =
                 spares.map_or_else(Default::default, |found| found.map_or_else(|d| (Vec::new(), Some(d)), |s| (s, None)));
             let mut graph = prewarm::build(&config, &facts, &goal, &wishes, &spares).graph;

@@ -12,13 +12,14 @@ use crate::gather::vault::Vault;
 use crate::gather::{Lock, Paths, clock, credentials, role_repo};
 use crate::graph::BuildContext;
 use crate::graph::programs::variable;
+use crate::provider::docker;
 use crate::provider::endpoint::{self, Connection};
 use crate::provider::live::{Capsules, Later, Live, LiveParts, Sources};
 use crate::resource::{Address, Binary, Checkout, RoleRepo, SecretSource};
 use jackin_capsule::control::{Reply, Request, SessionState};
 use secrecy::{SecretSlice, SecretString};
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,6 +112,25 @@ impl Capsules for Sockets {
             ask(&self.engine.to(container), &Request::Release, Duration::from_secs(5)).await.is_some()
         })
     }
+}
+
+/// The containers of this jackin home on the engine, by name, each with whether it runs.
+pub async fn containers(session: &Session) -> Result<BTreeMap<String, bool>, Failure> {
+    let connection = endpoint::connect_by_env(&engine_env()).await?;
+    Ok(docker::containers(&connection, &session.facts.installation).await?)
+}
+
+/// Those of these containers that run, paused ones among them: by their sockets, whose listening tells it without the engine. Where
+/// the engine is elsewhere, or a path too long for a socket, the engine is asked.
+pub async fn running<'a>(session: &Session, containers: impl IntoIterator<Item = &'a str>) -> Result<BTreeSet<String>, Failure> {
+    let sockets: Vec<(&str, PathBuf)> = containers.into_iter().map(|container| (container, session.socket_of(container))).collect();
+    let near = endpoint::resolve(&engine_env(), &|path| std::fs::read(path))?.shares_kernel();
+    if sockets.iter().any(|(_, socket)| !near || socket.as_os_str().len() > SOCKET_PATH_LIMIT) {
+        let all = self::containers(session).await?;
+        return Ok(sockets.into_iter().filter(|(name, _)| all.get(*name) == Some(&true)).map(|(name, _)| name.to_owned()).collect());
+    }
+    let asked = sockets.into_iter().map(async |(name, socket)| Way::direct(&socket).await.map(|_| name.to_owned()));
+    Ok(futures_util::future::join_all(asked).await.into_iter().flatten().collect())
 }
 
 /// Does the capsule in this container answer? One that is paused takes connections all the same.

@@ -5,8 +5,7 @@
 
 use super::run::{Asks, Run};
 use super::ui::{DONE, Failure};
-use super::{hardline, select};
-use crate::attach::Way;
+use super::{hardline, live, select};
 use crate::cli::LoadArgs;
 use crate::config::{Config, Isolation, Located, Mount, Workspace};
 use crate::diagnostic::Diagnostic;
@@ -67,8 +66,8 @@ async fn choose(session: &Session, args: &LoadArgs) -> Result<(Wanted, Option<Lo
         idle.extend(loaded_alike(session, &target, &role, args, &mounts)?);
     }
     // Of an ejected spare only the home is left.
-    let awake = futures_util::future::join_all(idle.iter().map(|wanted| runs(session, &wanted.container))).await;
-    let mut idle: Vec<(bool, Wanted)> = awake.into_iter().zip(idle).collect();
+    let running = live::running(session, idle.iter().map(|wanted| wanted.container.as_str())).await?;
+    let mut idle: Vec<(bool, Wanted)> = idle.into_iter().map(|wanted| (running.contains(&wanted.container), wanted)).collect();
     idle.sort_by_key(|(runs, wanted)| !(*runs && facts.spares.contains(&wanted.key)));
     for (runs, wanted) in idle {
         if args.carrying.dry_run {
@@ -88,7 +87,7 @@ async fn take(session: &Session, wanted: &Wanted) -> Result<Option<Lock>, Failur
     let Some(lock) = Lock::try_exclusive(&session.paths.instance_lock(&wanted.container))? else {
         return Ok(None);
     };
-    let free = session.is_spare(&wanted.container) || !runs(session, &wanted.container).await;
+    let free = session.is_spare(&wanted.container) || live::running(session, [wanted.container.as_str()]).await?.is_empty();
     Ok(free.then_some(lock))
 }
 
@@ -183,8 +182,4 @@ fn loaded_alike(session: &Session, target: &Target<'_>, role: &str, args: &LoadA
             Ok(wanted)
         })
         .collect()
-}
-
-pub async fn runs(session: &Session, container: &str) -> bool {
-    Way::direct(&session.socket_of(container)).await.is_some()
 }

@@ -15,7 +15,7 @@ use crate::graph::spare::{self, SpareGoal};
 use crate::graph::want::Wanted;
 use crate::plan::{Mode, PlanOptions, Scope};
 use crate::resource::Kind;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 pub async fn run(run: &mut Run, mut args: PrewarmArgs) -> Result<i32, Failure> {
     let goal = match goal(&args) {
@@ -58,14 +58,14 @@ async fn once(run: &mut Run, args: &PrewarmArgs, goal: &Goal, without: &BTreeMap
     // shows is what would be downloaded. Who tries a second time asks for nothing that was answered a moment ago.
     session.asking = if without.is_empty() { Asking::Fresh } else { Asking::WhenNeeded };
     let (mut wishes, mut said) = prewarm::wishes(&session.config, goal);
-    let mut spares = match &goal.spare {
-        Some(spare) => spares(&session, spare).await?,
-        None => Vec::new(),
-    };
     // A name that is wrong is said before anything is asked of a remote or an engine.
     if said.iter().any(Diagnostic::is_error) {
         return Err(Failure::Diagnostics(said));
     }
+    let mut spares = match &goal.spare {
+        Some(spare) => spares(&session, spare).await?,
+        None => Vec::new(),
+    };
     if !spares.is_empty() {
         session.complete(&spares, &notice).await?;
     }
@@ -94,14 +94,12 @@ async fn once(run: &mut Run, args: &PrewarmArgs, goal: &Goal, without: &BTreeMap
     Ok(code)
 }
 
-/// The spares that are wanted; those that exist already and were idle a moment ago come first.
+/// The spares that are wanted; those that exist already come first.
 async fn spares(session: &Session, goal: &SpareGoal) -> Result<Vec<Wanted>, Failure> {
-    let containers: Vec<&String> = session.facts.records.values().map(|record| &record.role_container).collect();
-    let asked = containers.iter().map(|container| super::load::runs(session, container));
-    let answers = futures_util::future::join_all(asked).await;
-    let running: BTreeSet<&String> =
-        containers.into_iter().zip(answers).filter_map(|(container, runs)| runs.then_some(container)).collect();
-    Ok(spare::spares(&session.config, &session.facts, goal, |container| running.contains(&container.to_owned()))?)
+    // A name that is wrong is wrong whatever there is.
+    spare::spares(&session.config, &session.facts, goal, |_| false)?;
+    let there = super::live::containers(session).await?;
+    Ok(spare::spares(&session.config, &session.facts, goal, |container| there.contains_key(container))?)
 }
 
 pub fn options(goal: &Goal, spares: &[Wanted]) -> PlanOptions {

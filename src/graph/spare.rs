@@ -1,9 +1,10 @@
 //! Which instances `jackin prewarm --instance` wants as spares: started and paused with their agent held back, for a later launch to take.
 //!
-//! In: configuration, facts, and which containers answer. Out: wanted instances. A spare is an ordinary instance of its workspace, so that
+//! In: configuration, facts, and which containers exist. Out: wanted instances. A spare is an ordinary instance of its workspace, so that
 //! whoever takes it takes its names and its home with it. First comes what a launch would take up anyway: the declared instance itself,
 //! then idle ones of the same kind that were loaded; only what is still missing is made anew. Absent: Docker.
 
+use super::names;
 use super::want::{self, Load, Target, Wanted};
 use crate::config::{Config, Workspace};
 use crate::diagnostic::Diagnostic;
@@ -25,8 +26,9 @@ impl SpareGoal {
     }
 }
 
-/// `runs` tells whether a capsule in a container of that name answers.
-pub fn spares(config: &Config, facts: &Facts, goal: &SpareGoal, runs: impl Fn(&str) -> bool) -> Result<Vec<Wanted>, Diagnostic> {
+/// `exists` tells whether there is a container of that name, in whatever state. One that is there and no spare has been at work: its
+/// instance is nobody's spare any more, and another takes its place.
+pub fn spares(config: &Config, facts: &Facts, goal: &SpareGoal, exists: impl Fn(&str) -> bool) -> Result<Vec<Wanted>, Diagnostic> {
     let Some(workspace) = config.workspaces.get(&goal.workspace) else {
         return Err(want::unknown_workspace(config, &goal.workspace));
     };
@@ -51,7 +53,9 @@ pub fn spares(config: &Config, facts: &Facts, goal: &SpareGoal, runs: impl Fn(&s
     for kind in declared.iter().filter(|wanted| named(wanted)) {
         let mut missing = usize::from(goal.count);
         for candidate in of_kind(config, facts, workspace, kind, missing) {
-            let idle = facts.spares.contains(&candidate.key) || !runs(&candidate.container);
+            let sidecar = facts.records.get(&candidate.key).and_then(|record| record.dind_container.clone());
+            let sidecar = sidecar.unwrap_or_else(|| names::sidecar(&candidate.container));
+            let idle = facts.spares.contains(&candidate.key) || !(exists(&candidate.container) || exists(&sidecar));
             if missing > 0 && idle && out.iter().all(|taken| taken.key != candidate.key) {
                 out.push(Wanted { spare: true, ..candidate });
                 missing -= 1;

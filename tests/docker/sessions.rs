@@ -257,6 +257,13 @@ fn lives_without_a_socket(home: &Home, sidecar: bool) {
     });
     terminal.type_in("\x1cd");
     assert_eq!(terminal.exit_code(), 0);
+    // What is at work is left alone, by those who load and by those who make spares.
+    let before = home.objects().networks;
+    home.good(&["load", home.role(), "w", "--yes", "--no-attach"]);
+    assert_eq!(home.objects().networks.len(), 2, "another one beside it");
+    home.good(&["prewarm", "--instance", "w", "--yes"]);
+    let after = home.objects().networks;
+    assert!(after.len() == 3 && before.iter().all(|network| after.contains(network)), "a spare beside both: {after:?}");
     home.eject();
     home.assert_nothing_left("without a socket");
 }

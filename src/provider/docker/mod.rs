@@ -3,11 +3,13 @@
 //! In: specs and effects. Out: own types and diagnostics. Absent: any opinion on what should be done, and credentials in messages.
 
 mod build;
+mod containers;
 mod execute;
 mod observe;
 mod probe;
 mod ready;
 
+pub use containers::containers;
 pub use observe::{HomeRecord, Look};
 
 pub use probe::probe_privileged;
