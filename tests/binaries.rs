@@ -1029,7 +1029,10 @@ fn a_plan_to_prewarm_shows_what_would_be_downloaded() {
     assert_eq!(asked, 1);
     assert!(!site.paths().agent_binaries().exists(), "only planned");
     assert_eq!(prewarm("--plan"), (planned, 0), "the answer holds for an hour");
+    let mode = || fs::metadata(site.root.path().join("capsule")).unwrap().permissions().mode();
+    let before = mode();
     assert_eq!(prewarm("--yes").1, 0, "as it does for a launch");
+    assert_eq!(mode(), before, "the operator's capsule has no run bit, and is the operator's");
     let (again, asked) = prewarm("--plan");
     assert!(again.contains("No changes") && asked == 0, "{again}");
 }

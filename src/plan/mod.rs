@@ -290,7 +290,13 @@ impl Planner<'_> {
                 change
             }
             (_, Some(found)) => {
-                let differences = self.compare(address, resource, found);
+                let mut differences = self.compare(address, resource, found);
+                // What the operator gave is not jackin's to change; an image gets it with a run bit in any case.
+                if let Spec::AgentBinary(spec) | Spec::CapsuleBinary(spec) = &resource.spec
+                    && matches!(spec.origin, Origin::Environment | Origin::Beside)
+                {
+                    differences.retain(|difference| difference.reason != Reason::NotExecutable);
+                }
                 if wanted || !matches!(address.kind, Kind::Image | Kind::RoleImage | Kind::DerivedImage) {
                     settle(address, resource, found, differences)
                 } else {
