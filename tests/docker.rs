@@ -73,6 +73,7 @@ scenarios! {
     edits::a_full_disk_is_one_clear_message,
     sessions::an_agent_finds_its_docker_at_work,
     sessions::the_private_docker_runs_containers_over_tls,
+    sessions::a_kept_sidecar_is_free_while_a_person_is_asked,
     sessions::a_person_loads_types_resizes_detaches_and_comes_back,
     sessions::a_crashed_agent_keeps_everything_and_comes_back,
     sessions::an_engine_that_may_be_far_away_is_reached_through_its_api,

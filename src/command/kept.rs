@@ -9,18 +9,20 @@ use crate::graph::names;
 use crate::observed::Observed;
 use crate::plan::{Action, Plan};
 use crate::resource::Spec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub struct KeptSets {
     paths: Paths,
     held: BTreeMap<String, Lock>,
+    /// Those in the plan that a person looks at: where they are still free they are chosen again.
+    shown: BTreeSet<String>,
     /// Too many came in between: none is taken any more.
     pub give_up: bool,
 }
 
 impl KeptSets {
     pub fn of(session: &Session) -> Self {
-        Self { paths: session.paths.clone(), held: BTreeMap::new(), give_up: false }
+        Self { paths: session.paths.clone(), held: BTreeMap::new(), shown: BTreeSet::new(), give_up: false }
     }
 
     /// The provider sees that a set is held, not by whom. Ours come first, so that planning again chooses them again.
@@ -28,7 +30,13 @@ impl KeptSets {
         for member in &mut observed.pool {
             member.held = self.give_up || (member.held && !self.held.contains_key(&member.id));
         }
-        observed.pool.sort_by_key(|member| !self.held.contains_key(&member.id));
+        observed.pool.sort_by_key(|member| !(self.held.contains_key(&member.id) || self.shown.contains(&member.id)));
+    }
+
+    /// Others may have the sets while a person thinks.
+    pub fn let_go(&mut self) {
+        self.shown = self.held.keys().cloned().collect();
+        free(std::mem::take(&mut self.held));
     }
 
     /// Takes hold of every set that the plan touches and lets go of the others; true = something has changed, look again.
@@ -54,10 +62,14 @@ impl KeptSets {
 
     /// The sets are somebody's now, or gone, or free: their locks guard nothing any more.
     pub fn release(self) {
-        for lock in self.held.into_values() {
-            // A lock file that stays is taken again; it is in nobody's way.
-            let _ = lock.remove();
-        }
+        free(self.held);
+    }
+}
+
+fn free(held: BTreeMap<String, Lock>) {
+    for lock in held.into_values() {
+        // A lock file that stays is taken again; it is in nobody's way.
+        let _ = lock.remove();
     }
 }
 

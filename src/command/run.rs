@@ -237,6 +237,7 @@ impl Run {
             self.ui.talk(&plan_text(&plan, &self.ui.err, false));
         }
         if ask {
+            sets.let_go();
             let question = match plan.losses().is_empty() {
                 true => "Apply this plan?",
                 false => "Apply this plan and lose what it says?",
@@ -247,7 +248,7 @@ impl Run {
                 return Err(Failure::Said(CANCELLED));
             }
             locks = self.lock_all(session, &containers).await?;
-            let (_, again) = self.look_with(&provider, &built, &options, &sets).await?;
+            let (_, again) = self.look_and_hold(&provider, &built, &options, &mut sets).await?;
             refuse_stale(&plan, &again)?;
             plan = again;
         } else if losing {

@@ -222,6 +222,28 @@ pub fn a_person_loads_types_resizes_detaches_and_comes_back(engine: &Engine) {
     assert!(homes.filter(|e| e.path().is_dir()).count() == 1, "the home stays");
 }
 
+pub fn a_kept_sidecar_is_free_while_a_person_is_asked(engine: &Engine) {
+    let home = Home::new(engine, COMPAT);
+    home.workspace("u", COMPAT);
+    let keep = || home.good(&["prewarm", "--agent", "claude", "--daemon", "--yes"]);
+    keep();
+    let mut asked = Terminal::run(&home, &["apply", "w"], 24, 80);
+    asked.wait_for("Apply this plan?");
+    let other = home.good(&["apply", "u", "--yes"]);
+    assert!(other.err.contains("-dind fits"), "{other}");
+    asked.type_in("y\r");
+    asked.wait_for("plan.stale");
+    assert_eq!(asked.exit_code(), 1, "what was shown cannot be done any more");
+
+    keep();
+    let mut asked = Terminal::run(&home, &["apply", "w"], 24, 80);
+    asked.wait_for("Apply this plan?");
+    asked.type_in("y\r");
+    assert_eq!(asked.exit_code(), 0);
+    home.assert_settled("after both");
+    assert_eq!(home.objects().containers.len(), 4, "two capsules, each with a sidecar that was kept");
+}
+
 pub fn a_crashed_agent_keeps_everything_and_comes_back(engine: &Engine) {
     let home = Home::new(engine, STANDARD);
     home.apply();
