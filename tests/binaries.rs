@@ -41,6 +41,8 @@ enum Fault {
     Whole,
     /// Without saying how long it is; so many bytes.
     Cut(usize),
+    /// Nothing before this path exists.
+    Until(PathBuf),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -146,7 +148,7 @@ fn serve(stream: TcpStream, config: Arc<rustls::ServerConfig>, world: &Mutex<Wor
         let (first, last) = r.strip_prefix("bytes=")?.split_once('-').map(|(a, b)| (a.to_owned(), b.to_owned()))?;
         Some((first.parse::<u64>().ok()?, last.parse::<u64>().ok()?))
     });
-    let (file, fault, no_ranges) = {
+    let (mut file, fault, no_ranges) = {
         let mut world = world.lock().unwrap();
         let asked =
             Asked { path: path.clone(), range, agent: header("user-agent").unwrap_or_default(), token: header("authorization").is_some() };
@@ -159,6 +161,13 @@ fn serve(stream: TcpStream, config: Arc<rustls::ServerConfig>, world: &Mutex<Wor
         let fault = at.map(|at| if world.faults[at].2 { world.faults[at].1.clone() } else { world.faults.remove(at).1 });
         (world.files.get(&path).cloned(), fault, world.no_ranges)
     };
+    if let Some(Fault::Until(path)) = &fault {
+        let began = Instant::now();
+        while !path.exists() && began.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        file = file.filter(|_| path.exists());
+    }
     let out = stream.get_mut();
     let range = range.filter(|_| !no_ranges && !matches!(fault, Some(Fault::Whole)));
     let (status, body, more) = match (&fault, file, range) {
@@ -1035,6 +1044,19 @@ fn a_plan_to_prewarm_shows_what_would_be_downloaded() {
     assert_eq!(mode(), before, "the operator's capsule has no run bit, and is the operator's");
     let (again, asked) = prewarm("--plan");
     assert!(again.contains("No changes") && asked == 0, "{again}");
+}
+
+#[test]
+fn makers_are_asked_while_roles_are_fetched() {
+    let site = site();
+    site.configure("");
+    site.announce_amp();
+    site.publish_amp("amp");
+    site.server.always("cli-version.txt", Fault::Until(site.root.path().join(".jackin/roles/local/default")));
+    let words = ["prewarm", "--agent", "amp", "--roles", "--role", "local", "--yes"];
+    let (code, out, err) = finished(&mut site.command(&words, Some(&site.server.base())));
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(site.paths().agent_binaries().join("amp/1").is_dir(), "the answer came as soon as the clone was there: {err}");
 }
 
 /// Else the next launch would fetch the rest, and build the image once more.

@@ -69,10 +69,10 @@ async fn once(run: &mut Run, args: &PrewarmArgs, goal: &Goal, without: &BTreeMap
     if !spares.is_empty() {
         session.complete(&spares, &notice).await?;
     }
-    session.programs(goal.programs(), true, &notice).await?;
     let asked =
         |wish: &prewarm::RoleWish| RoleAsked { role: wish.role.clone(), branch: wish.branch.clone(), url: wish.url.clone(), pinned: None };
-    session.look_at_roles(wishes.iter().map(|(slot, wish)| (slot.clone(), asked(wish))).collect(), &notice).await?;
+    let roles = wishes.iter().map(|(slot, wish)| (slot.clone(), asked(wish))).collect();
+    session.programs_and_roles(goal.programs(), roles, &notice).await?;
     // An image holds every agent of its role, whichever were named.
     if goal.images {
         session.programs_of_roles(&notice).await?;

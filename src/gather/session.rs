@@ -271,22 +271,26 @@ impl Session {
         self.facts.agent_releases.insert(agent, Lookup::Failed { why: why.trim_end_matches('.').to_owned() });
     }
 
-    /// The newest releases of these agents, and the capsule's, into the facts. `complete` looks up what the wanted instances need.
-    pub async fn programs(
+    /// The newest releases of these agents and the capsule's, and these roles, into the facts, all at once. `complete` looks up what
+    /// the wanted instances need.
+    pub async fn programs_and_roles(
         &mut self,
-        agents: impl IntoIterator<Item = Agent>,
-        with_capsule: bool,
+        agents: Vec<Agent>,
+        roles: BTreeMap<String, RoleAsked>,
         notice: Notice<'_>,
     ) -> Result<(), Diagnostics> {
-        let found = self.look_up(agents.into_iter().collect(), with_capsule, self.asking, notice).await;
+        let looking = self.look_up(agents.into_iter().collect(), true, self.asking, notice);
+        let (found, fetched) = tokio::join!(looking, self.look_at_roles(roles, notice));
+        fetched?;
         self.take(found)
     }
 
-    /// The same for the agents of the roles that were looked at, as far as nobody was asked for them.
+    /// The newest releases of the agents of the roles that were looked at, as far as nobody was asked for them.
     pub async fn programs_of_roles(&mut self, notice: Notice<'_>) -> Result<(), Diagnostics> {
         let mut agents = self.agents_of_roles();
         agents.retain(|agent| !self.facts.agent_releases.contains_key(agent));
-        self.programs(agents, false, notice).await
+        let found = self.look_up(agents, false, self.asking, notice).await;
+        self.take(found)
     }
 
     fn agents_of_roles(&self) -> BTreeSet<Agent> {
@@ -359,7 +363,7 @@ impl Session {
     }
 
     /// Clones and fetches these roles concurrently, each once, by slot.
-    pub async fn look_at_roles(&mut self, asked: BTreeMap<String, RoleAsked>, notice: Notice<'_>) -> Result<(), Diagnostics> {
+    async fn look_at_roles(&mut self, asked: BTreeMap<String, RoleAsked>, notice: Notice<'_>) -> Result<(), Diagnostics> {
         let ttl = Duration::from_secs(layer::role_refresh_seconds(&self.config.global));
         let refresh = match self.request.freshness {
             Freshness::Ttl => Refresh::Ttl(ttl),
