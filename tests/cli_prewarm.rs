@@ -229,6 +229,28 @@ fn programs_and_roles_need_no_engine_and_touch_nothing_of_the_hosts() {
 }
 
 #[test]
+fn a_role_that_cannot_be_had_keeps_no_other_and_is_told_at_the_end() {
+    let site = Site::new();
+    let config = site.path("home/.config/jackin/config.toml");
+    let gone = format!("\n[roles.gone]\ngit = \"{}\"\ntrusted = true\n", site.path("nowhere").display());
+    std::fs::write(&config, std::fs::read_to_string(&config).expect("a file") + &gone).expect("a file");
+    let app = std::fs::read_to_string(site.path("home/.config/jackin/workspaces/app.toml")).expect("a file");
+    std::fs::write(site.path("home/.config/jackin/workspaces/old.toml"), app.replace("\"local\"", "\"gone\"")).expect("a file");
+    let (code, out, err) = site.run("--agent claude --roles --all-workspaces --yes");
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(site.path("home/.jackin/roles/local/default/Dockerfile").is_file(), "the other one is there: {out}{err}");
+    assert!(err.contains("[prewarm.left_out]") && err.contains("`gone`"), "{err}");
+    assert_eq!(err.lines().filter(|line| line.starts_with("error")).count(), 1, "{err}");
+    assert!(err.contains("[prewarm.incomplete]"), "{err}");
+    // One that was named stops the command, as does having none.
+    std::fs::remove_file(site.path("home/.config/jackin/workspaces/app.toml")).expect("a file");
+    for choice in ["--role gone", "--all-workspaces"] {
+        let (code, out, err) = site.run(&format!("--agent claude --roles {choice} --yes"));
+        assert!(code == 1 && !(out + &err).contains("left_out"), "{err}");
+    }
+}
+
+#[test]
 fn a_plan_changes_nothing_not_even_a_clone() {
     let site = Site::new();
     let before = site.host();

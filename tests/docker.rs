@@ -53,6 +53,7 @@ scenarios! {
     prewarm::taking_over_makes_only_the_capsule,
     prewarm::eight_launches_share_three_kept_sidecars,
     prewarm::a_kill_of_prewarm_leaves_nothing_that_the_next_does_not_take_or_remove,
+    prewarm::a_kill_of_prewarm_between_images_is_made_up_for_by_the_next,
     prewarm::what_nobody_can_use_is_told_and_pruned,
     prewarm::a_kept_sidecar_that_could_not_be_looked_at_stays,
     prewarm::a_trusted_role_from_another_url_is_asked_about,

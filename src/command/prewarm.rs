@@ -87,11 +87,21 @@ async fn once(run: &mut Run, args: &PrewarmArgs, goal: &Goal, without: &BTreeMap
     let mut built = prewarm::build(&session.config, &session.facts, goal, &wishes, &spares);
     built.graph.diagnostics.extend(said);
     let options = options(goal, &spares);
+    let left_out = built.graph.diagnostics.iter().filter(|said| said.code == prewarm::LEFT_OUT).count();
     let code = run.carry_out(&mut session, built, &options, &args.carrying, Asks::WhenInDoubt, None).await?;
     if code == DONE {
         say_latencies(run, args.carrying.format);
     }
-    Ok(code)
+    if code != DONE || left_out == 0 || args.carrying.dry_run {
+        return Ok(code);
+    }
+    run.ui.diagnostics(&[Diagnostic::error(
+        "prewarm.incomplete",
+        "Not everything was prewarmed",
+        format!("{left_out} of the roles were left out."),
+    )
+    .help("What is wrong with them stands before the plan.")]);
+    Ok(ERROR)
 }
 
 /// The spares that are wanted; those that exist already come first.

@@ -9,11 +9,15 @@ use super::want::{Wanted, unknown_workspace};
 use super::{Resource, names, programs};
 use crate::config::role_key::RoleKey;
 use crate::config::{Agent, Config, Dind, Workspace, layer};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::facts::{Facts, RoleProblem};
 use crate::resource::{Address, Certs, Kind, Network, Spec};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+/// The code of what is said of a role that something is wrong with, while others are prewarmed.
+pub const LEFT_OUT: &str = "prewarm.left_out";
 
 /// What is to become of the sidecars that prewarming starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -159,15 +163,23 @@ pub fn build(config: &Config, facts: &Facts, goal: &Goal, wishes: &BTreeMap<Stri
     builder.programs(goal);
     let mut tiers: BTreeSet<Dind> = BTreeSet::new();
     let mut images = 0;
+    // Of several that nobody named one by one, a wrong one does not keep the others.
+    let may_lack = wishes.len() > 1 && matches!(goal.choice, Choice::Configured | Choice::AllWorkspaces);
+    let mut left_out = Vec::new();
     for wish in wishes.values() {
-        if goal.images {
-            if let Some(wanted) = builder.image_of(goal, wish) {
-                images += 1;
-                tiers.extend(wanted);
-            }
-        } else {
-            builder.repo_of(wish);
+        let (before, said) = (builder.built.graph.resources.clone(), builder.built.graph.diagnostics.len());
+        let image = if goal.images { builder.image_of(goal, wish) } else { builder.repo_of(wish) };
+        let said = said..builder.built.graph.diagnostics.len();
+        if may_lack && builder.built.graph.diagnostics[said.clone()].iter().any(Diagnostic::is_error) {
+            builder.built.graph.resources = before;
+            left_out.push((wish.slot(), said));
+        } else if let Some(wanted) = image {
+            images += 1;
+            tiers.extend(wanted);
         }
+    }
+    if left_out.len() < wishes.len() {
+        builder.leave_out(left_out);
     }
     if goal.images && images == 0 && !wishes.is_empty() && !builder.built.graph.diagnostics.iter().any(Diagnostic::is_error) {
         let detail = format!("None of the roles supports {}.", listed(&goal.agents));
@@ -209,25 +221,35 @@ impl Builder<'_> {
             // An image without it is refused; programs alone are not.
             Err(_) if goal.images => {}
             Err(mut missing) => {
-                missing.severity = crate::diagnostic::Severity::Warning;
+                missing.severity = Severity::Warning;
                 self.say(missing);
             }
         }
     }
 
-    /// The clone alone. What is wrong inside it is a matter of the images that would be built from it.
-    fn repo_of(&mut self, wish: &RoleWish) {
-        let Some(snapshot) = self.facts.roles.get(&wish.slot()) else {
-            return;
-        };
+    /// What is wrong with these roles stops nothing; that they are missing is told, and by the command's end as well.
+    fn leave_out(&mut self, roles: Vec<(String, Range<usize>)>) {
+        for (slot, said) in roles {
+            for diagnostic in &mut self.built.graph.diagnostics[said] {
+                diagnostic.severity = diagnostic.severity.max(Severity::Warning);
+            }
+            let detail = format!("`{slot}` is not prewarmed, for the other reason that is told of it.");
+            self.say(Diagnostic::warning(LEFT_OUT, "A role is left out", detail).on(Address::new(Kind::RoleRepo, slot)));
+        }
+    }
+
+    /// The clone alone. What is wrong inside it is a matter of the images that would be built from it. No sidecar is started for it.
+    fn repo_of(&mut self, wish: &RoleWish) -> Option<BTreeSet<Dind>> {
+        let snapshot = self.facts.roles.get(&wish.slot())?;
         let before = self.built.graph.diagnostics.len();
         let sound = self.checked_role(&wish.role, wish.branch.as_deref()).is_some();
         if !sound && snapshot.problem.is_none() && snapshot.dirty.is_empty() {
             for diagnostic in &mut self.built.graph.diagnostics[before..] {
-                diagnostic.severity = diagnostic.severity.max(crate::diagnostic::Severity::Warning);
+                diagnostic.severity = diagnostic.severity.max(Severity::Warning);
             }
         }
         self.clone_of(wish);
+        None
     }
 
     fn clone_of(&mut self, wish: &RoleWish) {

@@ -251,6 +251,32 @@ pub fn a_kill_of_prewarm_leaves_nothing_that_the_next_does_not_take_or_remove(en
     }
 }
 
+pub fn a_kill_of_prewarm_between_images_is_made_up_for_by_the_next(engine: &Engine) {
+    let home = Home::with_own_role(engine, STANDARD);
+    let image = ["prewarm", "--agent", "claude", "--image", "--role", home.role(), "--yes"];
+    let mut killed_in = 0;
+    for at in 1.. {
+        let after = format!("after a kill at call {at}");
+        home.hide_images();
+        let _ = fs::remove_dir_all(home.path("state/roles"));
+        let strike = Strike { at: At::Call(at), when: When::Sent, what: What::Kill(Signal::KILL) };
+        let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
+        let killed = home.jackin_by(&proxy, &image);
+        if !proxy.struck() {
+            assert_eq!(killed.code, Some(0), "{after}: {killed}");
+            break;
+        }
+        assert!(killed.signal == Some(9) || killed.code == Some(1), "{after}: {killed}");
+        killed_in += 1;
+        home.good(&image);
+        let again = home.good(&image);
+        assert!(again.out.contains("No changes."), "{after}: {again}");
+    }
+    // A ping, lists, images, and two builds.
+    assert!(killed_in >= 7, "{killed_in}");
+    home.assert_nothing_left("but images");
+}
+
 pub fn what_nobody_can_use_is_told_and_pruned(engine: &Engine) {
     let home = Home::new(engine, COMPAT);
     home.good(&[&KEEP[..], &["--count", "3"]].concat());
