@@ -159,6 +159,24 @@ fn the_exit_code_of_the_last_session_is_the_clients() {
     assert_eq!(capsule.wait().code(), Some(0));
 }
 
+/// One that took over, one that types as well, one that only looks.
+fn beside_each_other(capsule: &Capsule) -> [Terminal; 3] {
+    ["", " --shared", " --watch"].map(|mode| {
+        let mut terminal = Terminal::run(capsule, &format!("\"$CAPSULE\"{mode}"));
+        terminal.wait_for("agent claude");
+        terminal
+    })
+}
+
+/// Again and again: what is typed into a dying mux is gone, as in any crash. The echo of the keys is not the answer.
+fn talks_to_the_new_mux(terminal: &mut Terminal, word: &str) {
+    let (first, rest) = word.split_at(1);
+    eventually("the client talks to the new mux", || {
+        terminal.type_keys(&format!("echo {first}''{rest}\r"));
+        terminal.shows(word, Duration::from_millis(200)).then_some(())
+    });
+}
+
 #[test]
 fn the_client_finds_the_mux_again() {
     let capsule = Capsule::start(SHELL_AGENT);
@@ -166,11 +184,7 @@ fn the_client_finds_the_mux_again() {
     terminal.wait_for("agent claude");
     for round in 0..2 {
         kill("KILL", capsule.mux_pid());
-        // What was typed into the dying mux is gone, as in any crash; the next try arrives.
-        eventually("the client talks to the new mux", || {
-            terminal.type_keys(&format!("echo a''live-{round}\r"));
-            terminal.shows(&format!("alive-{round}"), Duration::from_millis(200)).then_some(())
-        });
+        talks_to_the_new_mux(&mut terminal, &format!("alive-{round}"));
     }
     terminal.type_keys("\x1cd");
     terminal.wait_for("detached");
@@ -180,20 +194,12 @@ fn the_client_finds_the_mux_again() {
 #[test]
 fn clients_beside_each_other_all_find_the_mux_again() {
     let capsule = Capsule::start(SHELL_AGENT);
-    let mut first = Terminal::run(&capsule, "\"$CAPSULE\"");
-    first.wait_for("agent claude");
-    let mut second = Terminal::run(&capsule, "\"$CAPSULE\" --shared");
-    second.wait_for("agent claude");
-    let mut watcher = Terminal::run(&capsule, "\"$CAPSULE\" --watch");
-    watcher.wait_for("agent claude");
+    let [mut first, mut second, mut watcher] = beside_each_other(&capsule);
     for round in 0..4 {
         kill("KILL", capsule.mux_pid());
         // Whoever comes back last throws nobody out.
         for (who, terminal) in [("first", &mut first), ("second", &mut second)] {
-            eventually("the client talks to the new mux", || {
-                terminal.type_keys(&format!("echo {who}''-{round}\r"));
-                terminal.shows(&format!("{who}-{round}"), Duration::from_millis(200)).then_some(())
-            });
+            talks_to_the_new_mux(terminal, &format!("{who}-{round}"));
         }
         watcher.wait_for(&format!("second-{round}"));
     }
@@ -687,12 +693,7 @@ fn a_wait_survives_the_mux() {
 #[test]
 fn several_terminals_on_one_capsule() {
     let mut capsule = Capsule::start(SHELL_AGENT);
-    let mut first = Terminal::run(&capsule, "\"$CAPSULE\"");
-    first.wait_for("agent claude");
-    let mut second = Terminal::run(&capsule, "\"$CAPSULE\" --shared");
-    second.wait_for("agent claude");
-    let mut watcher = Terminal::run(&capsule, "\"$CAPSULE\" --watch");
-    watcher.wait_for("agent claude");
+    let [mut first, mut second, mut watcher] = beside_each_other(&capsule);
     watcher.type_keys("echo wrong\r");
     second.type_keys("echo fr''om-two\r");
     for terminal in [&mut first, &mut second, &mut watcher] {

@@ -167,10 +167,12 @@ pub fn build(config: &Config, facts: &Facts, goal: &Goal, wishes: &BTreeMap<Stri
     let may_lack = wishes.len() > 1 && matches!(goal.choice, Choice::Configured | Choice::AllWorkspaces);
     let mut left_out = Vec::new();
     for wish in wishes.values() {
-        let (before, said) = (builder.built.graph.resources.clone(), builder.built.graph.diagnostics.len());
+        let before = may_lack.then(|| builder.built.graph.resources.clone());
+        let said = builder.built.graph.diagnostics.len();
         let image = if goal.images { builder.image_of(goal, wish) } else { builder.repo_of(wish) };
         let said = said..builder.built.graph.diagnostics.len();
-        if may_lack && builder.built.graph.diagnostics[said.clone()].iter().any(Diagnostic::is_error) {
+        let wrong = builder.built.graph.diagnostics[said.clone()].iter().any(Diagnostic::is_error);
+        if let Some(before) = before.filter(|_| wrong) {
             builder.built.graph.resources = before;
             left_out.push((wish.slot(), said));
         } else if let Some(wanted) = image {
