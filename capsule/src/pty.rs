@@ -92,11 +92,26 @@ pub struct Taken {
     pub closed: bool,
 }
 
+/// How a terminal is read. A read that finds nothing is not cheap, however it is told not to wait: it waits for the
+/// kernel's worker who carries output to the terminal, and beside a flood that takes up to half a millisecond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// Until nothing is there, with what the worker still brings. Many lines at once cost least, and only a read shows
+    /// that the last program has closed the terminal.
+    Whole,
+    /// What is there.
+    Hasty,
+}
+
+pub fn has_output(master: impl AsFd) -> bool {
+    rustix::io::ioctl_fionread(master).map_or(true, |len| len > 0)
+}
+
 /// Takes what is there, up to the buffer.
-pub fn read(master: impl AsFd, buffer: &mut [u8]) -> Taken {
+pub fn read(master: impl AsFd, buffer: &mut [u8], reading: Reading) -> Taken {
     let mut len = 0;
     // The kernel gives at most a page at a time.
-    while len < buffer.len() {
+    while len < buffer.len() && (reading == Reading::Whole || has_output(&master)) {
         match rustix::io::read(&master, &mut buffer[len..]) {
             Ok(n @ 1..) => len += n,
             Err(Errno::INTR) => {}

@@ -25,7 +25,7 @@ use crate::paths::{Paths, RUNTIME_DIR, policy_from_env, var};
 use crate::poll::{Poll, Ready, Token, Wants};
 use crate::probe::Prober;
 use crate::provider;
-use crate::pty::{self, InputQueue, SHELL, Taken};
+use crate::pty::{self, InputQueue, Reading, SHELL, Taken};
 use crate::record::Recorder;
 use crate::screen::{Size, Stored};
 use crate::socket::{self, Connection, FLUSH, MAX_CLIENTS, MAX_CONNECTIONS, Said};
@@ -67,10 +67,10 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn take(&mut self, buffer: &mut [u8]) -> io::Result<Taken> {
+    fn take(&mut self, buffer: &mut [u8], reading: Reading) -> io::Result<Taken> {
         match &mut self.spool {
-            Some(spool) => spool.take(&self.master, buffer),
-            None => Ok(pty::read(&self.master, buffer)),
+            Some(spool) => spool.take(&self.master, buffer, reading),
+            None => Ok(pty::read(&self.master, buffer, reading)),
         }
     }
 }
@@ -363,7 +363,7 @@ impl Serve {
             // Whatever else comes is not this session's.
             let mut read = 0;
             while read < MAX_DRAIN
-                && let len @ 1.. = self.read_terminal(session, MAX_READ)
+                && let len @ 1.. = self.read_terminal(session, MAX_READ, Reading::Whole)
             {
                 read += len;
             }
@@ -524,18 +524,19 @@ impl Serve {
         if event.read {
             let typing = self.typed.filter(|(_, at)| self.now() < at + TYPING);
             let limit = if typing.is_some_and(|(typed, _)| typed != session) { MAX_READ_ASIDE } else { MAX_READ };
-            self.read_terminal(session, limit);
+            let reading = if typing.is_some() && !event.gone { Reading::Hasty } else { Reading::Whole };
+            self.read_terminal(session, limit, reading);
         }
     }
 
     /// Reads once and tells; the result is how much.
-    fn read_terminal(&mut self, session: SessionId, limit: usize) -> usize {
+    fn read_terminal(&mut self, session: SessionId, limit: usize, reading: Reading) -> usize {
         let Some(terminal) = self.terminals.get_mut(&session) else {
             return 0;
         };
         let mut buffer = std::mem::take(&mut self.buffer);
         // Spooled before it is shown: what the operator has seen must survive.
-        let taken = terminal.take(&mut buffer[..limit]).unwrap_or_else(|error| {
+        let taken = terminal.take(&mut buffer[..limit], reading).unwrap_or_else(|error| {
             self.log.report(&format!("session {session} goes on without its spool: {error}"));
             terminal.spool = None;
             self.pending.push_back(Input::Unspooled(session));

@@ -25,7 +25,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
-use crate::pty::{self, Taken};
+use crate::pty::{self, Reading, Taken};
 use crate::screen::{News, Size, Store, Stored};
 
 const MAGIC: u64 = 0x0003_4a4b_5350_4f4c;
@@ -113,7 +113,7 @@ impl Spool {
         }
         let mut spool =
             Self { file: Arc::new(file), pipe: (reader, writer), start, end, size, history: (history_start, history_end), splices: true };
-        spool.empty_pipe()?;
+        while spool.move_piped()? > 0 {}
         let strange = !(HISTORY..=history_end).contains(&history_start) || history_end - history_start > MAX_HISTORY;
         if strange || spool.end - spool.start > 2 * MAX_LOG {
             return Err(garbled());
@@ -131,11 +131,11 @@ impl Spool {
     }
 
     /// Takes what the terminal has, up to the buffer, keeps it and gives it.
-    pub fn take(&mut self, terminal: impl AsFd, buffer: &mut [u8]) -> io::Result<Taken> {
+    pub fn take(&mut self, terminal: impl AsFd, buffer: &mut [u8], reading: Reading) -> io::Result<Taken> {
         let before = self.end;
         let mut closed = false;
         let mut room = buffer.len();
-        while room > 0 && self.splices {
+        while room > 0 && self.splices && (reading == Reading::Whole || pty::has_output(&terminal)) {
             // A page at a time is all that a terminal gives, and a page of the pipe is taken for each.
             match rustix::pipe::splice(&terminal, None, &self.pipe.1, None, room.min(PAGE as usize), SpliceFlags::NONBLOCK) {
                 Ok(len @ 1..) => room -= len,
@@ -149,13 +149,14 @@ impl Spool {
                 }
             }
         }
-        self.empty_pipe()?;
+        let piped = before + (buffer.len() - room) as u64;
+        while self.end < piped && self.move_piped()? > 0 {}
         let mut len = (self.end - before) as usize;
         if len > 0 {
             self.file.read_exact_at(&mut buffer[..len], before)?;
         }
         if !self.splices {
-            let taken = pty::read(terminal, &mut buffer[len..]);
+            let taken = pty::read(terminal, &mut buffer[len..], reading);
             self.append(&buffer[len..len + taken.len])?;
             len += taken.len;
             closed = taken.closed;
@@ -164,12 +165,16 @@ impl Spool {
         Ok(Taken { len, closed })
     }
 
-    fn empty_pipe(&mut self) -> io::Result<()> {
+    /// From the pipe into the file; the result is how much.
+    fn move_piped(&mut self) -> io::Result<usize> {
         loop {
             let mut at = self.end;
             match rustix::pipe::splice(&self.pipe.0, None, &self.file, Some(&mut at), 1 << 20, SpliceFlags::NONBLOCK) {
-                Ok(0) | Err(Errno::AGAIN) => return Ok(()),
-                Ok(len) => self.end += len as u64,
+                Ok(len) => {
+                    self.end += len as u64;
+                    return Ok(len);
+                }
+                Err(Errno::AGAIN) => return Ok(0),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -293,19 +298,19 @@ mod tests {
         let (mut writer, reader) = std::os::unix::net::UnixStream::pair().unwrap();
         reader.set_nonblocking(true).unwrap();
         let mut buffer = vec![0; 16 << 10];
-        assert_eq!(spool.take(&reader, &mut buffer).unwrap(), Taken { len: 0, closed: false });
+        assert_eq!(spool.take(&reader, &mut buffer, Reading::Hasty).unwrap(), Taken { len: 0, closed: false });
         let sent: Vec<u8> = (0..20_000u32).map(|i| i as u8).collect();
         writer.write_all(&sent).unwrap();
         let mut got = Vec::new();
         while got.len() < sent.len() {
-            let taken = spool.take(&reader, &mut buffer).unwrap();
+            let taken = spool.take(&reader, &mut buffer, Reading::Hasty).unwrap();
             got.extend_from_slice(&buffer[..taken.len]);
         }
         assert!(spool.splices);
         assert_eq!(got, sent);
         assert_eq!(found(&fds).2, sent);
         drop(writer);
-        assert_eq!(spool.take(&reader, &mut buffer).unwrap(), Taken { len: 0, closed: true });
+        assert_eq!(spool.take(&reader, &mut buffer, Reading::Whole).unwrap(), Taken { len: 0, closed: true });
     }
 
     #[test]
