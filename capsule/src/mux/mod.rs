@@ -13,6 +13,8 @@ mod sessions;
 mod view;
 
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};

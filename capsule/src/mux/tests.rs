@@ -2,20 +2,20 @@ use super::*;
 use crate::control::{Event, SessionState};
 use crate::wire::AttachMode;
 
-const ONE: ClientId = ClientId(1);
-const TWO: ClientId = ClientId(2);
+pub(super) const ONE: ClientId = ClientId(1);
+pub(super) const TWO: ClientId = ClientId(2);
 const ASKER: ClientId = ClientId(99);
 const FIRST: SessionId = SessionId(1);
 const SECOND: SessionId = SessionId(2);
 
 /// A mux and the clock it lives by.
-struct Capsule {
-    mux: Mux,
-    now: Millis,
+pub(super) struct Capsule {
+    pub mux: Mux,
+    pub now: Millis,
 }
 
 impl Capsule {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let config = "role=\"r\"\nworkdir=\"/w\"\nagents=[\"claude\"]\n[auth_modes]\nclaude=\"sync\"\n";
         Self::with(config)
     }
@@ -43,7 +43,7 @@ impl Capsule {
         capsule
     }
 
-    fn step(&mut self, input: Input<'_>) -> Vec<Effect> {
+    pub fn step(&mut self, input: Input<'_>) -> Vec<Effect> {
         self.mux.step(self.now, input)
     }
 

@@ -19,7 +19,7 @@ mod state;
 mod text;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use crate::frame::Size;
 pub use ring::{News, Store, Stored};

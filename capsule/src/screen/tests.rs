@@ -387,7 +387,7 @@ fn lines() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(piece, 30..120).prop_map(|pieces| pieces.concat())
 }
 
-fn output() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn output() -> impl Strategy<Value = Vec<u8>> {
     output_of(0..14)
 }
 
