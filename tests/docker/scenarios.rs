@@ -35,6 +35,14 @@ pub fn a_second_apply_changes_nothing(engine: &Engine) {
     home.assert_one_of_each(true, "after the first apply");
 
     let proxy = Proxy::start(home.folder(), &engine.host, None);
+    // An engine at an address that is not known yet is asked what it is, once.
+    let first = home.jackin_by(&proxy, &["plan", "w", "--detailed-exitcode"]);
+    assert_eq!(first.code, Some(0), "{first}");
+    let (about, rest): (Vec<Call>, Vec<Call>) = proxy.calls().into_iter().partition(|call| call.path == "/version");
+    assert_eq!(about.len(), 1, "{rest:?}");
+    assert_budget(&rest, IN_SCOPE);
+
+    proxy.forget();
     let again = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
     assert_eq!(again.code, Some(0), "{again}");
     assert!(again.out.contains("No changes"), "{again}");
@@ -44,6 +52,7 @@ pub fn a_second_apply_changes_nothing(engine: &Engine) {
     let plan = home.jackin_by(&proxy, &["plan", "w", "--detailed-exitcode"]);
     assert_eq!(plan.code, Some(0), "{plan}");
     assert_budget(&proxy.calls(), IN_SCOPE);
+    assert_eq!(proxy.calls().len(), 1 + 4 + IN_SCOPE, "a ping, lists, and what is in scope: {:?}", proxy.calls());
     home.assert_one_of_each(true, "after the second apply");
 }
 
