@@ -1137,6 +1137,83 @@ fn a_program_for_another_machine_goes_nowhere() {
 }
 
 #[test]
+fn a_mirror_may_be_a_folder() {
+    let site = site();
+    site.configure("");
+    let amp = bytes(300_000);
+    let mirror = site.root.path().join("mirror");
+    let put = |path: &str, content: &[u8]| {
+        let file = mirror.join("static.ampcode.com/cli").join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, content).unwrap();
+    };
+    let url = format!("file://{}", mirror.display());
+    let platform = if host_arch() == Arch::Arm64 { "linux-arm64" } else { "linux-x64" };
+    let installed = || fs::read(site.paths().agent_binaries().join(format!("amp/1/linux-{}/amp", host_arch()))).ok();
+    let prewarm = || {
+        let _ = fs::remove_dir_all(site.paths().releases());
+        let (code, out, err) = finished(&mut site.command(&PREWARM_AMP, Some(&url)));
+        assert_eq!(code, 0, "{out}{err}");
+        (out + &err).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let said = prewarm();
+    assert!(said.contains(&format!("{url}/static.ampcode.com/cli/cli-version.txt: there is no such file")), "{said}");
+    put("cli-version.txt", b"1");
+    put(&format!("1/{platform}-amp.sha256"), sha256_hex(&amp).as_bytes());
+    let said = prewarm();
+    assert!(said.contains(&format!("from {url}/static.ampcode.com/cli/1/amp-{platform}: there is no such file")), "{said}");
+
+    put(&format!("1/amp-{platform}"), b"somebody else's");
+    let said = prewarm();
+    assert!(said.contains("its maker published") && installed().is_none(), "{said}");
+    // A link out of the mirror, to the very program.
+    let program = mirror.join(format!("static.ampcode.com/cli/1/amp-{platform}"));
+    fs::write(site.root.path().join("outside"), &amp).unwrap();
+    fs::remove_file(&program).unwrap();
+    std::os::unix::fs::symlink(site.root.path().join("outside"), &program).unwrap();
+    let said = prewarm();
+    assert!(said.contains("it does not lie in a mirror's folder") && installed().is_none(), "{said}");
+    // One that stays inside.
+    fs::remove_file(&program).unwrap();
+    fs::write(mirror.join("amp"), &amp).unwrap();
+    std::os::unix::fs::symlink("../../../amp", &program).unwrap();
+    let said = prewarm();
+    assert!(installed() == Some(amp), "{said}");
+}
+
+#[test]
+fn a_file_is_read_only_from_a_mirror_that_was_named() {
+    let site = site();
+    let root = fs::canonicalize(site.root.path()).unwrap();
+    fs::create_dir_all(root.join("mirror/in")).unwrap();
+    fs::write(root.join("mirror/in/x"), "inside").unwrap();
+    fs::write(root.join("secret"), "outside").unwrap();
+    let of = |folders: &[&str]| {
+        let mut http = http(limits());
+        http.folders = folders.iter().map(|folder| root.join(folder)).collect();
+        http
+    };
+    let read = |http: &Http, path: &str| run(http.text(&format!("file://{}/{path}", root.display()), None)).map_err(|e| e.to_string());
+    let mirror = of(&["mirror"]);
+    assert_eq!(read(&mirror, "mirror/in/x").as_deref(), Ok("inside"));
+    for (path, why) in [
+        ("mirror/../secret", "does not lie"),
+        ("mirror/in/../../secret", "does not lie"),
+        ("secret", "does not lie"),
+        ("mirror/in", "it is no file"),
+        ("mirror/in/y", "no such file"),
+    ] {
+        assert!(read(&mirror, path).unwrap_err().contains(why), "{path}");
+    }
+    assert!(read(&of(&[]), "mirror/in/x").unwrap_err().contains("does not lie"), "nobody named it");
+    // Nor where a server sends us.
+    site.server.put("https://maker.example/x", "");
+    site.server.next("/x", Fault::Redirect(format!("file://{}/mirror/in/x", root.display())));
+    let refused = run(mirror.text(&format!("{}/maker.example/x", site.server.base()), None)).unwrap_err().to_string();
+    assert!(refused.contains("redirect"), "{refused}");
+}
+
+#[test]
 fn a_plan_asks_once_and_tells_what_it_found() {
     let site = site();
     let base = site.server.base();

@@ -92,7 +92,8 @@ enum Known {
 }
 
 impl Makers {
-    pub fn new(http: Http, mirrors: Mirrors, paths: &Paths, arch: Arch, can_run: bool) -> Makers {
+    pub fn new(mut http: Http, mirrors: Mirrors, paths: &Paths, arch: Arch, can_run: bool) -> Makers {
+        http.folders = mirrors.folders();
         Makers { http, mirrors, arch, can_run, folder: paths.releases(), gh_config: paths.home.join(".config/gh"), token: OnceCell::new() }
     }
 
