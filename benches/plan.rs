@@ -98,6 +98,7 @@ fn facts() -> Facts {
         digest: "b".repeat(64),
         executable: true,
         source,
+        built_for: None,
     };
     let commit = "0123456789abcdef0123456789abcdef01234567".to_owned();
     let role = RoleSnapshot {
@@ -134,7 +135,7 @@ fn facts() -> Facts {
 /// The world after an apply, as the live provider would tell it.
 fn as_made(graph: &Graph) -> Observed {
     let mut observed = Observed::empty();
-    observed.engine = Some(Engine { api_version: "1.41".to_owned() });
+    observed.engine = Some(Engine { api_version: "1.41".to_owned(), arch: None });
     for (address, resource) in &graph.resources {
         let spec = resource.spec.fields();
         let live: Fields = match &resource.spec {

@@ -7,6 +7,7 @@ use crate::config::Agent;
 use crate::resource::{Download, InstanceRecord};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// Absolute host paths are kept absolute here; `shorten` shows the home as `~`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,8 +22,8 @@ pub struct Facts {
     pub cwd: String,
     pub uid: u32,
     pub gid: u32,
-    /// Docker's name of the engine's architecture as far as known without asking it: `amd64` or `arm64`.
-    pub arch: String,
+    /// Of the engine; this host's, as long as none has told its own.
+    pub arch: Arch,
     /// Random, made once per jackin home; scopes names and labels so that two homes can share an engine.
     pub installation: String,
     /// Random hex, fresh for every run; the only source of new instance ids.
@@ -87,6 +88,38 @@ pub struct Facts {
     pub history: BTreeMap<String, u64>,
 }
 
+/// An architecture that engines have and programs are made for, by Docker's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    Amd64,
+    Arm64,
+}
+
+impl Arch {
+    /// By the word of Docker, Podman or the kernel; `None`: nobody makes programs for it.
+    pub fn parse(word: &str) -> Option<Arch> {
+        match word {
+            "amd64" | "x86_64" => Some(Arch::Amd64),
+            "arm64" | "aarch64" => Some(Arch::Arm64),
+            _ => None,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Arch::Amd64 => "amd64",
+            Arch::Arm64 => "arm64",
+        }
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BinaryFact {
@@ -98,6 +131,9 @@ pub struct BinaryFact {
     #[serde(default = "yes")]
     pub executable: bool,
     pub source: BinarySource,
+    /// The machine it says it is for, by Docker's name where Docker has one. A script says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built_for: Option<String>,
 }
 
 fn yes() -> bool {
@@ -278,5 +314,24 @@ pub fn shorten(home: &str, path: &str) -> String {
         Some("") => "~".to_owned(),
         Some(rest) if rest.starts_with('/') && home != "/" => format!("~{rest}"),
         _ => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_architecture_has_many_names() {
+        for (words, arch) in [(["amd64", "x86_64"], Arch::Amd64), (["arm64", "aarch64"], Arch::Arm64)] {
+            for word in words {
+                assert_eq!(Arch::parse(word), Some(arch), "{word}");
+            }
+            assert_eq!(Arch::parse(arch.as_str()), Some(arch));
+            assert_eq!(serde_json::to_value(arch).unwrap(), arch.as_str());
+        }
+        for word in ["", "riscv64", "armv7l", "arm", "s390x", "i686", "AMD64", "linux/amd64"] {
+            assert_eq!(Arch::parse(word), None, "{word}");
+        }
     }
 }

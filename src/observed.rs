@@ -3,6 +3,7 @@
 //! In: nothing (a provider fills it, or a file holds it). Out: plain values for `plan`. Absent: bollard types, credentials
 //! (live env values appear as keyed digests), and any opinion on what should be done.
 
+use crate::facts::Arch;
 use crate::resource::{Address, Fields, Kind, fingerprint, sha256_json};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -52,6 +53,9 @@ impl Observed {
 pub struct Engine {
     /// Such as `1.41`.
     pub api_version: String,
+    /// What its programs were looked up for; absent in older snapshots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<Arch>,
 }
 
 /// One thing that exists and is ours.

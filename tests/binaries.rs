@@ -5,8 +5,8 @@ mod support;
 
 use jackin::config::{Agent, Binaries};
 use jackin::event::Event;
-use jackin::facts::{Lookup, Release};
-use jackin::gather::binaries::{FileDigests, agent_binary, cached_agent, capsule_place};
+use jackin::facts::{Arch, Lookup, Release};
+use jackin::gather::binaries::{FileDigests, agent_binary, cached_agent, capsule_place, host_arch};
 use jackin::gather::download::{Installed, Wanted, install};
 use jackin::gather::http::{Http, Limits, Surroundings};
 use jackin::gather::mirror::Mirrors;
@@ -20,6 +20,7 @@ use std::future::Future;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -245,11 +246,11 @@ impl Site {
         Paths::from_env(|name| (name == "HOME").then(|| root.clone().into())).unwrap()
     }
 
-    fn makers(&self, arch: &str) -> Makers {
+    fn makers(&self, arch: Arch) -> Makers {
         self.makers_with(arch, limits(), true)
     }
 
-    fn makers_with(&self, arch: &str, limits: Limits, can_run: bool) -> Makers {
+    fn makers_with(&self, arch: Arch, limits: Limits, can_run: bool) -> Makers {
         let base = self.server.base();
         let mirrors = Mirrors::new(|name| (name == "JACKIN_AGENT_MIRROR").then(|| base.clone().into()), &Binaries::default()).unwrap();
         Makers::new(http(limits), mirrors, &self.paths(), arch, can_run)
@@ -265,6 +266,7 @@ impl Site {
             digest,
             download,
             variable: "JACKIN_AGENT_BIN_CLAUDE".to_owned(),
+            arch: Arch::Amd64,
         }
     }
 
@@ -324,7 +326,7 @@ fn length(asked: &[Asked]) -> u64 {
 // ---- looking up and downloading, maker by maker ----
 
 #[track_caller]
-fn from_release_to_cache(site: &Site, arch: &str, agent: Agent, version: &str, content: &[u8]) -> Release {
+fn from_release_to_cache(site: &Site, arch: Arch, agent: Agent, version: &str, content: &[u8]) -> Release {
     let makers = site.makers(arch);
     let lookup = run(makers.look_up(&Program::Agent(agent), false, Asking::WhenNeeded, 1000, &quiet));
     let Some(Lookup::Newest(release)) = lookup else { panic!("{agent}: {lookup:?}") };
@@ -339,6 +341,7 @@ fn from_release_to_cache(site: &Site, arch: &str, agent: Agent, version: &str, c
         digest: release.digest(),
         download: release.download.clone(),
         variable: programs::variable(agent),
+        arch,
     };
     assert_eq!(site.install(&wanted, limits()).unwrap(), Installed::Downloaded);
     is_whole(&wanted, content);
@@ -354,7 +357,7 @@ fn every_agent_comes_from_its_maker() {
     let site = site();
     let put = |url: &str, content: &[u8]| site.server.put(url, content);
     let sum = |content: &[u8]| sha256_hex(content);
-    for (arch, x64, x86_64) in [("amd64", "x64", "x86_64"), ("arm64", "arm64", "aarch64")] {
+    for (arch, x64, x86_64) in [(Arch::Amd64, "x64", "x86_64"), (Arch::Arm64, "arm64", "aarch64")] {
         let program = |name: &str| format!("#!/bin/sh\necho {name} for {arch}\n").into_bytes();
         let check = |agent, version: &str, content: &[u8]| from_release_to_cache(&site, arch, agent, version, content);
 
@@ -415,7 +418,7 @@ fn every_agent_comes_from_its_maker() {
 #[test]
 fn the_capsule_is_a_release_of_this_very_version() {
     let site = site();
-    let makers = site.makers("amd64");
+    let makers = site.makers(Arch::Amd64);
     let look = || run(makers.look_up(&Program::Capsule("0.1.0+abc1234".to_owned()), false, Asking::WhenNeeded, 1000, &quiet));
     let Some(Lookup::Failed { why }) = look() else { panic!("there is none yet") };
     assert!(why.contains("/tags/v0.1.0+abc1234") && why.contains("404"), "{why}");
@@ -430,10 +433,11 @@ fn the_capsule_is_a_release_of_this_very_version() {
     site.server.put(&format!("https://github.com/jackin-project/jackin/releases/download/v0.1.0+abc1234/{asset}"), &packed);
     let Some(Lookup::Newest(release)) = look() else { panic!("it is there now") };
     assert_eq!(release.version, "0.1.0+abc1234");
-    let path = capsule_place(&site.paths(), &release.version, "amd64");
+    let path = capsule_place(&site.paths(), &release.version, Arch::Amd64);
     assert!(path.ends_with("jackin-capsule/0.1.0_abc1234/linux-amd64/jackin-capsule"));
     let (digest, download) = (release.digest(), release.download);
-    let wanted = Wanted { name: "jackin-capsule".to_owned(), version: release.version, path, digest, download, variable: "V".to_owned() };
+    let (name, variable, arch) = ("jackin-capsule".to_owned(), "V".to_owned(), Arch::Amd64);
+    let wanted = Wanted { name, version: release.version, path, digest, download, variable, arch };
     site.install(&wanted, limits()).unwrap();
     is_whole(&wanted, b"capsule");
 }
@@ -447,7 +451,8 @@ fn an_answer_of_no_use_is_a_failure_with_its_reason() {
         site.server.put(latest, "2.0");
         prepare(&site.server);
         let limits = Limits { text: Duration::from_secs(3), ..limits() };
-        let lookup = run(site.makers_with("amd64", limits, true).look_up(&Program::Agent(Agent::Claude), false, Asking::Always, 0, &quiet));
+        let lookup =
+            run(site.makers_with(Arch::Amd64, limits, true).look_up(&Program::Agent(Agent::Claude), false, Asking::Always, 0, &quiet));
         let Some(Lookup::Failed { why }) = &lookup else { panic!("{reason}: {lookup:?}") };
         assert!(why.contains(reason), "{why}");
         assert_eq!(site.server.asked().len(), requests, "{reason}");
@@ -471,7 +476,7 @@ fn a_passing_error_is_tried_again() {
     site.server.put("https://static.ampcode.com/cli/cli-version.txt", "1");
     site.server.put("https://static.ampcode.com/cli/1/linux-x64-amp.sha256", "a".repeat(64));
     site.server.next("cli-version.txt", Fault::Status(500));
-    let lookup = run(site.makers("amd64").look_up(&Program::Agent(Agent::Amp), false, Asking::WhenNeeded, 0, &quiet));
+    let lookup = run(site.makers(Arch::Amd64).look_up(&Program::Agent(Agent::Amp), false, Asking::WhenNeeded, 0, &quiet));
     assert!(matches!(lookup, Some(Lookup::Newest(_))), "{lookup:?}");
     assert_eq!(site.server.asked().len(), 3);
 }
@@ -482,7 +487,7 @@ fn nobody_there_is_said_at_once() {
     // A port that was free a moment ago.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mirrors = Mirrors::new(|_| Some(format!("https://localhost:{port}").into()), &Binaries::default()).unwrap();
-    let makers = Makers::new(http(limits()), mirrors, &site.paths(), "amd64", true);
+    let makers = Makers::new(http(limits()), mirrors, &site.paths(), Arch::Amd64, true);
     let lookup = run(makers.look_up(&Program::Agent(Agent::Kimi), true, Asking::Always, 0, &quiet));
     assert!(matches!(&lookup, Some(Lookup::Failed { why }) if why.contains("no connection to localhost")), "{lookup:?}");
 }
@@ -502,7 +507,7 @@ fn a_server_that_nobody_vouches_for_is_not_trusted() {
 fn an_answer_holds_for_an_hour_and_a_failure_for_five_minutes() {
     let site = site();
     let amp = Program::Agent(Agent::Amp);
-    let makers = site.makers("amd64");
+    let makers = site.makers(Arch::Amd64);
     let look = |cached, asking, now| run(makers.look_up(&amp, cached, asking, now, &quiet));
     let failed = |lookup: Option<Lookup>| matches!(lookup, Some(Lookup::Failed { .. }));
     let newest = |lookup: Option<Lookup>| matches!(lookup, Some(Lookup::Newest(_)));
@@ -535,10 +540,10 @@ fn an_answer_holds_for_an_hour_and_a_failure_for_five_minutes() {
     assert_eq!(look(true, Asking::WhenNeeded, since + TTL + 3), Some(Lookup::Failed { why: "its download broke".to_owned() }));
     // Another mirror may know another release.
     let other = Mirrors::new(|_| Some("https://localhost:1".into()), &Binaries::default()).unwrap();
-    let other = Makers::new(http(limits()), other, &site.paths(), "amd64", true);
+    let other = Makers::new(http(limits()), other, &site.paths(), Arch::Amd64, true);
     assert_eq!(run(other.look_up(&amp, true, Asking::WhenNeeded, since + TTL + 3, &quiet)), Some(Lookup::Stale));
     let off = Mirrors::new(|_| Some("off".into()), &Binaries::default()).unwrap();
-    let off = Makers::new(http(limits()), off, &site.paths(), "amd64", true);
+    let off = Makers::new(http(limits()), off, &site.paths(), Arch::Amd64, true);
     assert_eq!(run(off.look_up(&amp, false, Asking::Always, 0, &quiet)), None);
     // A damaged memory is none.
     fs::write(site.paths().releases().join("amp-linux-amd64.json"), "{").unwrap();
@@ -550,7 +555,7 @@ fn many_who_need_one_answer_ask_once() {
     let site = site();
     site.server.put("https://static.ampcode.com/cli/cli-version.txt", "1");
     site.server.put("https://static.ampcode.com/cli/1/linux-x64-amp.sha256", "a".repeat(64));
-    let makers = site.makers("amd64");
+    let makers = site.makers(Arch::Amd64);
     let amp = Program::Agent(Agent::Amp);
     let all = run(futures_util::future::join_all((0..8).map(|_| makers.look_up(&amp, false, Asking::WhenNeeded, 0, &quiet))));
     assert!(all.iter().all(|l| matches!(l, Some(Lookup::Newest(_)))), "{all:?}");
@@ -561,7 +566,7 @@ fn many_who_need_one_answer_ask_once() {
 fn without_a_checksum_a_program_has_to_run_here() {
     let site = site();
     site.server.put("https://x.ai/cli/stable", "7");
-    let elsewhere = site.makers_with("arm64", limits(), false);
+    let elsewhere = site.makers_with(Arch::Arm64, limits(), false);
     let lookup = run(elsewhere.look_up(&Program::Agent(Agent::Grok), false, Asking::WhenNeeded, 0, &quiet));
     assert!(matches!(&lookup, Some(Lookup::Failed { why }) if why.contains("no checksum")), "{lookup:?}");
 
@@ -677,7 +682,7 @@ fn what_its_maker_did_not_publish_is_not_installed() {
     assert_eq!(site.beside(&wanted), ["claude.lock"]);
     is_whole(&old, b"old");
     let mut digests = FileDigests::load(&site.paths());
-    assert_eq!(agent_binary(Agent::Claude, &site.paths(), |_| None, "amd64", &mut digests).unwrap().unwrap().version, "1.0");
+    assert_eq!(agent_binary(Agent::Claude, &site.paths(), |_| None, Arch::Amd64, &mut digests).unwrap().unwrap().version, "1.0");
 }
 
 #[test]
@@ -794,7 +799,7 @@ fn what_is_there_and_sound_is_not_downloaded_again() {
     // A file that was damaged since counts as none, and is replaced.
     fs::write(&wanted.path, "damaged").unwrap();
     let mut digests = FileDigests::load(&site.paths());
-    assert_eq!(agent_binary(Agent::Claude, &site.paths(), |_| None, "amd64", &mut digests).unwrap(), None);
+    assert_eq!(agent_binary(Agent::Claude, &site.paths(), |_| None, Arch::Amd64, &mut digests).unwrap(), None);
     assert_eq!(site.install(&wanted, limits()).unwrap(), Installed::Downloaded);
     is_whole(&wanted, &content);
 }
@@ -821,7 +826,7 @@ fn as_a_process() {
     let [path, url, sha256] = given.split('\n').collect::<Vec<_>>()[..] else { panic!("{given}") };
     let download = Download { url: url.to_owned(), sha256: Some(sha256.to_owned()), member: None };
     let (name, version, variable) = ("claude".to_owned(), "2.0".to_owned(), "V".to_owned());
-    let wanted = Wanted { name, version, path: PathBuf::from(path), digest: sha256.to_owned(), download, variable };
+    let wanted = Wanted { name, version, path: PathBuf::from(path), digest: sha256.to_owned(), download, variable, arch: Arch::Amd64 };
     run(install(&http(limits()), &wanted, &|_| {}, &quiet)).unwrap();
 }
 
@@ -942,6 +947,270 @@ fn finished(command: &mut Command) -> (i32, String, String) {
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// An engine that answers the ping, and tells its version while `arch` is something.
+struct Engine {
+    socket: PathBuf,
+    /// Its name, its architecture, what it was asked.
+    said: Arc<Mutex<(&'static str, &'static str, Vec<String>)>>,
+}
+
+impl Engine {
+    fn start(folder: &Path, name: &str, arch: &'static str) -> Engine {
+        let socket = folder.join(name);
+        let listener = UnixListener::bind(&socket).unwrap();
+        let said = Arc::new(Mutex::new(("Docker/1 (linux)", arch, Vec::new())));
+        let shared = said.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut stream = BufReader::new(stream);
+                let mut first = String::new();
+                stream.read_line(&mut first).unwrap();
+                let mut line = first.clone();
+                while line.trim() != "" {
+                    line.clear();
+                    stream.read_line(&mut line).unwrap();
+                }
+                let mut said = shared.lock().unwrap();
+                let path = first.split(' ').nth(1).unwrap().replace("/v1.41", "");
+                let body = if path == "/version" { format!("{{\"Arch\": \"{}\"}}", said.1) } else { "OK".to_owned() };
+                let status = if body.contains("\"\"") { "403 Forbidden" } else { "200 OK" };
+                let head = format!("Api-Version: 1.41\r\nServer: {}\r\nContent-Length: {}\r\nConnection: close", said.0, body.len());
+                said.2.push(path);
+                let _ = write!(stream.get_mut(), "HTTP/1.1 {status}\r\n{head}\r\n\r\n{body}");
+            }
+        });
+        Engine { socket, said }
+    }
+
+    /// What it was asked since the last time.
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.said.lock().unwrap().2)
+    }
+
+    /// Exit code and everything said of `jackin`, with this engine and mirror.
+    fn jackin(&self, site: &Site, args: &[&str], mirror: &str) -> (i32, String) {
+        let mut command = site.command(args, Some(mirror));
+        let (code, out, err) = finished(command.env("DOCKER_HOST", format!("unix://{}", self.socket.display())));
+        (code, out + &err)
+    }
+}
+
+/// The head of a program that runs nowhere else.
+fn elf(arch: Arch) -> Vec<u8> {
+    let mut head = b"\x7fELF\x02\x01".to_vec();
+    head.resize(64, 0);
+    head[18] = if arch == Arch::Arm64 { 183 } else { 62 };
+    head
+}
+
+const PREWARM_AMP: [&str; 4] = ["prewarm", "--agent", "amp", "--yes"];
+
+#[test]
+fn programs_are_for_the_engines_architecture_and_it_is_asked_once() {
+    let site = site();
+    site.configure("");
+    site.announce_amp();
+    site.publish_amp("amp");
+    let (far, near) = (Engine::start(site.root.path(), "far", "aarch64"), Engine::start(site.root.path(), "near", "amd64"));
+    let prewarm = |engine: &Engine| {
+        let (code, said) = engine.jackin(&site, &PREWARM_AMP, &site.server.base());
+        assert_eq!(code, 0, "{said}");
+        (
+            said,
+            site.server.asked().into_iter().map(|asked| asked.path).filter(|path| !path.ends_with("cli-version.txt")).collect::<Vec<_>>(),
+        )
+    };
+    let of = |platform: &str| {
+        let base = "/m/static.ampcode.com/cli/1";
+        let (sum, program) = (format!("{base}/{platform}-amp.sha256"), format!("{base}/amp-{platform}"));
+        // How long it is, and all of it.
+        vec![sum, program.clone(), program]
+    };
+    let (said, asked) = prewarm(&far);
+    assert_eq!((asked, far.asked()), (of("linux-arm64"), vec!["/_ping".to_owned(), "/version".to_owned()]), "{said}");
+    assert_eq!(prewarm(&near).1, of("linux-x64"));
+    let place = |platform: &str| site.paths().agent_binaries().join(format!("amp/1/{platform}/amp"));
+    assert!(place("linux-arm64").is_file() && place("linux-amd64").is_file(), "side by side");
+    assert_eq!((prewarm(&far).1, far.asked()), (Vec::new(), Vec::new()), "both answers are kept");
+
+    // Of what an engine that is gone said, the last counts.
+    fs::remove_file(&far.socket).unwrap();
+    assert_eq!(prewarm(&far).1, Vec::<String>::new(), "{:?}", far.said);
+    fs::remove_dir_all(site.paths().engines()).unwrap();
+    let (said, _) = prewarm(&far);
+    let host = host_arch();
+    assert!(said.contains(&format!("so programs are for linux/{host}: unix://{}", far.socket.display())), "{said}");
+    assert!(!site.paths().engines().exists(), "nothing was learnt");
+
+    // One that lets only some questions through, and one that nobody makes programs for.
+    near.said.lock().unwrap().1 = "";
+    let (said, asked) = prewarm(&near);
+    assert!(asked.is_empty() && !said.contains("No engine tells"), "{said}");
+    near.said.lock().unwrap().1 = "riscv64";
+    let (code, said) = near.jackin(&site, &PREWARM_AMP, &site.server.base());
+    assert!(code == 1 && said.contains("docker.architecture") && said.contains("runs on `riscv64`"), "{said}");
+}
+
+#[test]
+fn another_engine_behind_the_same_address_is_noticed() {
+    let site = site();
+    site.configure("");
+    let engine = Engine::start(site.root.path(), "engine", "x86_64");
+    let plan = || engine.jackin(&site, &["plan"], "off");
+    // It is asked what it is, and cannot list anything.
+    let (code, said) = plan();
+    assert!(code == 1 && !said.contains("docker.other_engine"), "{said}");
+    assert_eq!(engine.asked().iter().filter(|path| *path == "/version").count(), 1);
+    plan();
+    assert_eq!(engine.asked().iter().filter(|path| *path == "/version").count(), 0, "it is known");
+    {
+        let mut said = engine.said.lock().unwrap();
+        (said.0, said.1) = ("Docker/2 (linux)", "aarch64");
+    }
+    let (code, said) = plan();
+    assert!(code == 1 && said.contains("docker.other_engine") && said.contains("runs linux/arm64 by now"), "{said}");
+    assert!(!engine.asked().contains(&"/networks".to_owned()), "nothing is looked at");
+    let (_, said) = plan();
+    assert!(!said.contains("docker.other_engine"), "the next run goes by it: {said}");
+}
+
+#[test]
+fn a_snapshot_says_whose_programs_a_plan_is_for() {
+    let site = site();
+    site.configure("");
+    site.jackin(&["graph"], Some("off"));
+    for (arch, said) in [("arm64", r#", "arch": "arm64""#), ("amd64", r#", "arch": "amd64""#), (host_arch().as_str(), "")] {
+        for arch in ["amd64", "arm64"] {
+            let file = site.paths().agent_binaries().join(format!("amp/1/linux-{arch}/amp"));
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, arch).unwrap();
+        }
+        let file = site.root.path().join("observed.json");
+        fs::write(&file, format!(r#"{{"format_version": 1, "engine": {{"api_version": "1.41"{said}}}}}"#)).unwrap();
+        let (plan, err) = site.jackin(&["plan", "--observed", "observed.json", "--format", "json"], Some("off"));
+        assert!(plan.contains(&format!("amp/1/linux-{arch}/amp")), "{arch}: {plan}{err}");
+        assert!(plan.contains(&sha256_hex(arch)), "{arch}: {plan}{err}");
+    }
+}
+
+#[test]
+fn a_program_for_another_machine_goes_nowhere() {
+    let site = site();
+    site.configure("");
+    let engine = Engine::start(site.root.path(), "engine", "arm64");
+    let (good, wrong) = (elf(Arch::Arm64), elf(Arch::Amd64));
+    // A maker's, or a mirror's.
+    let publish = |program: &[u8]| {
+        site.server.put("https://static.ampcode.com/cli/cli-version.txt", "1");
+        site.server.put("https://static.ampcode.com/cli/1/linux-arm64-amp.sha256", sha256_hex(program));
+        site.server.put("https://static.ampcode.com/cli/1/amp-linux-arm64", program);
+    };
+    publish(&wrong);
+    let folder = site.paths().agent_binaries().join("amp/1/linux-arm64");
+    let (code, said) = engine.jackin(&site, &PREWARM_AMP, &site.server.base());
+    assert!(code == 0 && said.contains("is built for amd64") && said.contains("JACKIN_AGENT_BIN_AMP"), "{said}");
+    assert!(!folder.join("amp").exists() && !folder.join("release.json").exists(), "nothing was installed");
+    publish(&good);
+    let (code, said) = engine.jackin(&site, &PREWARM_AMP, &site.server.base());
+    assert!(code == 0 && fs::read(folder.join("amp")).unwrap() == good, "{said}");
+
+    // Exchanged since, by somebody who left no record of it.
+    fs::remove_file(folder.join("release.json")).unwrap();
+    fs::write(folder.join("amp"), &wrong).unwrap();
+    let (code, said) = engine.jackin(&site, &PREWARM_AMP, "off");
+    assert!(code == 1 && said.contains("binary.architecture") && said.contains("Remove ~/.jackin/cache/agent-binaries/amp/1"), "{said}");
+    fs::remove_file(folder.join("amp")).unwrap();
+
+    // The operator's own.
+    for (file, program, refused) in [("wrong", wrong, true), ("good", good, false), ("script", b"#!/bin/sh\n".to_vec(), false)] {
+        let path = site.root.path().join(file);
+        fs::write(&path, program).unwrap();
+        let mut command = site.command(&PREWARM_AMP, Some("off"));
+        command.env("DOCKER_HOST", format!("unix://{}", engine.socket.display())).env("JACKIN_AGENT_BIN_AMP", &path);
+        let (code, out, err) = finished(&mut command);
+        assert_eq!(code, i32::from(refused), "{file}: {out}{err}");
+        let named = err.contains("Set JACKIN_AGENT_BIN_AMP to amp for linux/arm64") && err.contains("~/wrong");
+        assert_eq!(named, refused, "{file}: {out}{err}");
+    }
+}
+
+#[test]
+fn a_mirror_may_be_a_folder() {
+    let site = site();
+    site.configure("");
+    let amp = bytes(300_000);
+    let mirror = site.root.path().join("mirror");
+    let put = |path: &str, content: &[u8]| {
+        let file = mirror.join("static.ampcode.com/cli").join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, content).unwrap();
+    };
+    let url = format!("file://{}", mirror.display());
+    let platform = if host_arch() == Arch::Arm64 { "linux-arm64" } else { "linux-x64" };
+    let installed = || fs::read(site.paths().agent_binaries().join(format!("amp/1/linux-{}/amp", host_arch()))).ok();
+    let prewarm = || {
+        let _ = fs::remove_dir_all(site.paths().releases());
+        let (code, out, err) = finished(&mut site.command(&PREWARM_AMP, Some(&url)));
+        assert_eq!(code, 0, "{out}{err}");
+        (out + &err).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let said = prewarm();
+    assert!(said.contains(&format!("{url}/static.ampcode.com/cli/cli-version.txt: there is no such file")), "{said}");
+    put("cli-version.txt", b"1");
+    put(&format!("1/{platform}-amp.sha256"), sha256_hex(&amp).as_bytes());
+    let said = prewarm();
+    assert!(said.contains(&format!("from {url}/static.ampcode.com/cli/1/amp-{platform}: there is no such file")), "{said}");
+
+    put(&format!("1/amp-{platform}"), b"somebody else's");
+    let said = prewarm();
+    assert!(said.contains("its maker published") && installed().is_none(), "{said}");
+    // A link out of the mirror, to the very program.
+    let program = mirror.join(format!("static.ampcode.com/cli/1/amp-{platform}"));
+    fs::write(site.root.path().join("outside"), &amp).unwrap();
+    fs::remove_file(&program).unwrap();
+    std::os::unix::fs::symlink(site.root.path().join("outside"), &program).unwrap();
+    let said = prewarm();
+    assert!(said.contains("it does not lie in a mirror's folder") && installed().is_none(), "{said}");
+    // One that stays inside.
+    fs::remove_file(&program).unwrap();
+    fs::write(mirror.join("amp"), &amp).unwrap();
+    std::os::unix::fs::symlink("../../../amp", &program).unwrap();
+    let said = prewarm();
+    assert!(installed() == Some(amp), "{said}");
+}
+
+#[test]
+fn a_file_is_read_only_from_a_mirror_that_was_named() {
+    let site = site();
+    let root = fs::canonicalize(site.root.path()).unwrap();
+    fs::create_dir_all(root.join("mirror/in")).unwrap();
+    fs::write(root.join("mirror/in/x"), "inside").unwrap();
+    fs::write(root.join("secret"), "outside").unwrap();
+    let of = |folders: &[&str]| {
+        let mut http = http(limits());
+        http.folders = folders.iter().map(|folder| root.join(folder)).collect();
+        http
+    };
+    let read = |http: &Http, path: &str| run(http.text(&format!("file://{}/{path}", root.display()), None)).map_err(|e| e.to_string());
+    let mirror = of(&["mirror"]);
+    assert_eq!(read(&mirror, "mirror/in/x").as_deref(), Ok("inside"));
+    for (path, why) in [
+        ("mirror/../secret", "does not lie"),
+        ("mirror/in/../../secret", "does not lie"),
+        ("secret", "does not lie"),
+        ("mirror/in", "it is no file"),
+        ("mirror/in/y", "no such file"),
+    ] {
+        assert!(read(&mirror, path).unwrap_err().contains(why), "{path}");
+    }
+    assert!(read(&of(&[]), "mirror/in/x").unwrap_err().contains("does not lie"), "nobody named it");
+    // Nor where a server sends us.
+    site.server.put("https://maker.example/x", "");
+    site.server.next("/x", Fault::Redirect(format!("file://{}/mirror/in/x", root.display())));
+    let refused = run(mirror.text(&format!("{}/maker.example/x", site.server.base()), None)).unwrap_err().to_string();
+    assert!(refused.contains("redirect"), "{refused}");
 }
 
 #[test]

@@ -28,6 +28,10 @@ D = "${D}"
 [roles."acme/web"]
 git = "https://github.com/acme/jackin-web.git"
 trusted = true
+[binaries]
+mirror = "file:///srv/a mirror"
+mirrors.grok = "off"
+mirrors.capsule = "http://10.0.0.1:8080/m"
 [docker]
 profile = "hardened"
 [docker.grants]

@@ -47,6 +47,7 @@ scenarios! {
     scenarios::a_build_that_fails_says_why_and_stops_nothing_else,
     scenarios::an_instance_that_is_declared_no_more_goes_when_asked,
     scenarios::a_capsule_that_ends_at_once_says_why,
+    scenarios::programs_are_those_of_the_engine,
     prewarm::a_tried_sidecar_tells_its_latency_and_goes,
     prewarm::a_tried_sidecar_that_fails_or_is_interrupted_goes_as_well,
     prewarm::a_kept_sidecar_is_taken_over_by_a_launch,

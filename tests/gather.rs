@@ -2,7 +2,7 @@
 
 use jackin::config::Agent;
 use jackin::config::role_key::RoleKey;
-use jackin::facts::{BinarySource, PathKind, RoleProblem, RoleSnapshot, TreeKind};
+use jackin::facts::{Arch, BinarySource, PathKind, RoleProblem, RoleSnapshot, TreeKind};
 use jackin::gather::*;
 use secrecy::ExposeSecret;
 use std::ffi::OsString;
@@ -726,11 +726,11 @@ fn binaries_come_from_the_environment_or_the_newest_in_the_cache() {
     let world = world();
     let mut digests = binaries::FileDigests::load(&world.paths);
     let none = |_: &str| None;
-    assert_eq!(binaries::agent_binary(Agent::Amp, &world.paths, none, "amd64", &mut digests).unwrap(), None);
+    assert_eq!(binaries::agent_binary(Agent::Amp, &world.paths, none, Arch::Amd64, &mut digests).unwrap(), None);
     for version in ["0.9.2", "0.10.0", "0.10.0-rc1", "junk"] {
         write(&world.paths.agent_binaries().join(format!("amp/{version}/linux-amd64/amp")), version);
     }
-    let found = binaries::agent_binary(Agent::Amp, &world.paths, none, "amd64", &mut digests).unwrap().unwrap();
+    let found = binaries::agent_binary(Agent::Amp, &world.paths, none, Arch::Amd64, &mut digests).unwrap().unwrap();
     assert_eq!((found.version.as_str(), found.executable, found.source), ("0.10.0", false, BinarySource::Cache));
     assert_eq!(found.digest, jackin::resource::sha256_hex(b"0.10.0"));
     digests.save();
@@ -744,11 +744,11 @@ fn binaries_come_from_the_environment_or_the_newest_in_the_cache() {
 
     let given = found.path.clone();
     let env = |name: &str| (name == "JACKIN_AGENT_BIN_AMP").then(|| OsString::from(&given));
-    let found = binaries::agent_binary(Agent::Amp, &world.paths, env, "amd64", &mut digests).unwrap().unwrap();
+    let found = binaries::agent_binary(Agent::Amp, &world.paths, env, Arch::Amd64, &mut digests).unwrap().unwrap();
     assert_eq!((found.version, found.source), (format!("env-{}", &found.digest[..8]), BinarySource::Environment));
     for wrong in ["/nowhere", "/", "relative"] {
         let env = |_: &str| Some(OsString::from(wrong));
-        let error = binaries::capsule_binary(&world.paths, env, None, "0.1.0", "amd64", &mut digests).unwrap_err();
+        let error = binaries::capsule_binary(&world.paths, env, None, "0.1.0", Arch::Amd64, &mut digests).unwrap_err();
         assert!(error.code == "binary.unusable" && error.detail.contains("JACKIN_CAPSULE_BIN"), "{error}");
     }
 
@@ -757,13 +757,13 @@ fn binaries_come_from_the_environment_or_the_newest_in_the_cache() {
     write(&world.paths.capsule_binaries().join("0.1.0/linux-amd64/jackin-capsule"), "cached");
     write(&exe.with_file_name("jackin-capsule"), "something for another system, long enough");
     let mut find =
-        |arch: &str| binaries::capsule_binary(&world.paths, none, Some(&exe), "0.1.0", arch, &mut digests).unwrap().map(|fact| fact.source);
-    assert_eq!((find("amd64"), find("arm64")), (Some(BinarySource::Cache), None));
+        |arch: Arch| binaries::capsule_binary(&world.paths, none, Some(&exe), "0.1.0", arch, &mut digests).unwrap().map(|fact| fact.source);
+    assert_eq!((find(Arch::Amd64), find(Arch::Arm64)), (Some(BinarySource::Cache), None));
     let mut elf = [0; 64];
     elf[..4].copy_from_slice(b"\x7fELF");
     elf[18] = 183;
     fs::write(exe.with_file_name("jackin-capsule"), elf).unwrap();
-    assert_eq!((find("amd64"), find("arm64")), (Some(BinarySource::Cache), Some(BinarySource::Beside)));
+    assert_eq!((find(Arch::Amd64), find(Arch::Arm64)), (Some(BinarySource::Cache), Some(BinarySource::Beside)));
 }
 
 // ---- credentials ----

@@ -564,7 +564,7 @@ fn first<'o>(observed: &'o mut Observed, address: &str) -> &'o mut Found {
 fn edit_observed(observed: &mut Observed, words: &[&str]) {
     let json = |words: &[&str]| -> Value { serde_json::from_str(&words.join(" ")).expect("JSON") };
     match *words {
-        ["engine", api] => observed.engine = Some(Engine { api_version: api.to_owned() }),
+        ["engine", api] => observed.engine = Some(Engine { api_version: api.to_owned(), arch: None }),
         ["live", of, field, ref value @ ..] => {
             let before = first(observed, of).live.insert(field.to_owned(), json(value));
             assert_ne!(before, Some(json(value)), "{of} has this {field} anyway");

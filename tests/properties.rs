@@ -648,7 +648,7 @@ fn any_garbage(graph: &Graph) -> impl Strategy<Value = Observed> + use<> {
     let member =
         ("[abc]", any::<bool>(), parts).prop_map(|(id, held, (sidecar, network, certs))| PoolMember { id, held, sidecar, network, certs });
     let version = prop_oneof!["1\\.[34][0-9]", "[0-9.]{0,4}", Just("x.y".to_owned())];
-    let engine = proptest::option::of(version.prop_map(|api_version| Engine { api_version }));
+    let engine = proptest::option::of(version.prop_map(|api_version| Engine { api_version, arch: None }));
     (resources, strangers, vec(member, 0..3), engine).prop_map(|(resources, strangers, pool, engine)| Observed {
         resources,
         strangers,

@@ -230,7 +230,7 @@ fn graph() -> Graph {
 }
 
 fn nothing() -> Observed {
-    Observed { engine: Some(Engine { api_version: "1.47".into() }), ..Observed::empty() }
+    Observed { engine: Some(Engine { api_version: "1.47".into(), arch: None }), ..Observed::empty() }
 }
 
 fn found(address: &Address, spec: &Spec) -> Found {

@@ -2,6 +2,7 @@
 
 use jackin::diagnostic::{Diagnostic, Span};
 use jackin::event::{Entry, Event, Line};
+use jackin::facts::Arch;
 use jackin::graph::{Graph, InstanceInfo, Resource};
 use jackin::observed::{Engine, Found, Loss, Observed, PoolMember, State, Stranger};
 use jackin::plan::{Effect, Mode, PlanOptions, Scope, Step, plan};
@@ -98,7 +99,7 @@ fn found(address: &Address, spec: &Spec, state: State) -> Found {
 }
 
 fn observed(graph: &Graph) -> Observed {
-    let mut observed = Observed { engine: Some(Engine { api_version: "1.47".into() }), ..Observed::empty() };
+    let mut observed = Observed { engine: Some(Engine { api_version: "1.47".into(), arch: Some(Arch::Arm64) }), ..Observed::empty() };
     for (address, resource) in &graph.resources {
         let mut one = found(address, &resource.spec, State::Exited { code: 137, oom: true });
         if address.kind == Kind::Sidecar {

@@ -1,5 +1,6 @@
 //! `jackin apply`: the declared instances of these workspaces exist and are healthy; or a saved plan is carried out.
 
+use super::live::ArchBy;
 use super::run::{Asks, Run};
 use super::select;
 use super::ui::{DONE, Failure};
@@ -12,7 +13,7 @@ use std::path::Path;
 
 pub async fn run(run: &mut Run, args: ApplyArgs) -> Result<i32, Failure> {
     let may_ask = !args.carrying.yes;
-    let mut session = run.open(&args.answers.env, Freshness::Ttl, may_ask).await?;
+    let mut session = run.open(&args.answers.env, Freshness::Ttl, may_ask, ArchBy::Engine).await?;
     let saved = match &args.what[..] {
         [one] if !session.config.workspaces.contains_key(one) && Path::new(one).is_file() => Some(read_plan(one)?),
         _ => None,

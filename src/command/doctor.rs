@@ -1,11 +1,12 @@
 //! `jackin doctor`: looks at the engine, the programs, the folders and the configuration, and says what to do about what is wrong.
 
-use super::live::engine_env;
+use super::live::{ArchBy, engine_env};
 use super::run::Run;
 use super::ui::{DONE, ERROR, Failure};
 use crate::cli::{DoctorArgs, Format};
 use crate::gather::session::{Freshness, Session};
 use crate::gather::{Paths, git, program};
+use crate::graph::programs;
 use crate::provider::docker::probe_privileged;
 use crate::provider::endpoint::{self, Connection};
 use crate::render::json::envelope;
@@ -50,7 +51,7 @@ pub async fn run(run: &mut Run, args: DoctorArgs) -> Result<i32, Failure> {
             None
         }
     };
-    let session = match run.open(&[], Freshness::Offline, false).await {
+    let session = match run.open(&[], Freshness::Offline, false, ArchBy::Memory).await {
         Ok(session) => {
             let count = session.config.workspaces.len();
             let noun = if count == 1 { "workspace" } else { "workspaces" };
@@ -68,9 +69,12 @@ pub async fn run(run: &mut Run, args: DoctorArgs) -> Result<i32, Failure> {
     checks.push(privileged(connection.as_ref(), session.as_ref()).await);
     checks.push(git_program().await);
     if let Some(session) = &session {
-        checks.push(match &session.facts.capsule_binary {
-            Some(fact) => check("capsule binary", Verdict::Ok, format!("{} ({})", session.facts.shorten(&fact.path), fact.version), None),
-            None => check(
+        checks.push(match (&session.facts.capsule_binary, programs::capsule(&session.facts)) {
+            (Some(_), Err(wrong)) => Check { name: "capsule binary", status: Verdict::Fail, message: wrong.detail, hint: wrong.help },
+            (Some(fact), Ok(_)) => {
+                check("capsule binary", Verdict::Ok, format!("{} ({})", session.facts.shorten(&fact.path), fact.version), None)
+            }
+            (None, _) => check(
                 "capsule binary",
                 Verdict::Fail,
                 "none beside the executable, in the cache, or named by JACKIN_CAPSULE_BIN",

@@ -1,5 +1,6 @@
 //! `jackin eject` and `jackin exile`: these instances' Docker resources are absent. Durable homes stay, unless purged.
 
+use super::live::ArchBy;
 use super::run::{Asks, Run};
 use super::select::{self, Candidate};
 use super::ui::{DONE, Failure};
@@ -13,7 +14,7 @@ use crate::provider::Provider;
 use std::collections::BTreeSet;
 
 pub async fn run(run: &mut Run, args: EjectArgs) -> Result<i32, Failure> {
-    let mut session = run.open(&[], Freshness::Offline, false).await?;
+    let mut session = run.open(&[], Freshness::Offline, false, ArchBy::Memory).await?;
     let keys = match &args.selector {
         None => everything(&mut session).await?,
         Some(selector) => {
@@ -30,7 +31,7 @@ pub async fn run(run: &mut Run, args: EjectArgs) -> Result<i32, Failure> {
 }
 
 pub async fn exile(run: &mut Run, args: ExileArgs) -> Result<i32, Failure> {
-    let mut session = run.open(&[], Freshness::Offline, false).await?;
+    let mut session = run.open(&[], Freshness::Offline, false, ArchBy::Memory).await?;
     let keys = everything(&mut session).await?;
     remove(run, &mut session, "exile", keys, false, &args.carrying).await
 }

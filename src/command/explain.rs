@@ -1,6 +1,6 @@
 //! `jackin explain ADDRESS`: from the line of configuration through the field and the node to everything that depends on it.
 
-use super::plan::{freshness, look};
+use super::plan::{arch_by, freshness, look, snapshot};
 use super::run::Run;
 use super::ui::{DONE, Failure};
 use crate::cli::{ExplainArgs, Format};
@@ -11,7 +11,9 @@ use crate::render::explain::{explain_json, explain_text};
 use crate::render::json::envelope;
 
 pub async fn run(run: &mut Run, args: ExplainArgs) -> Result<i32, Failure> {
-    let mut session = run.open(&args.answers.env, freshness(&args.looking), false).await?;
+    let snapshot = snapshot(&args.looking)?;
+    let arch = arch_by(&args.looking, snapshot.as_ref());
+    let mut session = run.open(&args.answers.env, freshness(&args.looking), false, arch).await?;
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &[]);
     let mut built = run.graph(&mut session, &wanted).await?;
     built.graph.diagnostics.extend(diagnostics);
@@ -21,7 +23,7 @@ pub async fn run(run: &mut Run, args: ExplainArgs) -> Result<i32, Failure> {
             .help("`jackin graph --format json` lists every address.")
             .into());
     }
-    let observed = look(&mut session, &built, &Scope::All, &args.looking).await?;
+    let observed = look(&mut session, &built, &Scope::All, &args.looking, snapshot).await?;
     let plan = plan(&built.graph, &observed, &PlanOptions::new(Mode::Launch, "apply", Scope::All));
     run.ui.result(&match args.format {
         Format::Human => explain_text(&built.graph, &plan, &observed, &args.address, &run.ui.out),

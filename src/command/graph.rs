@@ -1,5 +1,6 @@
 //! `jackin graph`: the resources that the workspaces ask for, and what hangs on what. Asks no engine.
 
+use super::live::ArchBy;
 use super::run::Run;
 use super::select;
 use super::ui::{DONE, ERROR, Failure};
@@ -10,7 +11,7 @@ use crate::graph::want::declared;
 use crate::render::graph::{dot, json, mermaid};
 
 pub async fn run(run: &mut Run, args: GraphArgs) -> Result<i32, Failure> {
-    let mut session = run.open(&args.answers.env, Freshness::Ttl, false).await?;
+    let mut session = run.open(&args.answers.env, Freshness::Ttl, false, ArchBy::Memory).await?;
     let (names, _) = select::workspaces(&session.config, &session.facts, &args.selection.workspaces, args.selection.all)?;
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     let mut built = run.graph(&mut session, &wanted).await?;

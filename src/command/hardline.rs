@@ -1,8 +1,9 @@
 //! `jackin hardline`: this instance runs, restarted or rebuilt round its saved state if need be; then attach.
 
+use super::live::{self, ArchBy};
 use super::run::{Asks, Run, SESSION_END};
 use super::ui::{DONE, ERROR, Failure};
-use super::{eject, live, select};
+use super::{eject, select};
 use crate::attach::desk::Desk;
 use crate::attach::{Programs, Through, Visit, Way};
 use crate::cli::{Carrying, Format, HardlineArgs};
@@ -20,7 +21,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 pub async fn run(run: &mut Run, args: HardlineArgs) -> Result<i32, Failure> {
-    let mut session = run.open(&[], Freshness::Offline, false).await?;
+    let mut session = run.open(&[], Freshness::Offline, false, ArchBy::Memory).await?;
     let candidates = select::recorded(&session.facts);
     let here = select::here(&session.config, &session.facts).filter(|w| !select::matching(&candidates, w).is_empty());
     let key = select::one(&candidates, args.selector.as_deref(), here.as_deref())?.key.clone();
@@ -45,7 +46,7 @@ pub async fn run(run: &mut Run, args: HardlineArgs) -> Result<i32, Failure> {
         if args.carrying.dry_run {
             return Ok(DONE);
         }
-        session = run.open(&[], Freshness::Offline, false).await?;
+        session = run.open(&[], Freshness::Offline, false, ArchBy::Memory).await?;
     }
     attach(run, &mut session, &record, Wish { spawn, focus: args.focus, mode }).await
 }
@@ -53,7 +54,7 @@ pub async fn run(run: &mut Run, args: HardlineArgs) -> Result<i32, Failure> {
 /// Plan and apply for one recorded instance, at the role commit it was made from.
 pub async fn bring_back(run: &mut Run, record: &InstanceRecord, carrying: &Carrying) -> Result<i32, Failure> {
     let pinned = BTreeMap::from([(record.instance.clone(), record.role_git_sha.clone())]);
-    let mut session = run.open_pinned(&[], Freshness::Cached, !carrying.yes, pinned).await?;
+    let mut session = run.open_pinned(&[], Freshness::Cached, !carrying.yes, ArchBy::Engine, pinned).await?;
     let wanted = want::recorded(&session.config, &session.facts, record)?;
     let built = run.graph(&mut session, &[wanted]).await?;
     let options = PlanOptions::new(Mode::Restore, "hardline", Scope::Instances(vec![record.instance.clone()]));

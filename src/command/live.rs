@@ -4,16 +4,19 @@ use super::ui::Failure;
 use crate::attach::{SOCKET_PATH_LIMIT, Through, Way};
 use crate::config::Agent;
 use crate::config::role_key::RoleKey;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::facts::Arch;
 use crate::gather::download::{self, Installed, Wanted};
+use crate::gather::engines::Engine;
+use crate::gather::env::variable as environment;
 use crate::gather::releases::{Makers, Program};
-use crate::gather::session::Session;
+use crate::gather::session::{EngineFacts, Session};
 use crate::gather::vault::Vault;
 use crate::gather::{Lock, Paths, clock, credentials, role_repo};
 use crate::graph::BuildContext;
 use crate::graph::programs::variable;
 use crate::provider::docker;
-use crate::provider::endpoint::{self, Connection};
+use crate::provider::endpoint::{self, Connection, Endpoint};
 use crate::provider::live::{Capsules, Later, Live, LiveParts, Sources};
 use crate::resource::{Address, Binary, Checkout, RoleRepo, SecretSource};
 use jackin_capsule::control::{Reply, Request, SessionState};
@@ -24,8 +27,84 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Who tells a command the architecture that programs are looked up for.
+#[derive(Debug, Clone, Copy)]
+pub enum ArchBy {
+    /// The engine; what it said is kept for a day.
+    Engine,
+    /// What an engine said last, however long ago: for commands that put no program anywhere.
+    Memory,
+    Snapshot(Option<Arch>),
+}
+
+/// Of an engine that does not answer what it said last, if it ever did.
+pub async fn engine_facts(by: ArchBy) -> Result<EngineFacts, Diagnostics> {
+    if let ArchBy::Snapshot(arch) = by {
+        return Ok(EngineFacts { arch, silent: None });
+    }
+    let paths = Paths::from_env(environment)?;
+    let endpoint = match endpoint_by_env() {
+        Ok(endpoint) => endpoint,
+        Err(wrong) => return Ok(EngineFacts { arch: None, silent: Some(wrong) }),
+    };
+    let known = Engine::remembered(&paths, &endpoint.url());
+    let arch = known.as_ref().map(|known| known.arch);
+    if matches!(by, ArchBy::Memory) || known.is_some_and(|known| known.holds(clock::seconds())) {
+        return Ok(EngineFacts { arch, silent: None });
+    }
+    match endpoint::connect(endpoint).await {
+        Ok(connection) => Ok(EngineFacts { arch: ask_arch(&paths, &connection).await?.or(arch), silent: None }),
+        Err(silent) => Ok(EngineFacts { arch, silent: Some(silent) }),
+    }
+}
+
+/// `None`: it does not tell, as when something stands before it that lets only some questions through.
+async fn ask_arch(paths: &Paths, connection: &Connection) -> Result<Option<Arch>, Diagnostic> {
+    let Ok(Some(word)) = docker::arch(connection).await else { return Ok(None) };
+    let url = connection.endpoint.url();
+    let Some(arch) = Arch::parse(&word) else {
+        let detail = format!("{url} runs on `{word}`.");
+        return Err(Diagnostic::error("docker.architecture", "There are no programs for this engine", detail).help(
+            "Agents and the capsule exist for amd64 and arm64. Point DOCKER_HOST or the Docker context at an engine of one of them.",
+        ));
+    };
+    Engine::remember(paths, &url, &connection.greeting.server, arch);
+    Ok(Some(arch))
+}
+
+pub fn endpoint_by_env() -> Result<Endpoint, Diagnostic> {
+    endpoint::resolve(&engine_env(), &|path| std::fs::read(path))
+}
+
+async fn engine(session: &Session) -> Result<Connection, Diagnostic> {
+    match &session.silent {
+        Some(silent) => Err(silent.clone()),
+        None => endpoint::connect(endpoint_by_env()?).await,
+    }
+}
+
+/// For plans that put programs into images: only to an engine of the architecture that these were looked up for.
+pub async fn connect_for_programs(session: &mut Session, contexts: BTreeMap<Address, BuildContext>) -> Result<Live, Failure> {
+    let live = connect(session, contexts).await?;
+    let Some(connection) = live.connection() else { return Ok(live) };
+    let (url, arch) = (connection.endpoint.url(), session.facts.arch);
+    let same = |known: &Engine| known.server == connection.greeting.server && known.arch == arch;
+    if Engine::remembered(&session.paths, &url).as_ref().is_some_and(same) {
+        return Ok(live);
+    }
+    match ask_arch(&session.paths, connection).await? {
+        Some(found) if found != arch => {
+            let detail = format!("{url} runs linux/{found} by now; programs were looked up for linux/{arch}.");
+            Err(Diagnostic::error("docker.other_engine", "Another engine answers than before", detail)
+                .help("Run the command again: it goes by the engine that answers now. Nothing was changed.")
+                .into())
+        }
+        _ => Ok(live),
+    }
+}
+
 pub async fn connect(session: &mut Session, contexts: BTreeMap<Address, BuildContext>) -> Result<Live, Failure> {
-    let connection = endpoint::connect_by_env(&engine_env()).await?;
+    let connection = engine(session).await?;
     let capsules = Sockets { root: session.paths.sockets(), engine: Through::of(&connection) };
     Ok(wire(session, Some(connection), Box::new(capsules), contexts))
 }
@@ -116,7 +195,7 @@ impl Capsules for Sockets {
 
 /// The containers of this jackin home on the engine, by name, each with whether it runs.
 pub async fn containers(session: &Session) -> Result<BTreeMap<String, bool>, Failure> {
-    let connection = endpoint::connect_by_env(&engine_env()).await?;
+    let connection = engine(session).await?;
     Ok(docker::containers(&connection, &session.facts.installation).await?)
 }
 
@@ -124,7 +203,7 @@ pub async fn containers(session: &Session) -> Result<BTreeMap<String, bool>, Fai
 /// the engine is elsewhere, or a path too long for a socket, the engine is asked.
 pub async fn running<'a>(session: &Session, containers: impl IntoIterator<Item = &'a str>) -> Result<BTreeSet<String>, Failure> {
     let sockets: Vec<(&str, PathBuf)> = containers.into_iter().map(|container| (container, session.socket_of(container))).collect();
-    let near = endpoint::resolve(&engine_env(), &|path| std::fs::read(path))?.shares_kernel();
+    let near = endpoint_by_env()?.shares_kernel();
     if sockets.iter().any(|(_, socket)| !near || socket.as_os_str().len() > SOCKET_PATH_LIMIT) {
         let all = self::containers(session).await?;
         return Ok(sockets.into_iter().filter(|(name, _)| all.get(*name) == Some(&true)).map(|(name, _)| name.to_owned()).collect());
@@ -194,6 +273,7 @@ impl Sources for SessionSources {
                 path: self.paths.expand(path),
                 digest: digest.clone(),
                 download: download.clone(),
+                arch: self.makers.arch,
                 variable: agent.map_or_else(|| "JACKIN_CAPSULE_BIN".to_owned(), variable),
             };
             let installed = download::install(&self.makers.http, &wanted, report, &super::run::notice).await;

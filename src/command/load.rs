@@ -3,9 +3,10 @@
 //! An instance of the same workspace, role and agent that does not run is taken up again with its home, a spare before others; one
 //! that runs, or that another jackin has its hands on, is left alone, and a new one is made beside it.
 
+use super::live::{self, ArchBy};
 use super::run::{Asks, Run};
 use super::ui::{DONE, Failure};
-use super::{hardline, live, select};
+use super::{hardline, select};
 use crate::cli::LoadArgs;
 use crate::config::{Config, Isolation, Located, Mount, Workspace};
 use crate::diagnostic::Diagnostic;
@@ -18,7 +19,7 @@ use crate::resource::{Kind, Spec};
 
 pub async fn run(run: &mut Run, args: LoadArgs) -> Result<i32, Failure> {
     let freshness = if args.rebuild { Freshness::Always } else { Freshness::Ttl };
-    let mut session = run.open(&args.answers.env, freshness, !args.carrying.yes).await?;
+    let mut session = run.open(&args.answers.env, freshness, !args.carrying.yes, ArchBy::Engine).await?;
     let (wanted, lock) = choose(&session, &args).await?;
     let key = wanted.key.clone();
     run.locks.extend(lock.map(|lock| (wanted.container.clone(), lock)));

@@ -1,11 +1,13 @@
 //! `jackin plan`: gather -> Config -> Graph -> observe -> plan -> render. Sends nothing but reads.
 
+use super::live::{self, ArchBy};
 use super::run::Run;
+use super::select;
 use super::ui::{CHANGES, DONE, ERROR, Failure};
-use super::{live, select};
 use crate::cli::{Looking, PlanArgs, PlanFormat};
 use crate::diagnostic::Diagnostic;
 use crate::event::{Entry, Line};
+use crate::gather::env::variable;
 use crate::gather::session::{Freshness, Session};
 use crate::gather::{Paths, atomic};
 use crate::graph::build::Built;
@@ -16,7 +18,7 @@ use crate::plan::{Mode, Plan, PlanOptions, Scope, plan};
 use crate::provider::Provider;
 use crate::provider::live::observe_host;
 use crate::render::plan::{plan_markdown, plan_text};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub async fn run(run: &mut Run, args: PlanArgs) -> Result<i32, Failure> {
@@ -24,7 +26,9 @@ pub async fn run(run: &mut Run, args: PlanArgs) -> Result<i32, Failure> {
         let plan = replay(run, id)?;
         return print(run, &args, &plan);
     }
-    let mut session = run.open(&args.answers.env, freshness(&args.looking), !args.yes).await?;
+    let snapshot = snapshot(&args.looking)?;
+    let arch = arch_by(&args.looking, snapshot.as_ref());
+    let mut session = run.open(&args.answers.env, freshness(&args.looking), !args.yes, arch).await?;
     let (names, scope) = select::workspaces(&session.config, &session.facts, &args.selection.workspaces, args.selection.all)?;
     let (wanted, diagnostics) = declared(&session.config, &session.facts, &names);
     let mut built = match args.prune {
@@ -39,7 +43,7 @@ pub async fn run(run: &mut Run, args: PlanArgs) -> Result<i32, Failure> {
     options.rebuild = args.narrowing.rebuild;
     options.prune = args.prune;
     options.history = session.history();
-    let observed = look(&mut session, &built, &scope, &args.looking).await?;
+    let observed = look(&mut session, &built, &scope, &args.looking, snapshot).await?;
     let plan = plan(&built.graph, &observed, &options);
     run.write_observed(&observed);
     run.write_plan(&built, &options, &plan);
@@ -75,36 +79,63 @@ pub fn freshness(looking: &Looking) -> Freshness {
     }
 }
 
-/// The engine, a snapshot, the last snapshot, or nothing but this host.
-pub async fn look(session: &mut Session, built: &Built, scope: &Scope, looking: &Looking) -> Result<Observed, Failure> {
-    let last = session.paths.cache().join("last-observed.json");
+/// What is looked at in the place of the engine: the snapshot that was named, or the last one.
+pub fn snapshot(looking: &Looking) -> Result<Option<Observed>, Failure> {
     if let Some(file) = &looking.observed {
-        return read_observed(file);
+        return read_observed(file).map(Some);
+    }
+    if looking.offline || looking.refresh {
+        return Ok(None);
+    }
+    let last = read_observed(&last_observed(&Paths::from_env(variable)?)).map_err(|_| {
+        Failure::from(
+            Diagnostic::error(
+                "observed.none",
+                "There is no earlier snapshot",
+                "--refresh=false plans against the last one that was taken.",
+            )
+            .help("Run `jackin plan` once with the engine at hand."),
+        )
+    })?;
+    Ok(Some(last))
+}
+
+/// A plan against a snapshot is for the engine that the snapshot is of.
+pub fn arch_by(looking: &Looking, snapshot: Option<&Observed>) -> ArchBy {
+    match snapshot {
+        Some(snapshot) => ArchBy::Snapshot(snapshot.engine.as_ref().and_then(|engine| engine.arch)),
+        None if looking.offline => ArchBy::Memory,
+        None => ArchBy::Engine,
+    }
+}
+
+fn last_observed(paths: &Paths) -> PathBuf {
+    paths.cache().join("last-observed.json")
+}
+
+/// The snapshot, the engine, or nothing but this host.
+pub async fn look(
+    session: &mut Session,
+    built: &Built,
+    scope: &Scope,
+    looking: &Looking,
+    snapshot: Option<Observed>,
+) -> Result<Observed, Failure> {
+    if let Some(snapshot) = snapshot {
+        return Ok(snapshot);
     }
     if looking.offline {
         let digest = session.digest.clone();
         let digest = Arc::new(move |bytes: &[u8]| digest.of(bytes));
         return Ok(observe_host(Arc::new(session.facts.clone()), digest, &built.graph, scope).await?);
     }
-    if !looking.refresh {
-        return read_observed(&last).map_err(|_| {
-            Failure::from(
-                Diagnostic::error(
-                    "observed.none",
-                    "There is no earlier snapshot",
-                    "--refresh=false plans against the last one that was taken.",
-                )
-                .help("Run `jackin plan` once with the engine at hand."),
-            )
-        });
-    }
-    let provider = live::connect(session, Default::default()).await?;
+    let provider = live::connect_for_programs(session, Default::default()).await?;
     let observed = provider.observe(&built.graph, scope).await?;
     // For `--refresh=false`; a cache that cannot be written costs only that.
     if let Ok(text) = serde_json::to_vec(&observed)
         && crate::gather::paths::ensure_dir(&session.paths.cache(), 0o700).is_ok()
     {
-        let _ = atomic::write(&last, &text, 0o600);
+        let _ = atomic::write(&last_observed(&session.paths), &text, 0o600);
     }
     Ok(observed)
 }
@@ -124,7 +155,7 @@ fn read_observed(file: &Path) -> Result<Observed, Failure> {
 
 /// Plans again from what an earlier run embedded.
 fn replay(run: &Run, id: &str) -> Result<Plan, Failure> {
-    let paths = Paths::from_env(crate::gather::env::variable)?;
+    let paths = Paths::from_env(variable)?;
     let (id, lines) = if Path::new(id).extension().is_some_and(|e| e == "jsonl") {
         (id.to_owned(), journal::read_file(Path::new(id))?)
     } else {

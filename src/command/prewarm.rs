@@ -1,5 +1,6 @@
 //! `jackin prewarm`: what the next launch needs is there before it asks. Everything goes through one plan, mode `prewarm_only`.
 
+use super::live::{ArchBy, endpoint_by_env};
 use super::run::{Asks, Run, failed_programs, notice};
 use super::ui::{DONE, ERROR, Failure, USAGE};
 use crate::cli::{Format, PrewarmArgs};
@@ -53,7 +54,7 @@ async fn once(run: &mut Run, args: &PrewarmArgs, goal: &Goal, without: &BTreeMap
         true => Some(Lock::exclusive(&Paths::from_env(variable)?.pool_lock(), "what is kept for launches", None, &notice).await?),
         false => None,
     };
-    let mut session = run.open(&args.answers.env, freshness, !args.carrying.yes).await?;
+    let mut session = run.open(&args.answers.env, freshness, !args.carrying.yes, ArchBy::Engine).await?;
     // Programs are wanted for their own sake, so an older one in the cache does not do. A plan may ask as well: it reads, and what it
     // shows is what would be downloaded. Who tries a second time asks for nothing that was answered a moment ago.
     session.asking = if without.is_empty() { Asking::Fresh } else { Asking::WhenNeeded };
@@ -86,6 +87,9 @@ async fn once(run: &mut Run, args: &PrewarmArgs, goal: &Goal, without: &BTreeMap
     }
     let mut built = prewarm::build(&session.config, &session.facts, goal, &wishes, &spares);
     built.graph.diagnostics.extend(said);
+    if without.is_empty() && !built.graph.resources.keys().any(|address| address.kind.on_engine()) {
+        say_whose_machine(run, &session);
+    }
     let options = options(goal, &spares);
     let left_out = built.graph.diagnostics.iter().filter(|said| said.code == prewarm::LEFT_OUT).count();
     let code = run.carry_out(&mut session, built, &options, &args.carrying, Asks::WhenInDoubt, None).await?;
@@ -117,6 +121,14 @@ pub fn options(goal: &Goal, spares: &[Wanted]) -> PlanOptions {
     let mut options = PlanOptions::new(Mode::PrewarmOnly, "prewarm", Scope::Instances(keys));
     options.sidecar = goal.sidecar.as_ref().map(|kept| kept.then);
     options
+}
+
+/// Programs are fetched without an engine too; then they may be for another machine than the one that will want them.
+fn say_whose_machine(run: &Run, session: &Session) {
+    let Some(silent) = &session.silent else { return };
+    if !endpoint_by_env().is_ok_and(|endpoint| endpoint.is_nowhere()) {
+        run.ui.talk(&format!("No engine tells its architecture, so programs are for linux/{}: {}", session.facts.arch, silent.detail));
+    }
 }
 
 /// How long each sidecar took from its start until its Docker answered.

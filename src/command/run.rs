@@ -4,7 +4,7 @@
 //! removes a Docker object.
 
 use super::kept::KeptSets;
-use super::live;
+use super::live::{self, ArchBy};
 use super::ui::{CANCELLED, DONE, ERROR, Failure, Ui};
 use crate::apply::{self, Report};
 use crate::cli::{Carrying, Format};
@@ -108,8 +108,8 @@ impl Run {
         code
     }
 
-    pub async fn open(&self, answers: &[(String, String)], freshness: Freshness, may_ask: bool) -> Result<Session, Failure> {
-        self.open_pinned(answers, freshness, may_ask, BTreeMap::new()).await
+    pub async fn open(&self, answers: &[(String, String)], freshness: Freshness, may_ask: bool, arch: ArchBy) -> Result<Session, Failure> {
+        self.open_pinned(answers, freshness, may_ask, arch, BTreeMap::new()).await
     }
 
     pub async fn open_pinned(
@@ -117,11 +117,12 @@ impl Run {
         answers: &[(String, String)],
         freshness: Freshness,
         may_ask: bool,
+        arch: ArchBy,
         pinned: BTreeMap<String, String>,
     ) -> Result<Session, Failure> {
         let answers = answers.iter().map(|(name, value)| (name.clone(), SecretString::from(value.clone()))).collect();
         let request = Request { answers, freshness, may_ask, pinned };
-        let session = session::open(request, &notice).await?;
+        let session = session::open(request, live::engine_facts(arch), &notice).await?;
         self.ui.warn(&session.warnings);
         Ok(session)
     }
@@ -192,9 +193,10 @@ impl Run {
         let mut ask = !carrying.yes && !carrying.dry_run && expected.is_none() && asks == Asks::Always;
         let containers = locked_containers(session, &built, &options);
         let on_engine = options.mode != Mode::PrewarmOnly || built.graph.resources.keys().any(|address| address.kind.on_engine());
-        let mut provider = match on_engine {
-            true => live::connect(session, built.contexts.clone()).await?,
-            false => live::this_host(session),
+        let mut provider = match (on_engine, options.mode) {
+            (false, _) => live::this_host(session),
+            (true, Mode::Remove) => live::connect(session, built.contexts.clone()).await?,
+            (true, _) => live::connect_for_programs(session, built.contexts.clone()).await?,
         };
         // Nobody is kept waiting while a person thinks: without `--yes` the locks are taken after the answer.
         let mut locks = if ask || carrying.dry_run { Vec::new() } else { self.lock_all(session, &containers).await? };

@@ -1,8 +1,9 @@
 //! `jackin status`: what runs, what is stopped, what is left.
 
+use super::live::{self, ArchBy};
 use super::run::Run;
+use super::select;
 use super::ui::{DONE, Failure};
-use super::{live, select};
 use crate::cli::{Format, StatusArgs};
 use crate::gather::session::Freshness;
 use crate::graph::prewarm::kept_recipe;
@@ -15,7 +16,7 @@ use crate::resource::{Address, Kind};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
-    let mut session = run.open(&[], Freshness::Offline, false).await?;
+    let mut session = run.open(&[], Freshness::Offline, false, ArchBy::Memory).await?;
     // With what would be kept now, so that kept sidecars are asked whether they answer.
     let graph = Graph { kept: args.selector.is_none().then(|| kept_recipe(&session.config, &session.facts)), ..Graph::default() };
     let provider = live::connect(&mut session, BTreeMap::new()).await?;

@@ -1,5 +1,6 @@
 //! `jackin workspace`: the files of saved workspaces, created, listed, shown, removed. Written whole, under the config lock.
 
+use super::live::ArchBy;
 use super::load::parse_mount;
 use super::run::{Run, notice};
 use super::ui::{CANCELLED, DONE, Failure};
@@ -16,7 +17,7 @@ use crate::render::table::table;
 use serde_json::{Value, json};
 
 pub async fn run(run: &mut Run, command: WorkspaceCommand) -> Result<i32, Failure> {
-    let session = run.open(&[], Freshness::Offline, false).await?;
+    let session = run.open(&[], Freshness::Offline, false, ArchBy::Memory).await?;
     match command {
         WorkspaceCommand::Create(args) => create(run, &session, args).await,
         WorkspaceCommand::List { format } => {

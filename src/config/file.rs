@@ -295,7 +295,7 @@ fn read_mirror(table: &Table<'_>, key: &'static str) -> Option<Located<String>> 
         return Some(mirror);
     };
     let at = table.map.get(key).map_or(table.place.clone(), |v| v.span());
-    let help = "give a URL such as \"https://mirror.example/jackin\", or \"off\"";
+    let help = "give a URL such as \"https://mirror.example/jackin\" or \"file:///srv/mirror\", or \"off\"";
     table.reader.error(at, "mirror", "A mirror cannot be used", format!("`{}` {why}", table.path_of(key)), help);
     None
 }

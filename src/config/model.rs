@@ -245,8 +245,17 @@ pub fn mirror_problem(text: &str) -> Option<&'static str> {
     if text == "off" {
         return None;
     }
+    if let Some(folder) = text.strip_prefix("file://") {
+        return match folder {
+            _ if !folder.starts_with('/') => Some("names no absolute folder"),
+            _ if folder.chars().any(char::is_control) => Some("holds a control character"),
+            _ if folder.contains('%') => Some("holds a `%`; a folder's path is taken as it is"),
+            _ if folder.split('/').any(|part| part == "..") => Some("holds `..`"),
+            _ => None,
+        };
+    }
     let Some(rest) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
-        return Some("does not begin with https:// or http://");
+        return Some("does not begin with https://, http:// or file:///");
     };
     if text.chars().any(|c| c.is_whitespace() || c.is_control() || !c.is_ascii()) {
         return Some("holds a blank or a character that is not ASCII");

@@ -202,14 +202,18 @@ fn mistakes_of_a_global_file() {
             "[telemetry]\nlevel = \"loud\"\ncategories = \"*\"",
             &["config.toml:2:9 config.unknown_value", "config.toml:3:14 config.wrong_type"],
         ),
-        ("[binaries]\nmirror = \"https://m.example/a\"\n[binaries.mirrors]\ngrok = \"off\"\ncapsule = \"http://10.0.0.1:8080\"", &[]),
         (
-            "[binaries]\nmirror = \"ftp://m\"\n[binaries.mirrors]\namp = \"https://u:p@m\"\nvim = \"off\"\nkimi = \"https://m?x\"",
+            "[binaries]\nmirror = \"https://m.example/a\"\n[binaries.mirrors]\ngrok = \"off\"\ncapsule = \"http://10.0.0.1:8080\"\nclaude = \"file:///srv/a mirror\"",
+            &[],
+        ),
+        (
+            "[binaries]\nmirror = \"ftp://m\"\n[binaries.mirrors]\namp = \"https://u:p@m\"\nvim = \"off\"\nkimi = \"https://m?x\"\nclaude = \"file://srv\"",
             &[
                 "config.toml:2:10 config.mirror",
                 "config.toml:4:7 config.mirror",
                 "config.toml:5:1 config.unknown_field",
                 "config.toml:6:8 config.mirror",
+                "config.toml:7:10 config.mirror",
             ],
         ),
         ("[git]\ncoauthor_trailer = 1\nsign = true", &["config.toml:2:20 config.wrong_type", "config.toml:3:1 config.unknown_field"]),

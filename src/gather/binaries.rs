@@ -9,13 +9,12 @@ use super::paths::Paths;
 use super::{atomic, download, program};
 use crate::config::Agent;
 use crate::diagnostic::Diagnostic;
-use crate::facts::{BinaryFact, BinarySource, version_folder};
+use crate::facts::{Arch, BinaryFact, BinarySource, version_folder};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -79,13 +78,18 @@ impl FileDigests {
     }
 }
 
-/// `JACKIN_CAPSULE_BIN`, else beside the executable, else the cache; `arch` is Docker's name of it.
+/// What an engine is taken for that did not tell. A host of another architecture than programs are made for has its engine elsewhere.
+pub fn host_arch() -> Arch {
+    Arch::parse(std::env::consts::ARCH).unwrap_or(Arch::Amd64)
+}
+
+/// `JACKIN_CAPSULE_BIN`, else beside the executable, else the cache.
 pub fn capsule_binary(
     paths: &Paths,
     lookup: impl Fn(&str) -> Option<OsString>,
     executable: Option<&Path>,
     version: &str,
-    arch: &str,
+    arch: Arch,
     digests: &mut FileDigests,
 ) -> Result<Option<BinaryFact>, Diagnostic> {
     if let Some(fact) = from_environment("JACKIN_CAPSULE_BIN", &lookup, digests)? {
@@ -96,15 +100,15 @@ pub fn capsule_binary(
     let dirs: Vec<PathBuf> = ends.filter_map(|path| path.parent().map(Path::to_owned)).collect();
     let beside = dirs.iter().map(|dir| dir.join(CAPSULE));
     let installed = dirs.iter().map(|dir| dir.join(format!("../libexec/{CAPSULE}/linux-{arch}/{CAPSULE}")));
-    // On macOS a capsule built for macOS may lie there; it is of no use in a container.
-    if let Some(path) = beside.chain(installed).find(|path| path.is_file() && is_linux_program(path, arch)) {
+    // It may be built for macOS, or for another engine's machine: of no use in this one's containers.
+    if let Some(path) = beside.chain(installed).find(|path| program::built_for(path).as_deref() == Some(arch.as_str())) {
         return fact(&path, version.to_owned(), BinarySource::Beside, digests).map(Some);
     }
     cached(&capsule_place(paths, version, arch), version.to_owned(), digests)
 }
 
 /// Where a downloaded capsule belongs.
-pub fn capsule_place(paths: &Paths, version: &str, arch: &str) -> PathBuf {
+pub fn capsule_place(paths: &Paths, version: &str, arch: Arch) -> PathBuf {
     paths.capsule_binaries().join(format!("{}/linux-{arch}/{CAPSULE}", version_folder(version)))
 }
 
@@ -113,7 +117,7 @@ pub fn cached_agent(
     agent: Agent,
     paths: &Paths,
     version: &str,
-    arch: &str,
+    arch: Arch,
     digests: &mut FileDigests,
 ) -> Result<Option<BinaryFact>, Diagnostic> {
     let folder = version_folder(version);
@@ -141,7 +145,7 @@ pub fn agent_binary(
     agent: Agent,
     paths: &Paths,
     lookup: impl Fn(&str) -> Option<OsString>,
-    arch: &str,
+    arch: Arch,
     digests: &mut FileDigests,
 ) -> Result<Option<BinaryFact>, Diagnostic> {
     let variable = format!("JACKIN_AGENT_BIN_{}", agent.slug().to_uppercase());
@@ -193,19 +197,15 @@ fn from_environment(
 }
 
 fn fact(path: &Path, version: String, source: BinarySource, digests: &mut FileDigests) -> Result<BinaryFact, Diagnostic> {
-    let digest = digests.of(path)?;
-    Ok(BinaryFact { path: path.to_string_lossy().into_owned(), version, digest, executable: program::is_executable(path), source })
-}
-
-/// By the first 20 bytes: an ELF file for this machine.
-fn is_linux_program(path: &Path, arch: &str) -> bool {
-    let mut head = [0; 20];
-    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
-    let machine = match arch {
-        "arm64" => 183,
-        _ => 62,
-    };
-    read.is_ok() && head.starts_with(b"\x7fELF") && u16::from_le_bytes([head[18], head[19]]) == machine
+    let (digest, built_for) = (digests.of(path)?, program::built_for(path));
+    Ok(BinaryFact {
+        path: path.to_string_lossy().into_owned(),
+        version,
+        digest,
+        executable: program::is_executable(path),
+        source,
+        built_for,
+    })
 }
 
 /// Numbers by value, other parts as text: `1.9` < `1.10` < `1.10.1`, and `1.0-rc` < `1.0`.

@@ -11,6 +11,8 @@ use super::lock::{Lock, Notice};
 use super::paths::ensure_dir;
 use super::{atomic, program};
 use crate::diagnostic::Diagnostic;
+use crate::facts::Arch;
+use crate::graph::programs::MACHINE;
 use crate::resource::Download;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
@@ -43,6 +45,8 @@ pub struct Wanted {
     pub download: Download,
     /// Names a file instead, in the help of a failure.
     pub variable: String,
+    /// Of the engine that is to run it.
+    pub arch: Arch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -501,6 +505,12 @@ async fn place(http: &Http, wanted: &Wanted, program: &Path, fetched: String) ->
     }
     if wanted.download.sha256.is_none() {
         try_out(http, wanted, program).await?;
+    }
+    if let Some(machine) = program::built_for(program).filter(|machine| machine != wanted.arch.as_str()) {
+        let Wanted { name, version, download, variable, arch, .. } = wanted;
+        let detail = format!("{name} {version} from {} is built for {machine}; it was asked for as one for linux/{arch}.", download.url);
+        return Err(Diagnostic::error(MACHINE, "A program is built for another machine", detail)
+            .help(format!("Nothing was installed. Check the mirror, if one is named; a program can be named with {variable}=PATH.")));
     }
     let (program, wanted) = (program.to_owned(), wanted.clone());
     blocking(move || {

@@ -1,4 +1,5 @@
-//! Asking vendors over HTTPS: a small client that follows redirects, keeps limits of time, and says honestly what went wrong.
+//! Asking vendors over HTTPS: a small client that follows redirects, keeps limits of time, and says honestly what went wrong. A mirror
+//! that is a folder of this host answers as a server would.
 //!
 //! In: URLs, limits, this host's certificate authorities and proxy variables. Out: short texts whole, long bodies piece by piece.
 //! Absent: what is asked for and why, retries of downloads, the environment (a `Surroundings` is read at the edge). Everything is a future: who
@@ -8,7 +9,7 @@ use super::env;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, LOCATION, PROXY_AUTHENTICATE, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, HOST, HeaderMap, HeaderValue, LOCATION, PROXY_AUTHENTICATE, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
@@ -17,15 +18,16 @@ use std::ffi::OsString;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 const REDIRECTS: usize = 8;
+const FILE_CHUNK: usize = 256 << 10;
 /// Manifests and release descriptions; the longest known has 200 KB.
 const TEXT_LIMIT: usize = 8 << 20;
 
@@ -146,6 +148,8 @@ impl fmt::Display for Trouble {
 
 pub struct Http {
     pub limits: Limits,
+    /// The only ones that `file://` URLs may lead into.
+    pub folders: Vec<PathBuf>,
     user_agent: String,
     surroundings: Surroundings,
     /// Reading the authorities takes longer than a plan without changes, so it waits for the first request.
@@ -158,15 +162,29 @@ pub struct Reply {
     pub headers: HeaderMap,
     /// Where redirects led to.
     pub url: String,
-    body: Incoming,
+    body: Body,
     idle: Duration,
+}
+
+enum Body {
+    Net(Incoming),
+    /// So many bytes from where it stands.
+    File(tokio::io::Take<tokio::fs::File>),
 }
 
 impl Reply {
     /// The next piece; `None` at the end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Trouble> {
+        let body = match &mut self.body {
+            Body::Net(body) => body,
+            Body::File(file) => {
+                let mut chunk = Vec::with_capacity(FILE_CHUNK);
+                let read = file.read_buf(&mut chunk).await.map_err(|error| Trouble::Odd(error.to_string()))?;
+                return Ok((read > 0).then(|| chunk.into()));
+            }
+        };
         loop {
-            let frame = timeout(self.idle, self.body.frame()).await.map_err(|_| Trouble::Slow("no further byte"))?;
+            let frame = timeout(self.idle, body.frame()).await.map_err(|_| Trouble::Slow("no further byte"))?;
             match frame {
                 None => return Ok(None),
                 Some(Err(error)) => return Err(broken(&error)),
@@ -191,7 +209,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Http {
     pub fn new(user_agent: String, surroundings: Surroundings, limits: Limits) -> Http {
-        Http { limits, user_agent, surroundings, tls: OnceCell::new() }
+        Http { limits, folders: Vec::new(), user_agent, surroundings, tls: OnceCell::new() }
     }
 
     pub fn from_env(version: &str) -> Http {
@@ -228,6 +246,10 @@ impl Http {
 
     /// `range` is first and last byte. Follows redirects; the token stays with the host it is for.
     pub async fn get(&self, url: &str, token: Option<&SecretString>, range: Option<(u64, u64)>) -> Result<Reply, Trouble> {
+        // Only what was asked for may be a file, not what it redirects to.
+        if let Some(path) = url.strip_prefix("file://") {
+            return self.file(url, Path::new(path), range).await;
+        }
         let mut url = url.to_owned();
         let mut token = token;
         for _ in 0..REDIRECTS {
@@ -236,7 +258,7 @@ impl Http {
             let status = response.status().as_u16();
             let Some(location) = response.headers().get(LOCATION).filter(|_| matches!(status, 301 | 302 | 303 | 307 | 308)) else {
                 let (head, body) = response.into_parts();
-                return Ok(Reply { status, headers: head.headers, url, body, idle: self.limits.idle });
+                return Ok(Reply { status, headers: head.headers, url, body: Body::Net(body), idle: self.limits.idle });
             };
             let to = location.to_str().map_err(|_| Trouble::Odd("a redirect leads nowhere".to_owned()))?;
             let next = resolve(&uri, to);
@@ -250,6 +272,38 @@ impl Http {
             url = next;
         }
         Err(Trouble::Odd("it redirects in a circle".to_owned()))
+    }
+
+    /// A file of a mirror, as the mirror's server would give it out.
+    async fn file(&self, url: &str, path: &Path, range: Option<(u64, u64)>) -> Result<Reply, Trouble> {
+        let odd = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => Trouble::Odd("there is no such file".to_owned()),
+            _ => Trouble::Odd(error.to_string()),
+        };
+        let outside = || Trouble::Odd("it does not lie in a mirror's folder".to_owned());
+        // Links inside a mirror are its owner's; none leads out of it, nor does a `..` of an answer.
+        let folder = self.folders.iter().find(|folder| path.starts_with(folder)).ok_or_else(outside)?;
+        let (folder, path) = (tokio::fs::canonicalize(folder).await.map_err(odd)?, tokio::fs::canonicalize(path).await.map_err(odd)?);
+        if !path.starts_with(folder) {
+            return Err(outside());
+        }
+        let found = tokio::fs::metadata(&path).await.map_err(odd)?;
+        if !found.is_file() {
+            return Err(Trouble::Odd("it is no file".to_owned()));
+        }
+        let (mut file, length) = (tokio::fs::File::open(&path).await.map_err(odd)?, found.len());
+        let mut headers = HeaderMap::new();
+        let (status, first, end) = match range {
+            Some((first, last)) if first < length => {
+                let last = last.min(length - 1);
+                headers.insert(CONTENT_RANGE, header(&format!("bytes {first}-{last}/{length}")));
+                (206, first, last + 1)
+            }
+            _ => (200, 0, length),
+        };
+        headers.insert(CONTENT_LENGTH, (end - first).into());
+        file.seek(io::SeekFrom::Start(first)).await.map_err(odd)?;
+        Ok(Reply { status, headers, url: url.to_owned(), body: Body::File(file.take(end - first)), idle: self.limits.idle })
     }
 
     async fn send(&self, uri: &Uri, token: Option<&SecretString>, range: Option<(u64, u64)>) -> Result<hyper::Response<Incoming>, Trouble> {
@@ -328,6 +382,10 @@ impl Http {
         });
         loading.await.expect("BUG: reading certificates does not panic").map_err(Trouble::Connect)
     }
+}
+
+fn header(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("BUG: digits")
 }
 
 async fn within<T>(limit: Duration, what: &'static str, work: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {

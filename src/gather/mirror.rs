@@ -4,12 +4,13 @@
 //! Absent: requests.
 //!
 //! A mirror holds every host as a folder: `https://x.ai/cli/stable` is asked for at `<mirror>/x.ai/cli/stable`, the layout that
-//! `wget --mirror` and `wget -x` make. `off` asks nobody.
+//! `wget --mirror` and `wget -x` make. `file:///srv/mirror` is a folder of this host with the same layout. `off` asks nobody.
 
 use crate::config::{Binaries, mirror_problem};
 use crate::diagnostic::Diagnostic;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mirrors {
@@ -31,7 +32,7 @@ impl Mirrors {
                 None => Ok(Some(text)),
                 // It may hold a password, so it is not shown.
                 Some(why) => Err(Diagnostic::error("binary.mirror", "A mirror cannot be used", format!("The value of {name} {why}."))
-                    .help("Give a URL such as `https://mirror.example/jackin`, or `off`.")),
+                    .help("Give a URL such as `https://mirror.example/jackin`, `file:///srv/mirror`, or `off`.")),
             }
         };
         let all = set("JACKIN_AGENT_MIRROR")?;
@@ -44,6 +45,11 @@ impl Mirrors {
         }
         let all = all.or_else(|| file.mirror.as_ref().map(|m| m.value.clone()));
         Ok(Mirrors { all, own })
+    }
+
+    /// Those that are folders of this host.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        self.own.values().chain(&self.all).filter_map(|mirror| mirror.strip_prefix("file://")).map(PathBuf::from).collect()
     }
 
     /// For `claude` … `grok`, or `capsule`.
@@ -86,9 +92,29 @@ mod tests {
     }
 
     #[test]
+    fn a_mirror_may_be_a_folder() {
+        for (text, good) in [
+            ("file:///srv/mirror", true),
+            ("file:///srv/a mirror/", true),
+            ("file://srv/mirror", false),
+            ("file:/srv/mirror", false),
+            ("file:///srv/../etc", false),
+            ("file:///srv/%2e%2e", false),
+            ("/srv/mirror", false),
+        ] {
+            let lookup = |name: &str| (name == "JACKIN_AGENT_MIRROR_AMP").then(|| OsString::from(text));
+            let mirrors = Mirrors::new(lookup, &Binaries::default());
+            assert_eq!(mirrors.is_ok(), good, "{text}");
+            let folders: Vec<PathBuf> = mirrors.iter().flat_map(Mirrors::folders).collect();
+            assert_eq!(folders.len(), usize::from(good), "{text}");
+        }
+    }
+
+    #[test]
     fn a_mirror_holds_hosts_as_folders() {
         let check = |url: &str, mirror, wanted: &str| assert_eq!(redirect(url, mirror), wanted);
         check("https://x.ai/cli/stable", None, "https://x.ai/cli/stable");
         check("https://x.ai/cli/stable", Some("http://m:8080/a/"), "http://m:8080/a/x.ai/cli/stable");
+        check("https://x.ai/cli/stable", Some("file:///srv/a mirror"), "file:///srv/a mirror/x.ai/cli/stable");
     }
 }

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod credentials;
 pub mod digest;
 pub mod download;
+pub mod engines;
 pub mod env;
 pub mod failure;
 pub mod files;

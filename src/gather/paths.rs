@@ -112,6 +112,10 @@ impl Paths {
     pub fn releases(&self) -> PathBuf {
         self.cache().join("releases")
     }
+    /// What engines said they are.
+    pub fn engines(&self) -> PathBuf {
+        self.cache().join("engines")
+    }
     /// State folder of an instance, by the base name of its container.
     pub fn instance(&self, container: &str) -> PathBuf {
         self.data().join(container)

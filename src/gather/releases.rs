@@ -10,7 +10,7 @@ use super::mirror::{Mirrors, OFF, redirect};
 use super::paths::{Paths, ensure_dir};
 use super::{atomic, github};
 use crate::config::Agent;
-use crate::facts::{Lookup, Release};
+use crate::facts::{Arch, Lookup, Release};
 use crate::resource::Download;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -57,8 +57,8 @@ pub enum Asking {
 pub struct Makers {
     pub http: Http,
     mirrors: Mirrors,
-    /// Docker's name of the engine's architecture.
-    arch: String,
+    /// Of the engine.
+    pub arch: Arch,
     /// Programs for the engine run here, so one without a checksum can be tried.
     pub can_run: bool,
     folder: PathBuf,
@@ -92,16 +92,9 @@ enum Known {
 }
 
 impl Makers {
-    pub fn new(http: Http, mirrors: Mirrors, paths: &Paths, arch: &str, can_run: bool) -> Makers {
-        Makers {
-            http,
-            mirrors,
-            arch: arch.to_owned(),
-            can_run,
-            folder: paths.releases(),
-            gh_config: paths.home.join(".config/gh"),
-            token: OnceCell::new(),
-        }
+    pub fn new(mut http: Http, mirrors: Mirrors, paths: &Paths, arch: Arch, can_run: bool) -> Makers {
+        http.folders = mirrors.folders();
+        Makers { http, mirrors, arch, can_run, folder: paths.releases(), gh_config: paths.home.join(".config/gh"), token: OnceCell::new() }
     }
 
     /// What the facts say of a program; `None` when nobody is to be asked. `cached`: something is there that can be used.
@@ -195,7 +188,10 @@ impl Makers {
     async fn release(&self, program: &Program) -> Result<Release, String> {
         let asking = Asked { makers: self, mirror: self.mirrors.of(&program.to_string()) };
         // The makers' names for the architecture.
-        let (x64, x86_64) = if self.arch == "arm64" { ("arm64", "aarch64") } else { ("x64", "x86_64") };
+        let (x64, x86_64) = match self.arch {
+            Arch::Amd64 => ("x64", "x86_64"),
+            Arch::Arm64 => ("arm64", "aarch64"),
+        };
         let platform = format!("linux-{x64}");
         match program {
             Program::Agent(Agent::Claude) => {

@@ -3,7 +3,7 @@
 //! Two steps, because which roles matter is known only after the configuration has been read: `open`, then `complete` for the
 //! wanted instances. Absent: Docker, and what should be done.
 
-use super::binaries::{FileDigests, agent_binary, cached_agent, capsule_binary};
+use super::binaries::{FileDigests, agent_binary, cached_agent, capsule_binary, host_arch};
 use super::http::Http;
 use super::lock::{Lock, Notice};
 use super::mirror::Mirrors;
@@ -16,7 +16,7 @@ use crate::config::prompts::{self, Answer, State};
 use crate::config::role_key::RoleKey;
 use crate::config::{self, Agent, AuthMode, Config, EnvMap, EnvValue, FileKind, GithubMode, layer};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::facts::{BinaryFact, BinarySource, Facts, Lookup, RoleProblem, RoleSnapshot, RoleValue};
+use crate::facts::{Arch, BinaryFact, BinarySource, Facts, Lookup, RoleProblem, RoleSnapshot, RoleValue};
 use crate::graph::build::role_slot;
 use crate::graph::role::CheckedRole;
 use crate::graph::want::{Wanted, place};
@@ -38,6 +38,15 @@ pub struct Request {
     pub may_ask: bool,
     /// `NAME` -> commit, for coming back to an instance as it was.
     pub pinned: BTreeMap<String, String>,
+}
+
+/// What is known of the engine before anything is gathered for it.
+#[derive(Debug, Default)]
+pub struct EngineFacts {
+    /// `None`: nobody told, so it is taken to be this host's.
+    pub arch: Option<Arch>,
+    /// Why the engine could not be asked.
+    pub silent: Option<Diagnostic>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +81,8 @@ pub struct Session {
     pub vault: Vault,
     /// Whom to ask for releases and downloads.
     pub makers: Arc<Makers>,
+    /// Why the engine could not be asked what it is; who needs it further on need not wait for it again.
+    pub silent: Option<Diagnostic>,
     /// How far looking up releases may go; at first what the request's freshness says.
     pub asking: Asking,
     source_dirs: BTreeMap<Agent, PathBuf>,
@@ -80,8 +91,13 @@ pub struct Session {
     request: Request,
 }
 
-/// Environment, configuration and the records of instances. Writes only the installation id and the digest key, once.
-pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagnostics> {
+/// Environment, configuration and the records of instances. Writes only the installation id and the digest key, once. `engine` is waited
+/// for when the configuration has been read: what is wrong there is told first.
+pub async fn open(
+    request: Request,
+    engine: impl Future<Output = Result<EngineFacts, Diagnostics>>,
+    notice: Notice<'_>,
+) -> Result<Session, Diagnostics> {
     let paths = Paths::from_env(env::variable)?;
     let reserved = config::validate::reserved_among(request.answers.keys().map(String::as_str));
     if !reserved.is_empty() {
@@ -112,10 +128,8 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
     let construct_image = image("JACKIN_CONSTRUCT_IMAGE", &mut warnings);
     let dind_image = image("JACKIN_DIND_IMAGE", &mut warnings);
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let arch = match std::env::consts::ARCH {
-        "aarch64" => "arm64",
-        _ => "amd64",
-    };
+    let EngineFacts { arch, silent } = engine.await?;
+    let arch = arch.unwrap_or_else(host_arch);
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let mut digests = FileDigests::load(&paths);
     let executable = std::env::current_exe().ok();
@@ -128,7 +142,7 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
     let capsule: Option<BinaryFact> = capsule_binary(&paths, env::variable, executable.as_deref(), &version, arch, &mut digests)?;
     digests.save();
     let mirrors = Mirrors::new(env::variable, &config.global.binaries)?;
-    let can_run = cfg!(target_os = "linux");
+    let can_run = cfg!(target_os = "linux") && arch == host_arch();
     let makers = Arc::new(Makers::new(Http::from_env(&version), mirrors, &paths, arch, can_run));
     let passthrough_env = env::passthrough(std::env::vars_os());
     let (records, spares) = read_records(&paths);
@@ -139,7 +153,7 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
         cwd: super::paths::current_dir()?,
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
-        arch: arch.to_owned(),
+        arch,
         installation: installation(&paths)?,
         seed: clock::seed()?,
         version,
@@ -171,6 +185,7 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
         digest,
         vault: Vault::default(),
         makers,
+        silent,
         asking: match request.freshness {
             Freshness::Ttl => Asking::WhenNeeded,
             Freshness::Always => Asking::Always,
@@ -333,7 +348,7 @@ impl Session {
                 (Program::Agent(agent), Some(lookup)) => {
                     // The newest in the cache need not be the one that is the newest release.
                     if let Lookup::Newest(release) = &lookup
-                        && let Some(fact) = cached_agent(agent, &self.paths, &release.version, &self.facts.arch, &mut digests)?
+                        && let Some(fact) = cached_agent(agent, &self.paths, &release.version, self.facts.arch, &mut digests)?
                     {
                         self.facts.agent_binaries.insert(agent, fact);
                     }

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 pub const FALLBACK: &str = "binary.fallback";
 pub const STALE: &str = "binary.stale";
 pub const INSTALLER: &str = "binary.installer";
+pub const MACHINE: &str = "binary.architecture";
 
 pub const CAPSULE: &str = "jackin-capsule";
 
@@ -37,7 +38,7 @@ pub fn agent(facts: &Facts, agent: Agent) -> Chosen {
         spec: present(facts, fact),
         path: Some(fact.path.clone()),
         source: if fact.source == BinarySource::Environment { variable.clone() } else { "cache".to_owned() },
-        said: said.map(|said| said.on(&address)),
+        said: of_another_machine(facts, fact, agent.slug(), &variable).or(said).map(|said| said.on(&address)),
     };
     let name_one = format!("Name a mirror with JACKIN_AGENT_MIRROR, or a program with {variable}=PATH.");
     match (given.or(cached), facts.agent_releases.get(&agent)) {
@@ -84,6 +85,9 @@ pub fn capsule(facts: &Facts) -> Result<Chosen, Diagnostic> {
     let address = Address::new(Kind::CapsuleBinary, CAPSULE);
     match (&facts.capsule_binary, &facts.capsule_release) {
         (Some(fact), _) => {
+            if let Some(wrong) = of_another_machine(facts, fact, CAPSULE, "JACKIN_CAPSULE_BIN") {
+                return Err(wrong.on(&address));
+            }
             let source = match fact.source {
                 BinarySource::Environment => "JACKIN_CAPSULE_BIN",
                 BinarySource::Beside => "beside the executable",
@@ -138,6 +142,20 @@ impl Chosen {
 /// `JACKIN_AGENT_BIN_CLAUDE`.
 pub fn variable(agent: Agent) -> String {
     format!("JACKIN_AGENT_BIN_{}", agent.slug().to_uppercase())
+}
+
+/// A container would find it only when it is started, and then say `exec format error`.
+fn of_another_machine(facts: &Facts, fact: &BinaryFact, name: &str, variable: &str) -> Option<Diagnostic> {
+    let built_for = fact.built_for.as_deref().filter(|machine| *machine != facts.arch.as_str())?;
+    let (path, arch) = (facts.shorten(&fact.path), facts.arch);
+    let (from, help) = match fact.source {
+        BinarySource::Environment => {
+            (variable, format!("Set {variable} to {name} for linux/{arch}, or unset it: then the right one is looked for."))
+        }
+        BinarySource::Beside | BinarySource::Cache => ("the cache", format!("Remove {path}: then the right one is looked for.")),
+    };
+    let detail = format!("{name} from {from}, {path}, is built for {built_for}; the engine runs linux/{arch}.");
+    Some(Diagnostic::error(MACHINE, "A program is built for another machine", detail).help(help))
 }
 
 fn present(facts: &Facts, fact: &BinaryFact) -> Binary {

@@ -20,7 +20,7 @@ use tokio::net::{TcpStream, UnixListener, UnixStream};
 
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// Longest wait for the engine's first answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
@@ -61,6 +61,11 @@ impl Endpoint {
     }
 
     /// Host paths, sockets and container addresses mean the same on both sides.
+    /// Where an engine would be that nobody named, and where none is.
+    pub fn is_nowhere(&self) -> bool {
+        matches!(self, Endpoint::Unix { path } if path == DEFAULT_SOCKET && !Path::new(path).exists())
+    }
+
     pub fn shares_kernel(&self) -> bool {
         cfg!(target_os = "linux") && matches!(self, Endpoint::Unix { .. })
     }
@@ -216,6 +221,8 @@ pub struct Greeting {
     pub buildkit: bool,
     /// Podman's Docker-compatible socket.
     pub podman: bool,
+    /// Name and version, such as `Docker/29.1.0 (linux)`.
+    pub server: String,
 }
 
 /// An engine that answered.
@@ -309,6 +316,7 @@ pub async fn ping<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, host: &str)
     Ok(Greeting {
         api: api.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is no Docker engine: no Api-Version in its answer"))?,
         buildkit: headers.get("builder-version") == Some(&"2"),
+        server: headers.get("server").copied().unwrap_or_default().to_owned(),
         podman: headers.contains_key("libpod-api-version") || headers.get("server").is_some_and(|s| s.starts_with("Libpod")),
     })
 }

@@ -1032,7 +1032,7 @@ fn capsule_setup(spec: &Capsule) -> Setup {
 
 impl Inner {
     fn look(&self, graph: &Graph, scope: &Scope) -> Observed {
-        let mut observed = Observed { engine: Some(Engine { api_version: "1.41".to_owned() }), ..Observed::empty() };
+        let mut observed = Observed { engine: Some(Engine { api_version: "1.41".to_owned(), arch: None }), ..Observed::empty() };
         let mut put = |address: Address, found: Found| observed.resources.entry(address).or_default().push(found);
         for (address, resource) in &graph.resources {
             if let Some(found) = self.look_at_artifact(&resource.spec) {

@@ -1,6 +1,7 @@
 //! A relay between jackin and an engine's socket that writes down every request, and strikes at a chosen one.
 //!
-//! In: HTTP/1.1 on a unix socket. Out: the list of calls, in order of arrival. After `Upgrade` a connection is bytes both ways.
+//! In: HTTP/1.1 on a unix socket. Out: the list of calls, in order of arrival. After `Upgrade` a connection is bytes both ways. It can
+//! make an engine say that it runs on the other architecture.
 //! Absent: any opinion on what the calls should be.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -83,6 +84,8 @@ struct State {
     /// Nothing comes back from the engine any more.
     mute: bool,
     gone: bool,
+    /// The engine says it is of the other architecture.
+    disguised: bool,
     open: Vec<UnixStream>,
 }
 
@@ -125,6 +128,10 @@ impl Proxy {
 
     pub fn calls(&self) -> Vec<Call> {
         self.shared.state.lock().unwrap().calls.clone()
+    }
+
+    pub fn disguise(&self, disguised: bool) {
+        self.shared.state.lock().unwrap().disguised = disguised;
     }
 
     pub fn forget(&self) {
@@ -231,8 +238,15 @@ impl Shared {
             if count == 0 {
                 return Ok(());
             }
-            if self.state.lock().unwrap().mute {
+            let (mute, disguised) = {
+                let state = self.state.lock().unwrap();
+                (state.mute, state.disguised)
+            };
+            if mute {
                 continue;
+            }
+            if disguised {
+                exchange_arch(&mut buffer[..count]);
             }
             client.write_all(&buffer[..count])?;
             if std::mem::take(&mut *answered.lock().unwrap()) {
@@ -291,6 +305,19 @@ impl Shared {
         state.gone = true;
         for stream in state.open.drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// In what `/version` answers; an image's is under another name.
+fn exchange_arch(answer: &mut [u8]) {
+    let (amd, arm) = (br#""Arch":"amd64""#, br#""Arch":"arm64""#);
+    for at in 0..answer.len().saturating_sub(amd.len() - 1) {
+        let here = &mut answer[at..at + amd.len()];
+        if here == amd {
+            here.copy_from_slice(arm);
+        } else if here == arm {
+            here.copy_from_slice(amd);
         }
     }
 }

@@ -35,6 +35,14 @@ pub fn a_second_apply_changes_nothing(engine: &Engine) {
     home.assert_one_of_each(true, "after the first apply");
 
     let proxy = Proxy::start(home.folder(), &engine.host, None);
+    // An engine at an address that is not known yet is asked what it is, once.
+    let first = home.jackin_by(&proxy, &["plan", "w", "--detailed-exitcode"]);
+    assert_eq!(first.code, Some(0), "{first}");
+    let (about, rest): (Vec<Call>, Vec<Call>) = proxy.calls().into_iter().partition(|call| call.path == "/version");
+    assert_eq!(about.len(), 1, "{rest:?}");
+    assert_budget(&rest, IN_SCOPE);
+
+    proxy.forget();
     let again = home.jackin_by(&proxy, &["apply", "w", "--yes"]);
     assert_eq!(again.code, Some(0), "{again}");
     assert!(again.out.contains("No changes"), "{again}");
@@ -44,6 +52,7 @@ pub fn a_second_apply_changes_nothing(engine: &Engine) {
     let plan = home.jackin_by(&proxy, &["plan", "w", "--detailed-exitcode"]);
     assert_eq!(plan.code, Some(0), "{plan}");
     assert_budget(&proxy.calls(), IN_SCOPE);
+    assert_eq!(proxy.calls().len(), 1 + 4 + IN_SCOPE, "a ping, lists, and what is in scope: {:?}", proxy.calls());
     home.assert_one_of_each(true, "after the second apply");
 }
 
@@ -341,4 +350,54 @@ pub fn a_capsule_that_ends_at_once_says_why(engine: &Engine) {
     home.apply();
     home.assert_settled("after the capsule was mended");
     home.assert_one_of_each(false, "after the capsule was mended");
+}
+
+/// The engine says that it is of the other architecture.
+pub fn programs_are_those_of_the_engine(engine: &Engine) {
+    let mut home = Home::new(engine, STANDARD);
+    let proxy = Proxy::start(home.folder(), &engine.host, None);
+    let (own, x64) = if cfg!(target_arch = "aarch64") { ("arm64", "x64") } else { ("amd64", "arm64") };
+    let other = if own == "arm64" { "amd64" } else { "arm64" };
+    proxy.disguise(true);
+
+    // The capsule is this host's.
+    let refused = home.jackin_by(&proxy, &["plan", "w"]);
+    let said = refused.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(refused.code, Some(1), "{refused}");
+    let words = format!("is built for {own}; the engine runs linux/{other}.");
+    assert!(said.contains("[binary.architecture]") && said.contains(&words) && said.contains("JACKIN_CAPSULE_BIN"), "{refused}");
+    assert!(!proxy.calls().iter().any(Call::writes), "{:?}", proxy.calls());
+
+    home.write("script", "#!/bin/sh\n");
+    let script = home.path("script").display().to_string();
+    home.set_env("JACKIN_CAPSULE_BIN", &script);
+    home.set_env("JACKIN_AGENT_BIN_CLAUDE", "");
+    home.set_env("JACKIN_AGENT_MIRROR", &format!("file://{}", home.path("mirror").display()));
+    let maker = "mirror/downloads.claude.ai/claude-code-releases";
+    let sum = |platform: &str| jackin::resource::sha256_hex(format!("claude for {platform}"));
+    let manifest = format!(
+        r#"{{"platforms": {{"linux-x64": {{"binary": "claude", "checksum": "{}"}}, "linux-arm64": {{"binary": "claude", "checksum": "{}"}}}}}}"#,
+        sum("x64"),
+        sum("arm64")
+    );
+    home.write(&format!("{maker}/latest"), "9.9.9");
+    home.write(&format!("{maker}/9.9.9/manifest.json"), &manifest);
+    home.write(&format!("{maker}/9.9.9/linux-{x64}/claude"), &format!("claude for {x64}"));
+    let plan = home.jackin_by(&proxy, &["plan", "w", "--format", "json"]);
+    assert_eq!(plan.code, Some(0), "{plan}");
+    assert!(plan.out.contains(&format!("9.9.9/linux-{x64}/claude\"")), "{plan}");
+    assert!(plan.out.contains(&format!("agent-binaries/claude/9.9.9/linux-{other}/claude\"")), "{plan}");
+    let fetched = home.jackin_by(&proxy, &["prewarm", "--agent", "claude", "--yes"]);
+    assert_eq!(fetched.code, Some(0), "{fetched}");
+    let cached = home.path(&format!("state/cache/agent-binaries/claude/9.9.9/linux-{other}/claude"));
+    assert_eq!(fs::read_to_string(cached).expect("a program"), format!("claude for {x64}"));
+    let snapshot = home.jackin_by(&proxy, &["observe"]);
+    assert!(snapshot.out.contains(&format!(r#""arch": "{other}""#)), "{snapshot}");
+
+    // Behind the same address there is another engine now: it is noticed when it names another version, or after a day. Here the day is
+    // taken away.
+    proxy.disguise(false);
+    fs::remove_dir_all(home.path("state/cache/engines")).unwrap();
+    let plan = home.jackin_by(&proxy, &["plan", "w", "--format", "json"]);
+    assert!(plan.out.contains(&format!("linux-{own}/claude\"")), "{plan}");
 }

@@ -2,6 +2,7 @@
 //!
 //! In: specs and effects. Out: own types and diagnostics. Absent: any opinion on what should be done, and credentials in messages.
 
+mod arch;
 mod build;
 mod containers;
 mod execute;
@@ -9,6 +10,7 @@ mod observe;
 mod probe;
 mod ready;
 
+pub use arch::arch;
 pub use containers::containers;
 pub use observe::{HomeRecord, Look};
 
