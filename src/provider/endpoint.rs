@@ -60,12 +60,12 @@ impl Endpoint {
         }
     }
 
-    /// Host paths, sockets and container addresses mean the same on both sides.
     /// Where an engine would be that nobody named, and where none is.
     pub fn is_nowhere(&self) -> bool {
         matches!(self, Endpoint::Unix { path } if path == DEFAULT_SOCKET && !Path::new(path).exists())
     }
 
+    /// Host paths, sockets and container addresses mean the same on both sides.
     pub fn shares_kernel(&self) -> bool {
         cfg!(target_os = "linux") && matches!(self, Endpoint::Unix { .. })
     }
@@ -239,6 +239,7 @@ impl Connection {
         format!("{}.{}", self.greeting.api.0, self.greeting.api.1)
     }
 
+    /// Host paths, sockets and container addresses mean the same on both sides.
     pub fn shares_kernel(&self) -> bool {
         self.endpoint.shares_kernel()
     }

@@ -51,6 +51,7 @@ fn size() -> impl Strategy<Value = Size> {
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
     // A palette, its shortcuts, splits, tabs, zoom, history, search, help, and what leaves each of them.
+    #[rustfmt::skip]
     const KEYS: &[&[u8]] = &[
         b"a", b"s", b"x", b"%", b"\"", b"c", b"z", b"n", b"p", b"u", b"i", b"?", b"[", b"/", b"\x1c", b"\x1c%s", b"\x1cn", b"\x1cz", b"\x1b", b"\r", b"\t",
         b"\x11", b"\x1b[A", b"\x1b[B", b"\x1b[C", b"\x1b[D", b"\x1b[5~", b"\x1b[6~", b"\x1b[200~pasted\x1b[201~", b"\x1b[1;3C", b"\x1b[1;3D",
