@@ -24,6 +24,8 @@ pub struct Caps {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Modes {
     pub title: String,
+    /// The window's short name; empty: the title.
+    pub icon: String,
     pub bracketed_paste: bool,
     pub focus: bool,
     pub app_cursor: bool,
@@ -102,9 +104,9 @@ impl Shown {
         self.at = Some((0, 0));
         self.cursor_visible = false;
         self.cursor_shape = 0;
-        let Modes { title, pointer, .. } = std::mem::take(&mut self.modes);
-        // No sequence resets these two, so they stay known.
-        self.modes = Modes { title, pointer, ..Modes::default() };
+        let Modes { title, icon, pointer, .. } = std::mem::take(&mut self.modes);
+        // No sequence resets these, so they stay known.
+        self.modes = Modes { title, icon, pointer, ..Modes::default() };
     }
 }
 
@@ -207,9 +209,15 @@ fn switch_modes(out: &mut Vec<u8>, was: &Modes, now: &Modes, caps: &Caps, unknow
     if was.modify_other_keys != now.modify_other_keys {
         out.extend_from_slice(format!("\x1b[>4;{}m", now.modify_other_keys).as_bytes());
     }
-    if was.title != now.title || unknown && !now.title.is_empty() {
-        let title: String = now.title.chars().filter(|c| !c.is_control()).take(MAX_TITLE).collect();
-        out.extend_from_slice(format!("\x1b]2;{title}\x07").as_bytes());
+    let name = |code: u8, name: &str| {
+        let name: String = name.chars().filter(|c| !c.is_control()).take(MAX_TITLE).collect();
+        format!("\x1b]{code};{name}\x07").into_bytes()
+    };
+    if (&was.title, &was.icon) != (&now.title, &now.icon) || unknown && !(now.title.is_empty() && now.icon.is_empty()) {
+        match now.icon.is_empty() {
+            true => out.extend(name(0, &now.title)),
+            false => out.extend([name(2, &now.title), name(1, &now.icon)].concat()),
+        }
     }
     if caps.pointer_shapes && (was.pointer != now.pointer || unknown) {
         out.extend_from_slice(format!("\x1b]22;{}\x1b\\", now.pointer.unwrap_or("default")).as_bytes());

@@ -276,6 +276,7 @@ fn carry_out(op: &Op, frame: &mut Frame, client: &mut Client) {
             let bit = |n: u8| bits >> n & 1 != 0;
             client.modes = Modes {
                 title: if bit(0) { "title\x1b[2J".to_owned() } else { String::new() },
+                icon: if bit(2) { "short".to_owned() } else { String::new() },
                 bracketed_paste: bit(1),
                 focus: bit(2),
                 app_cursor: bit(3),
@@ -510,6 +511,7 @@ fn modes_are_told_once() {
     let (frame, mut client) = small();
     client.modes = Modes {
         title: "a\x07b".to_owned(),
+        icon: String::new(),
         bracketed_paste: true,
         focus: true,
         app_cursor: true,
@@ -519,8 +521,13 @@ fn modes_are_told_once() {
         mouse: true,
         pointer: Some("text"),
     };
-    let all = "^[?2004h^[?1004h^[?1h^=^[?1003h^[?1006h^[=5u^[>4;2m^]2;ab\x07^]22;text^\\";
+    let all = "^[?2004h^[?1004h^[?1h^=^[?1003h^[?1006h^[=5u^[>4;2m^]0;ab\x07^]22;text^\\";
     assert_eq!(client.bytes(&frame), all);
     client.modes = Modes::default();
-    assert_eq!(client.bytes(&frame), "^[?2004l^[?1004l^[?1l^>^[?1003l^[?1006l^[=0u^[>4;0m^]2;\x07^]22;default^\\");
+    assert_eq!(client.bytes(&frame), "^[?2004l^[?1004l^[?1l^>^[?1003l^[?1006l^[=0u^[>4;0m^]0;\x07^]22;default^\\");
+    // A short name of its own, which goes with the program that has one.
+    client.modes = Modes { title: "a".to_owned(), icon: "b".to_owned(), ..Modes::default() };
+    assert_eq!(client.bytes(&frame), "^]2;a\x07^]1;b\x07");
+    client.modes.icon.clear();
+    assert_eq!(client.bytes(&frame), "^]0;a\x07");
 }

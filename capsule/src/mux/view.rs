@@ -185,6 +185,7 @@ impl Mux {
         };
         let modes = session.screen.modes();
         self.modes.title = self.window_title(session);
+        self.modes.icon = session.screen.icon().to_owned();
         self.modes.app_cursor = modes.app_cursor;
         self.modes.app_keypad = modes.app_keypad;
         self.modes.kitty_flags = modes.kitty_flags;

@@ -176,6 +176,9 @@ impl Screen {
         if !self.told.title.is_empty() || !self.told.titles.is_empty() {
             out.extend_from_slice(format!("\x1b]2;{}\x1b\\", self.told.title).as_bytes());
         }
+        if !self.told.icon.is_empty() {
+            out.extend_from_slice(format!("\x1b]1;{}\x1b\\", self.told.icon).as_bytes());
+        }
         if let Some(cwd) = &self.told.cwd {
             out.extend_from_slice(format!("\x1b]7;file://{}\x1b\\", cwd.replace('%', "%25")).as_bytes());
         }

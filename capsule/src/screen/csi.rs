@@ -388,6 +388,7 @@ impl Screen {
         self.charsets = Default::default();
         self.tabs = None;
         self.told.title.clear();
+        self.told.icon.clear();
         self.told.titles.clear();
         self.told.progress = None;
         self.requests.title = true;

@@ -153,6 +153,11 @@ impl Screen {
         &self.told.title
     }
 
+    /// The window's short name, for a tab or an icon; empty when there is none but the title.
+    pub fn icon(&self) -> &str {
+        &self.told.icon
+    }
+
     /// The folder a program said it is in: an absolute path of this machine.
     pub fn cwd(&self) -> Option<&str> {
         self.told.cwd.as_deref()

@@ -17,8 +17,14 @@ impl Screen {
     pub(super) fn osc(&mut self, data: &[u8]) {
         let (code, rest) = split(data);
         match code {
-            b"0" | b"2" if self.policy.title => {
-                self.told.title = printable(rest, MAX_TITLE);
+            b"0" | b"1" | b"2" if self.policy.title => {
+                let text = printable(rest, MAX_TITLE);
+                match code {
+                    b"1" => self.told.icon = text,
+                    // It names both, so that there is one name.
+                    b"0" => (self.told.title, self.told.icon) = (text, String::new()),
+                    _ => self.told.title = text,
+                }
                 self.requests.title = true;
             }
             b"4" => self.palette(rest),

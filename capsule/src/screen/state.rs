@@ -162,6 +162,8 @@ impl Side {
 #[derive(Debug, Default)]
 pub(super) struct Told {
     pub title: String,
+    /// The short name, if it has one of its own.
+    pub icon: String,
     pub titles: Vec<String>,
     pub cwd: Option<String>,
     pub progress: Option<Progress>,

@@ -36,12 +36,13 @@ fn picture(screen: &mut Screen) -> Vec<String> {
 /// Everything of a screen that its program or its watcher can tell.
 fn all(screen: &mut Screen) -> (Vec<String>, String, Vec<String>) {
     let rest = format!(
-        "{:?} {} {} {:?} {:?} {:?} {:?} {} {:?} {}",
+        "{:?} {} {} {:?} {:?} {:?} {:?} {:?} {} {:?} {}",
         screen.cursor(),
         screen.cursor_visible(),
         screen.cursor_shape(),
         screen.modes(),
         screen.title(),
+        screen.icon(),
         screen.cwd(),
         screen.progress(),
         screen.is_painting(),
@@ -117,6 +118,19 @@ fn titles_and_notifications_cannot_smuggle_escapes() {
     assert_eq!(requests.passed, b"\x1b]9;hithere\x07\x1b]777;notify;a;b\x07");
     assert_eq!(screen.progress(), Some(Progress::Percent(50)));
     assert!(requests.progress && requests.title && !requests.cwd);
+}
+
+#[test]
+fn a_window_has_a_title_and_may_have_a_short_name() {
+    let mut screen = screen_of(b"\x1b]2;title\x07\x1b]1;short\x07");
+    assert_eq!((screen.title(), screen.icon()), ("title", "short"));
+    screen.process(b"\x1b]0;both\x07");
+    assert_eq!((screen.title(), screen.icon()), ("both", ""));
+    assert!(screen.process(b"\x1b]1;again\x07").title);
+    screen.process(b"\x1bc");
+    assert_eq!((screen.title(), screen.icon()), ("", ""));
+    let mut silent = Screen::new(SIZE, Policy { title: false, ..Policy::default() });
+    assert!(!silent.process(b"\x1b]1;short\x07").title && silent.icon().is_empty());
 }
 
 #[test]
@@ -357,7 +371,7 @@ fn output_of(pieces: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
         1 => (0..8u16, 0..8u16).prop_map(|(t, b)| format!("\x1b[{t};{b}r").into_bytes()),
         2 => (known_mode, switch()).prop_map(|(n, c)| format!("\x1b[?{n}{c}").into_bytes()),
         1 => (prop_oneof![Just(4), Just(20)], switch()).prop_map(|(n, c)| format!("\x1b[{n}{c}").into_bytes()),
-        1 => "[a-z]{0,5}".prop_map(|t| format!("\x1b]2;{t}\x07").into_bytes()),
+        1 => (0..3u8, "[a-z]{0,5}").prop_map(|(n, t)| format!("\x1b]{n};{t}\x07").into_bytes()),
         1 => "[a-z]{0,2}".prop_map(|t| format!("\x1b]8;;{}{t}\x1b\\", if t.is_empty() { "" } else { "https://" }).into_bytes()),
         2 => prop_oneof![
             Just("\x1b7"), Just("\x1b8"), Just("\x1bM"), Just("\x1bD"), Just("\x1bE"), Just("\x1bH"), Just("\x1b(0"), Just("\x1b(B"),
