@@ -83,14 +83,42 @@ pub struct Session {
 /// Environment, configuration and the records of instances. Writes only the installation id and the digest key, once.
 pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagnostics> {
     let paths = Paths::from_env(env::variable)?;
+    refuse_reserved(&request)?;
+    paths.check()?;
+    let (sources, wrong) = config_files(&paths, notice).await?;
+    match config::load(&sources) {
+        Ok((config, warnings)) if wrong.is_empty() => with(paths, config, warnings, request),
+        Ok(_) => Err(Diagnostics(wrong)),
+        Err(mistakes) => Err(Diagnostics(wrong.into_iter().chain(mistakes.0).collect())),
+    }
+}
+
+/// For looking only: files with mistakes are left out, and all that is wrong is among the warnings. Also the names of all workspaces
+/// that have a file.
+pub async fn open_sound(request: Request, notice: Notice<'_>) -> Result<(Session, BTreeSet<String>), Diagnostics> {
+    let paths = Paths::from_env(env::variable)?;
+    paths.check()?;
+    let (sources, mut wrong) = config_files(&paths, notice).await?;
+    let names = sources.iter().filter_map(|source| match &source.kind {
+        FileKind::Workspace { name } => Some(name.clone()),
+        FileKind::Global => None,
+    });
+    let (config, said) = config::load_sound(&sources);
+    wrong.extend(said);
+    Ok((with(paths, config, wrong, request)?, names.collect()))
+}
+
+fn refuse_reserved(request: &Request) -> Result<(), Diagnostics> {
     let reserved = config::validate::reserved_among(request.answers.keys().map(String::as_str));
     if !reserved.is_empty() {
         return Err(Diagnostic::error("env.reserved", "A reserved name cannot be set", format!("--env {}", reserved.join(", ")))
             .help("jackin sets these itself; choose other names.")
             .into());
     }
-    paths.check()?;
-    let (config, mut warnings) = read_config(&paths, notice).await?;
+    Ok(())
+}
+
+fn with(paths: Paths, config: Config, mut warnings: Vec<Diagnostic>, request: Request) -> Result<Session, Diagnostics> {
     let digest = Arc::new(KeyedDigest::open(&paths)?);
     let image = |name: &str, warnings: &mut Vec<Diagnostic>| {
         let value = env::variable(name).filter(|v| !v.is_empty())?;
@@ -182,9 +210,10 @@ pub async fn open(request: Request, notice: Notice<'_>) -> Result<Session, Diagn
     })
 }
 
-async fn read_config(paths: &Paths, notice: Notice<'_>) -> Result<(Config, Vec<Diagnostic>), Diagnostics> {
+/// With what is wrong about those that cannot be read.
+async fn config_files(paths: &Paths, notice: Notice<'_>) -> Result<(Vec<config::SourceFile>, Vec<Diagnostic>), Diagnostics> {
     let _lock = Lock::shared(&paths.config_lock(), "the configuration", Some(Duration::from_secs(5)), notice).await?;
-    let (files, mut wrong) = files::read_config(paths);
+    let (files, wrong) = files::read_config(paths);
     let mut sources = Vec::new();
     if let Some(global) = files.global {
         sources.push(config::SourceFile { kind: FileKind::Global, shown: global.name, bytes: global.text.into_bytes() });
@@ -193,14 +222,7 @@ async fn read_config(paths: &Paths, notice: Notice<'_>) -> Result<(Config, Vec<D
         let kind = FileKind::Workspace { name: file.stem().to_owned() };
         sources.push(config::SourceFile { kind, shown: file.name, bytes: file.text.into_bytes() });
     }
-    match config::load(&sources) {
-        Ok(loaded) if wrong.is_empty() => Ok(loaded),
-        Ok(_) => Err(Diagnostics(wrong)),
-        Err(mistakes) => {
-            wrong.extend(mistakes.0);
-            Err(Diagnostics(wrong))
-        }
-    }
+    Ok((sources, wrong))
 }
 
 /// What instances say of themselves, by instance key; and which of them are spares. A record that cannot be read is as good as none.
