@@ -7,9 +7,10 @@ use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system}
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read, Write};
 use std::num::NonZero;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -100,14 +101,17 @@ impl Site {
         let screen = Arc::new(Mutex::new(vt100::Parser::new(cells(rows), cells(columns), 1000)));
         let mut output = pair.master.try_clone_reader().unwrap();
         let drawing = screen.clone();
+        let bytes = Arc::new(AtomicUsize::new(0));
+        let drawn = bytes.clone();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = output.read(&mut buffer) {
+                bytes.fetch_add(count, Ordering::SeqCst);
                 drawing.lock().unwrap().process(&buffer[..count]);
             }
         });
         let keys = pair.master.take_writer().unwrap();
-        Terminal { master: pair.master, keys, child, before, screen }
+        Terminal { master: pair.master, keys, child, before, screen, drawn }
     }
 }
 
@@ -122,6 +126,8 @@ struct Terminal {
     child: Box<dyn Child + Send + Sync>,
     before: String,
     screen: Arc<Mutex<vt100::Parser>>,
+    /// Bytes that came.
+    drawn: Arc<AtomicUsize>,
 }
 
 impl Terminal {
@@ -370,6 +376,70 @@ fn an_editor_goes_with_the_console() {
     terminal.signal(Signal::HUP);
     assert_eq!(terminal.ends(), 130);
     terminal.wait_for("told");
+}
+
+/// An engine that takes connections, as many as are told, and does this with each.
+fn engine(site: &Site, with: impl Fn(UnixStream) + Send + 'static) -> (String, Arc<AtomicUsize>) {
+    let path = site.path("engine.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            count.fetch_add(1, Ordering::SeqCst);
+            with(stream.unwrap());
+        }
+    });
+    (format!("unix://{}", path.display()), asked)
+}
+
+#[test]
+fn an_engine_that_hangs_holds_up_nothing() {
+    let site = Site::new();
+    let held = Mutex::new(Vec::new());
+    let (host, asked) = engine(&site, move |stream| held.lock().unwrap().push(stream));
+    let mut terminal = site.open_with(&["console"], 100, 30, &[("DOCKER_HOST", &host)]);
+    terminal.wait("the engine to be asked", || asked.load(Ordering::SeqCst) > 0);
+    terminal.console_shows("asking the engine");
+    terminal.types("j");
+    terminal.console_shows("~/src/app -> /workspace");
+    site.editor("echo 'workdir =' > \"$2\"");
+    terminal.types("e");
+    terminal.console_shows("workspaces/app.toml: not in order");
+    terminal.types("q");
+    terminal.console_shows("asking the engine");
+    // A command that waits for it is ended by Ctrl-C.
+    site.write("home/.config/jackin/workspaces/app.toml", APP);
+    let before = asked.load(Ordering::SeqCst);
+    terminal.types("v");
+    terminal.wait("the plan to ask", || !terminal.is_console() && asked.load(Ordering::SeqCst) > before);
+    terminal.types("\x03");
+    terminal.console_shows("Cancelled.");
+    terminal.types("q");
+    assert_eq!(terminal.ends(), 0);
+}
+
+#[test]
+fn nothing_is_drawn_when_nothing_changed() {
+    let site = Site::new();
+    // Always the same answer.
+    let (host, asked) = engine(&site, |mut stream| {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 503 Not Now\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    });
+    let mut terminal = site.open_with(&["console"], 100, 30, &[("DOCKER_HOST", &host)]);
+    terminal.console_shows("no engine");
+    let look = |terminal: &Terminal| {
+        let before = asked.load(Ordering::SeqCst);
+        terminal.wait("another look", || asked.load(Ordering::SeqCst) > before);
+    };
+    look(&terminal);
+    let drawn = terminal.drawn.load(Ordering::SeqCst);
+    look(&terminal);
+    look(&terminal);
+    assert_eq!(terminal.drawn.load(Ordering::SeqCst), drawn);
+    terminal.types("q");
+    assert_eq!(terminal.ends(), 0);
 }
 
 #[test]

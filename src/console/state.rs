@@ -729,6 +729,8 @@ impl Console {
     }
 
     fn ended(&mut self, ended: Ended) {
+        // The list has the keys again.
+        self.pane = None;
         let line = |mut lines: std::str::Lines<'_>, wanted: fn(&&str) -> bool| lines.rfind(wanted).map(str::to_owned);
         let last = line(ended.text.lines(), |line| !line.trim().is_empty()).unwrap_or_default();
         match ended.code {
