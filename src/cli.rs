@@ -13,7 +13,7 @@ use std::path::PathBuf;
     long_about = "jackin runs AI coding agents at full speed inside Docker containers that see only what you mount.\n\n\
         Every command compiles your workspaces and roles into one graph of resources, compares it with what Docker, git and the \
         disk really hold, shows a plan that says why, and carries it out in dependency order.",
-    after_help = "Examples:\n  jackin plan                      preview what every workspace needs\n  jackin apply app                 launch what workspace `app` declares\n  jackin load agent-smith .        run a role on this folder and attach\n  jackin hardline app              come back to it\n  jackin eject app                 remove its containers\n\nExit codes: 0 done or nothing to do, 1 error, 2 wrong usage (or changes, with plan --detailed-exitcode), 130 cancelled.",
+    after_help = "Examples:\n  jackin plan                      preview what every workspace needs\n  jackin apply app                 launch what workspace `app` declares\n  jackin                           choose on the whole terminal, as `jackin console`\n  jackin load agent-smith .        run a role on this folder and attach\n  jackin hardline app              come back to it\n  jackin eject app                 remove its containers\n\nExit codes: 0 done or nothing to do, 1 error, 2 wrong usage (or changes, with plan --detailed-exitcode), 130 cancelled.",
     max_term_width = 100
 )]
 pub struct Cli {
@@ -62,6 +62,11 @@ pub enum Command {
     /// Manage saved workspaces.
     #[command(subcommand)]
     Workspace(WorkspaceCommand),
+    /// Look at workspaces and instances on the whole terminal, and choose what to do with them.
+    #[command(
+        after_help = "Needs a terminal of 40x15 or more; `jackin` alone opens it there. Whatever is chosen runs as the command that does the same, on the whole terminal,\nand the console comes back when it ends.\n\nKeys, of which `?` shows all:\n  Enter    launch a workspace or this folder, come back to an instance\n  a x i    a new agent, a shell, a look at an instance\n  t p      eject an instance; eject and purge it\n  v        the plan of a workspace\n  e n d w  edit, create, delete, prewarm a workspace\n  / ? q    filter, help, leave\n\nExamples:\n  jackin console\n  jackin --no-color console"
+    )]
+    Console,
     /// Print a shell completion script.
     Completions { shell: clap_complete::Shell },
     /// Print a manual page, of the program or of one command.

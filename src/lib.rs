@@ -12,6 +12,7 @@ pub mod plan;
 pub mod walk;
 pub mod event;
 pub mod render;
+pub mod console;
 // ---- the line: everything above is plain values and functions, everything below touches the world ----
 pub mod journal;
 pub mod gather;

@@ -1,6 +1,8 @@
 //! The real command on real engines with a real private Docker. Only when asked for: JACKIN_TEST_DOCKER=1, and once more on the
 //! engine that JACKIN_TEST_ENGINE2 names.
 
+#[path = "docker/console.rs"]
+mod console;
 #[path = "docker/edits.rs"]
 mod edits;
 #[path = "docker/prewarm.rs"]
@@ -73,6 +75,8 @@ scenarios! {
     edits::a_stranger_under_our_name_blocks_and_is_left_alone,
     edits::networks_of_one_name_become_one,
     edits::a_full_disk_is_one_clear_message,
+    console::a_launch_from_the_console_takes_the_spare,
+    console::the_console_outlives_an_engine_that_goes_and_a_session_that_ends,
     sessions::an_agent_finds_its_docker_at_work,
     sessions::the_private_docker_runs_containers_over_tls,
     sessions::a_kept_sidecar_is_free_while_a_person_is_asked,

@@ -74,6 +74,9 @@ fn violations(order: &[Module], module: &str, file: &str, text: &str) -> Vec<Str
         if module != "render" && names(line, "owo_colors") {
             out.push(format!("{file}:{number}: colour outside render/"));
         }
+        if module != "console" && !file.starts_with("command/console") && names(line, "ratatui") {
+            out.push(format!("{file}:{number}: cells outside the console"));
+        }
     }
     out
 }
@@ -125,6 +128,7 @@ fn it_can_fail() {
     assert_eq!(found("plan", "plan/mod.rs", "println!(\"x\");\n").len(), 1);
     assert_eq!(found("command", "command/run.rs", "use bollard::Docker;\n"), ["command/run.rs:1: bollard outside provider/"]);
     assert_eq!(found("command", "command/ui.rs", "use owo_colors::Style;\n"), ["command/ui.rs:1: colour outside render/"]);
+    assert_eq!(found("command", "command/load.rs", "use ratatui::Terminal;\n"), ["command/load.rs:1: cells outside the console"]);
     assert_eq!(found("provider", "provider/docker.rs", "use bollard::Docker;\nuse crate::facts::Facts;\n"), Vec::<String>::new());
     assert_eq!(found("stray", "stray.rs", ""), ["stray.rs: `stray` is not in lib.rs"]);
     assert_eq!(found("plan", "plan/mod.rs", "#[cfg(test)]\nmod tests { use std::fs; }\n"), Vec::<String>::new());

@@ -90,7 +90,11 @@ pub async fn attach(run: &mut Run, session: &mut Session, record: &InstanceRecor
         engine_env: live::engine_env(),
         desk: desk(session, record),
     };
-    let outcome = way(session, record).await?.attach(visit).await?;
+    let way = way(session, record).await?;
+    run.heeds.set(true);
+    let outcome = way.attach(visit).await;
+    run.heeds.set(false);
+    let outcome = outcome?;
     let asked_for = exit_action(&session.paths.instance(container));
     match outcome {
         Outcome::SessionEnded(_) if watching => {
@@ -158,7 +162,7 @@ pub fn exit_action(instance: &Path) -> Option<ExitAction> {
     }
 }
 
-async fn way(session: &Session, record: &InstanceRecord) -> Result<Way, Failure> {
+pub async fn way(session: &Session, record: &InstanceRecord) -> Result<Way, Failure> {
     if let Some(way) = Way::direct(&session.socket_of(&record.role_container)).await {
         return Ok(way);
     }

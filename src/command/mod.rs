@@ -1,6 +1,7 @@
 //! One verb, one file. This file parses the command line and hands it over.
 
 mod apply;
+mod console;
 mod doctor;
 mod eject;
 mod explain;
@@ -23,16 +24,20 @@ mod workspace;
 use crate::cli::{Cli, Command};
 use clap::Parser;
 use run::Run;
-use ui::Ui;
+use ui::{Failure, Ui};
 
 /// Runs one command; the result is the exit code.
 pub fn main() -> i32 {
     let cli = Cli::parse();
     let ui = Ui::new(cli.no_color);
     trace();
-    let Some(command) = cli.command else {
-        ui.result(&meta::help());
-        return ui::DONE;
+    let command = match cli.command {
+        Some(command) => command,
+        None if console::fits() => Command::Console,
+        None => {
+            ui.result(&meta::help());
+            return ui::DONE;
+        }
     };
     // These need nothing of this machine and leave no diary.
     match command {
@@ -48,7 +53,10 @@ pub fn main() -> i32 {
             return ui::ERROR;
         }
     };
-    let code = runtime.block_on(dispatch(ui, cli.debug, command));
+    let code = match command {
+        Command::Console => runtime.block_on(console::run(ui, cli.no_color, cli.debug)),
+        command => runtime.block_on(dispatch(ui, cli.debug, command)),
+    };
     // A question that nobody answered may still sit in a blocking thread.
     runtime.shutdown_background();
     code
@@ -64,26 +72,31 @@ fn trace() {
 
 async fn dispatch(ui: Ui, debug: bool, command: Command) -> i32 {
     let mut run = Run::start(ui, debug, verb(&command));
-    let result = match command {
-        Command::Plan(args) => plan::run(&mut run, args).await,
-        Command::Apply(args) => apply::run(&mut run, args).await,
-        Command::Load(args) => load::run(&mut run, args).await,
-        Command::Prewarm(args) => prewarm::run(&mut run, args).await,
-        Command::Hardline(args) => hardline::run(&mut run, args).await,
-        Command::Eject(args) => eject::run(&mut run, args).await,
-        Command::Exile(args) => eject::exile(&mut run, args).await,
-        Command::Status(args) => status::run(&mut run, args).await,
-        Command::Explain(args) => explain::run(&mut run, args).await,
-        Command::Graph(args) => graph::run(&mut run, args).await,
-        Command::Observe(args) => observe::run(&mut run, args).await,
-        Command::Doctor(args) => doctor::run(&mut run, args).await,
-        Command::Runs(args) => runs::run(&mut run, args),
-        Command::Workspace(args) => workspace::run(&mut run, args).await,
-        Command::Schema(_) | Command::Completions { .. } | Command::Man { .. } => {
+    let result = carry(&mut run, command).await;
+    run.finish(result)
+}
+
+/// Carries out one command.
+async fn carry(run: &mut Run, command: Command) -> Result<i32, Failure> {
+    match command {
+        Command::Plan(args) => plan::run(run, args).await,
+        Command::Apply(args) => apply::run(run, args).await,
+        Command::Load(args) => load::run(run, args).await,
+        Command::Prewarm(args) => prewarm::run(run, args).await,
+        Command::Hardline(args) => hardline::run(run, args).await,
+        Command::Eject(args) => eject::run(run, args).await,
+        Command::Exile(args) => eject::exile(run, args).await,
+        Command::Status(args) => status::run(run, args).await,
+        Command::Explain(args) => explain::run(run, args).await,
+        Command::Graph(args) => graph::run(run, args).await,
+        Command::Observe(args) => observe::run(run, args).await,
+        Command::Doctor(args) => doctor::run(run, args).await,
+        Command::Runs(args) => runs::run(run, args),
+        Command::Workspace(args) => workspace::run(run, args).await,
+        Command::Console | Command::Schema(_) | Command::Completions { .. } | Command::Man { .. } => {
             unreachable!("BUG: handled before")
         }
-    };
-    run.finish(result)
+    }
 }
 
 fn verb(command: &Command) -> &'static str {
@@ -103,6 +116,7 @@ fn verb(command: &Command) -> &'static str {
         Command::Doctor(_) => "doctor",
         Command::Runs(_) => "runs",
         Command::Workspace(_) => "workspace",
+        Command::Console => "console",
         Command::Completions { .. } => "completions",
         Command::Man { .. } => "man",
     }

@@ -29,8 +29,10 @@ use crate::render::progress::Progress;
 use crate::resource::{Address, Kind};
 use crate::walk::Limits;
 use secrecy::SecretString;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -54,6 +56,8 @@ pub struct Run {
     pub failed: Vec<(StepId, Diagnostic)>,
     /// Of instances that were chosen because nobody else has hands on them, by container.
     pub locks: BTreeMap<String, Lock>,
+    /// Right now a signal is heeded by the command itself.
+    pub heeds: Rc<Cell<bool>>,
 }
 
 impl Run {
@@ -84,11 +88,12 @@ impl Run {
             timed: BTreeMap::new(),
             failed: Vec::new(),
             locks: BTreeMap::new(),
+            heeds: Rc::default(),
         }
     }
 
     /// Says what has not been said, closes the diary, returns the exit code.
-    pub fn finish(mut self, result: Result<i32, Failure>) -> i32 {
+    pub fn finish(&mut self, result: Result<i32, Failure>) -> i32 {
         let (code, diagnostics) = match result {
             Ok(code) | Err(Failure::Said(code)) => (code, Vec::new()),
             Err(Failure::Diagnostics(diagnostics)) => {
@@ -407,6 +412,7 @@ impl Run {
 
     async fn apply(&mut self, provider: &Live, plan: &Plan, limits: Limits) -> Report {
         let interrupts = interrupts();
+        self.heeds.set(true);
         let started = Instant::now();
         let mut screen = Screen { progress: Progress::new(plan, self.debug), drawn: 0, live: self.ui.live, style: self.ui.err, started };
         let (journal, timed) = (&mut self.journal, &mut self.timed);
@@ -432,7 +438,8 @@ impl Run {
             report = applying => report,
             () = ticking => unreachable!("BUG: the ticker never ends"),
         };
-        screen.finish();
+        self.heeds.set(false);
+        self.ui.talk(&screen.finish());
         self.failed = report.failed.clone();
         report
     }
@@ -508,10 +515,11 @@ impl Screen {
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }
 
-    fn finish(mut self) {
-        let mut text = self.erase();
-        text.push_str(&self.progress.report(&self.style));
+    /// What remains to be said.
+    fn finish(mut self) -> String {
+        let text = self.erase();
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        self.progress.report(&self.style)
     }
 }
 

@@ -5,7 +5,7 @@ use super::run::Run;
 use super::select;
 use super::ui::{DONE, Failure};
 use crate::cli::{Format, StatusArgs};
-use crate::gather::session::Freshness;
+use crate::gather::session::{Freshness, Session};
 use crate::graph::prewarm::kept_recipe;
 use crate::graph::{Graph, names};
 use crate::observed::{Observed, PoolMember, State};
@@ -21,8 +21,7 @@ pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
     let graph = Graph { kept: args.selector.is_none().then(|| kept_recipe(&session.config, &session.facts)), ..Graph::default() };
     let provider = live::connect(&mut session, BTreeMap::new()).await?;
     let observed = provider.observe(&graph, &Scope::All).await?;
-    let mut keys: BTreeSet<String> = session.facts.records.keys().cloned().collect();
-    keys.extend(observed.resources.iter().filter(|(_, f)| !f.is_empty()).filter_map(|(a, _)| a.instance().map(str::to_owned)));
+    let mut keys = keys(&session, &observed);
     if let Some(selector) = &args.selector {
         let candidates = select::recorded(&session.facts);
         let fitting: BTreeSet<String> = select::matching(&candidates, selector).into_iter().map(|c| c.key.clone()).collect();
@@ -31,6 +30,27 @@ pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
             select::one(&candidates, Some(selector), None)?;
         }
     }
+    let instances = rows(&session, &observed, keys).await;
+    let kept = if graph.kept.is_some() { kept(&graph, &observed) } else { Vec::new() };
+    let status = Status { instances, kept };
+    let (rows, kept) = (&status.instances, kept_text(&status.kept));
+    match args.format {
+        Format::Human if rows.is_empty() && !kept.is_empty() => run.ui.result(kept.trim_start()),
+        Format::Human if rows.is_empty() => run.ui.talk("There is no instance. `jackin apply` or `jackin load` starts one."),
+        Format::Human => run.ui.result(&format!("{}{kept}", status_text(rows, &run.ui.out))),
+        Format::Json => run.ui.result(&status_json(&status)),
+    }
+    Ok(DONE)
+}
+
+/// Of every instance that has a record here or anything on the engine.
+pub fn keys(session: &Session, observed: &Observed) -> BTreeSet<String> {
+    let there = observed.resources.iter().filter(|(_, found)| !found.is_empty()).filter_map(|(address, _)| address.instance());
+    session.facts.records.keys().cloned().chain(there.map(str::to_owned)).collect()
+}
+
+/// How these instances are, their sessions included.
+pub async fn rows(session: &Session, observed: &Observed, keys: BTreeSet<String>) -> Vec<StatusRow> {
     let mut instances: Vec<StatusRow> = keys
         .into_iter()
         .map(|key| {
@@ -61,20 +81,11 @@ pub async fn run(run: &mut Run, args: StatusArgs) -> Result<i32, Failure> {
         })
         .collect();
     let states =
-        futures_util::future::join_all(instances.iter().map(|row| live::session_states(&session, row.sessions, &row.container))).await;
+        futures_util::future::join_all(instances.iter().map(|row| live::session_states(session, row.sessions, &row.container))).await;
     for (row, states) in instances.iter_mut().zip(states) {
         row.session_states = states;
     }
-    let kept = if graph.kept.is_some() { kept(&graph, &observed) } else { Vec::new() };
-    let status = Status { instances, kept };
-    let (rows, kept) = (&status.instances, kept_text(&status.kept));
-    match args.format {
-        Format::Human if rows.is_empty() && !kept.is_empty() => run.ui.result(kept.trim_start()),
-        Format::Human if rows.is_empty() => run.ui.talk("There is no instance. `jackin apply` or `jackin load` starts one."),
-        Format::Human => run.ui.result(&format!("{}{kept}", status_text(rows, &run.ui.out))),
-        Format::Json => run.ui.result(&status_json(&status)),
-    }
-    Ok(DONE)
+    instances
 }
 
 /// Kept sidecars as the next prewarm sees them: what it would remove is of no use to anybody.

@@ -3,6 +3,7 @@
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::render::Style;
 use crate::render::diagnostic::diagnostics_text;
+use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
 
 pub struct Ui {
@@ -10,6 +11,10 @@ pub struct Ui {
     pub err: Style,
     /// A live view may be drawn on standard error.
     pub live: bool,
+    /// Everything that was said, for who shows it again.
+    heard: Option<RefCell<String>>,
+    /// Results are only heard.
+    hushed: bool,
 }
 
 impl Ui {
@@ -29,11 +34,36 @@ impl Ui {
             width: if terminal { width.min(120) } else { 80 },
             unicode: utf8,
         };
-        Ui { out: style(out_terminal), err: style(err_terminal), live: err_terminal && !dumb }
+        Ui { out: style(out_terminal), err: style(err_terminal), live: err_terminal && !dumb, heard: None, hushed: false }
+    }
+
+    /// One that remembers what it says. `hushed`: results are not printed, and bear no colour.
+    pub fn remembering(self, hushed: bool) -> Ui {
+        let colour = self.out.colour && !hushed;
+        Ui { out: Style { colour, ..self.out }, heard: Some(RefCell::default()), hushed, ..self }
+    }
+
+    /// What was said so far, without colours.
+    pub fn heard(&self) -> String {
+        self.heard.as_ref().map(|heard| without_colours(&heard.borrow())).unwrap_or_default()
+    }
+
+    fn remember(&self, text: &str) {
+        if let Some(heard) = &self.heard {
+            let mut heard = heard.borrow_mut();
+            heard.push_str(text);
+            if !text.is_empty() && !text.ends_with('\n') {
+                heard.push('\n');
+            }
+        }
     }
 
     /// A result. A reader that went away (`| head`) is no error of ours.
     pub fn result(&self, text: &str) {
+        self.remember(text);
+        if self.hushed {
+            return;
+        }
         let mut out = std::io::stdout().lock();
         let _ = out.write_all(text.as_bytes());
         if !text.is_empty() && !text.ends_with('\n') {
@@ -43,9 +73,10 @@ impl Ui {
     }
 
     pub fn talk(&self, text: &str) {
+        self.remember(text);
         let mut err = std::io::stderr().lock();
         let _ = err.write_all(text.as_bytes());
-        if !text.ends_with('\n') {
+        if !text.is_empty() && !text.ends_with('\n') {
             let _ = err.write_all(b"\n");
         }
     }
@@ -59,6 +90,13 @@ impl Ui {
     pub fn warn(&self, diagnostics: &[Diagnostic]) {
         self.diagnostics(diagnostics);
     }
+}
+
+/// Colours are the only escape sequences in what we say.
+fn without_colours(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |plain, part| plain + part.split_once('m').map_or(part, |(_, rest)| rest))
 }
 
 /// Why a command ends before its end.
@@ -86,3 +124,17 @@ pub const CHANGES: i32 = 2;
 /// A command line that cannot be meant, as clap has it.
 pub const USAGE: i32 = 2;
 pub const CANCELLED: i32 = 130;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_is_remembered_without_colours() {
+        let ui = Ui::new(false).remembering(true);
+        ui.result("a plan");
+        ui.remember("\x1b[31merror\x1b[0m: it is over");
+        assert_eq!(ui.heard(), "a plan\nerror: it is over\n");
+        assert_eq!(without_colours("\x1b[1mbold\x1b[0m, \x1b[38;5;3mmoon\x1b[0m\n"), "bold, moon\n");
+    }
+}

@@ -38,6 +38,19 @@ pub enum FileKind {
 /// Workspaces inside an old `config.toml` count like files of their own; one that was split out already may be there twice,
 /// as long as both say the same.
 pub fn load(files: &[SourceFile]) -> Result<(Config, Vec<Diagnostic>), Diagnostics> {
+    let (config, said) = read(files);
+    if said.iter().any(Diagnostic::is_error) { Err(Diagnostics(said)) } else { Ok((config, said)) }
+}
+
+/// For looking only: without the workspaces whose files hold mistakes, and with all that is wrong.
+pub fn load_sound(files: &[SourceFile]) -> (Config, Vec<Diagnostic>) {
+    let (mut config, said) = read(files);
+    let wrong = |file: &str| said.iter().any(|d| d.is_error() && d.span.as_ref().is_some_and(|span| span.file == file));
+    config.workspaces.retain(|_, workspace| !wrong(&workspace.file));
+    (config, said)
+}
+
+fn read(files: &[SourceFile]) -> (Config, Vec<Diagnostic>) {
     let mut said = Vec::new();
     let mut global = file::GlobalFile::default();
     let mut workspaces = BTreeMap::new();
@@ -87,7 +100,7 @@ pub fn load(files: &[SourceFile]) -> Result<(Config, Vec<Diagnostic>), Diagnosti
     let config = Config { global, workspaces };
     // Without config.toml every role would seem unknown.
     said.extend(validate::validate(&config).into_iter().filter(|d| global_read || d.code != "config.unknown_role"));
-    if said.iter().any(Diagnostic::is_error) { Err(Diagnostics(said)) } else { Ok((config, said)) }
+    (config, said)
 }
 
 fn text_of(sort: reader::Sort, source: &SourceFile) -> Result<&str, Diagnostics> {

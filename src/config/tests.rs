@@ -650,6 +650,26 @@ fn sizes() {
 }
 
 #[test]
+fn what_is_sound_is_read_beside_what_is_not() {
+    let mut files = sources("", WORKSPACE);
+    let broken = ["workdir = ", "workdir = \"relative\"\n", "workdir = \"/w\"\ndefault_role = \"nobody\"\n"];
+    for (at, text) in broken.into_iter().enumerate() {
+        let kind = FileKind::Workspace { name: format!("broken{at}") };
+        files.push(SourceFile { kind, shown: format!("broken{at}.toml"), bytes: text.as_bytes().to_vec() });
+    }
+    let (config, said) = load_sound(&files);
+    assert_eq!(config.workspaces.keys().collect::<Vec<_>>(), ["app"]);
+    for at in 0..broken.len() {
+        let file = format!("broken{at}.toml");
+        assert!(said.iter().any(|d| d.is_error() && d.span.as_ref().is_some_and(|span| span.file == file)), "{file}: {said:#?}");
+    }
+    // A role cannot be unknown while nobody can read which there are.
+    let (config, said) =
+        load_sound(&sources("roles = ", "workdir = \"/w\"\ndefault_role = \"nobody\"\n[[mounts]]\nsrc = \"/s\"\ndst = \"/w\"\n"));
+    assert_eq!((config.workspaces.len(), lines(&said).len()), (1, 1), "{said:#?}");
+}
+
+#[test]
 fn declared_instances() {
     assert!(app(WORKSPACE).declared().is_empty());
     let one = app(&with("default_role = \"acme/web\"\ndefault_agent = \"codex\"")).declared();

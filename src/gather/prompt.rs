@@ -4,9 +4,11 @@
 //! standard error, so that standard output stays what the command prints. These calls block: use `spawn_blocking`.
 
 use crate::diagnostic::Diagnostic;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
-use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read, StdinLock, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Debug, Clone, Default)]
 pub struct Question<'a> {
@@ -40,7 +42,7 @@ pub fn ask(question: &Question<'_>) -> Result<Answer, Diagnostic> {
     if question.secret && question.options.is_empty() {
         return ask_hidden(question);
     }
-    ask_on(question, &mut io::stdin().lock(), &mut io::stderr().lock())
+    ask_on(question, &mut Lines::of_stdin(), &mut io::stderr().lock())
 }
 
 /// Yes or no; an empty answer means no.
@@ -49,7 +51,64 @@ pub fn confirm(text: &str) -> Result<bool, Diagnostic> {
         let detail = format!("\"{text}\" needs an answer, and there is no terminal to ask on");
         return Err(Diagnostic::error("prompt.no_terminal", "Nobody to ask", detail).help("answer in advance with `--yes`"));
     }
-    confirm_on(text, &mut io::stdin().lock(), &mut io::stderr().lock())
+    confirm_on(text, &mut Lines::of_stdin(), &mut io::stderr().lock())
+}
+
+/// Takes back the question that is on the terminal, as if its person had cancelled it; false when there is none. A program that goes
+/// on after a Ctrl-C must not leave a reader behind, which would take the keys that are meant for what comes next.
+pub fn take_back() -> bool {
+    let asking = ASKING.load(Ordering::SeqCst);
+    TAKEN_BACK.store(asking, Ordering::SeqCst);
+    asking
+}
+
+static ASKING: AtomicBool = AtomicBool::new(false);
+static TAKEN_BACK: AtomicBool = AtomicBool::new(false);
+/// How long a question that was taken back may stay.
+const LOOK_UP: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// The lines of a terminal, which gives one at a time. Waiting for one ends when the question is taken back.
+struct Lines(StdinLock<'static>);
+
+impl Lines {
+    fn of_stdin() -> Lines {
+        TAKEN_BACK.store(false, Ordering::SeqCst);
+        ASKING.store(true, Ordering::SeqCst);
+        Lines(io::stdin().lock())
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        ASKING.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Read for Lines {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl BufRead for Lines {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        loop {
+            let ready = rustix::event::poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&LOOK_UP));
+            if TAKEN_BACK.swap(false, Ordering::SeqCst) {
+                // As at the end of all input, which is how a person cancels.
+                return Ok(&[]);
+            }
+            match ready {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => return self.0.fill_buf(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.0.consume(amount);
+    }
 }
 
 /// The conversation itself, on any pair of streams.

@@ -99,14 +99,52 @@ pub async fn open(
     notice: Notice<'_>,
 ) -> Result<Session, Diagnostics> {
     let paths = Paths::from_env(env::variable)?;
+    refuse_reserved(&request)?;
+    paths.check()?;
+    let (sources, wrong) = config_files(&paths, notice).await?;
+    match config::load(&sources) {
+        Ok((config, warnings)) if wrong.is_empty() => with(paths, config, warnings, engine.await?, request),
+        Ok(_) => Err(Diagnostics(wrong)),
+        Err(mistakes) => Err(Diagnostics(wrong.into_iter().chain(mistakes.0).collect())),
+    }
+}
+
+/// For looking only: files with mistakes are left out, and all that is wrong is among the warnings. Also the names of all workspaces
+/// that have a file.
+pub async fn open_sound(
+    request: Request,
+    engine: EngineFacts,
+    notice: Notice<'_>,
+) -> Result<(Session, BTreeSet<String>), Diagnostics> {
+    let paths = Paths::from_env(env::variable)?;
+    paths.check()?;
+    let (sources, mut wrong) = config_files(&paths, notice).await?;
+    let names = sources.iter().filter_map(|source| match &source.kind {
+        FileKind::Workspace { name } => Some(name.clone()),
+        FileKind::Global => None,
+    });
+    let (config, said) = config::load_sound(&sources);
+    wrong.extend(said);
+    Ok((with(paths, config, wrong, engine, request)?, names.collect()))
+}
+
+fn refuse_reserved(request: &Request) -> Result<(), Diagnostics> {
     let reserved = config::validate::reserved_among(request.answers.keys().map(String::as_str));
     if !reserved.is_empty() {
         return Err(Diagnostic::error("env.reserved", "A reserved name cannot be set", format!("--env {}", reserved.join(", ")))
             .help("jackin sets these itself; choose other names.")
             .into());
     }
-    paths.check()?;
-    let (config, mut warnings) = read_config(&paths, notice).await?;
+    Ok(())
+}
+
+fn with(
+    paths: Paths,
+    config: Config,
+    mut warnings: Vec<Diagnostic>,
+    engine: EngineFacts,
+    request: Request,
+) -> Result<Session, Diagnostics> {
     let digest = Arc::new(KeyedDigest::open(&paths)?);
     let image = |name: &str, warnings: &mut Vec<Diagnostic>| {
         let value = env::variable(name).filter(|v| !v.is_empty())?;
@@ -128,7 +166,7 @@ pub async fn open(
     let construct_image = image("JACKIN_CONSTRUCT_IMAGE", &mut warnings);
     let dind_image = image("JACKIN_DIND_IMAGE", &mut warnings);
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let EngineFacts { arch, silent } = engine.await?;
+    let EngineFacts { arch, silent } = engine;
     let arch = arch.unwrap_or_else(host_arch);
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let mut digests = FileDigests::load(&paths);
@@ -197,9 +235,10 @@ pub async fn open(
     })
 }
 
-async fn read_config(paths: &Paths, notice: Notice<'_>) -> Result<(Config, Vec<Diagnostic>), Diagnostics> {
+/// With what is wrong about those that cannot be read.
+async fn config_files(paths: &Paths, notice: Notice<'_>) -> Result<(Vec<config::SourceFile>, Vec<Diagnostic>), Diagnostics> {
     let _lock = Lock::shared(&paths.config_lock(), "the configuration", Some(Duration::from_secs(5)), notice).await?;
-    let (files, mut wrong) = files::read_config(paths);
+    let (files, wrong) = files::read_config(paths);
     let mut sources = Vec::new();
     if let Some(global) = files.global {
         sources.push(config::SourceFile { kind: FileKind::Global, shown: global.name, bytes: global.text.into_bytes() });
@@ -208,14 +247,7 @@ async fn read_config(paths: &Paths, notice: Notice<'_>) -> Result<(Config, Vec<D
         let kind = FileKind::Workspace { name: file.stem().to_owned() };
         sources.push(config::SourceFile { kind, shown: file.name, bytes: file.text.into_bytes() });
     }
-    match config::load(&sources) {
-        Ok(loaded) if wrong.is_empty() => Ok(loaded),
-        Ok(_) => Err(Diagnostics(wrong)),
-        Err(mistakes) => {
-            wrong.extend(mistakes.0);
-            Err(Diagnostics(wrong))
-        }
-    }
+    Ok((sources, wrong))
 }
 
 /// What instances say of themselves, by instance key; and which of them are spares. A record that cannot be read is as good as none.

@@ -6,6 +6,7 @@
 mod page;
 mod words;
 
+pub(crate) use page::{clean, cut, width};
 pub use words::loss_words;
 
 pub mod diagnostic;

@@ -33,12 +33,12 @@ impl Ink {
 }
 
 /// Columns that a text takes.
-pub(super) fn width(text: &str) -> usize {
+pub(crate) fn width(text: &str) -> usize {
     get_line_width(text)
 }
 
 /// Text from outside, made harmless: control characters and those that turn the direction of writing become visible escapes.
-pub(super) fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -78,7 +78,7 @@ pub(super) fn middle(text: &str, room: usize, style: &Style) -> String {
 }
 
 /// Cuts off the end of a text that is wider than `room`.
-pub(super) fn cut(text: &str, room: usize, style: &Style) -> String {
+pub(crate) fn cut(text: &str, room: usize, style: &Style) -> String {
     if width(text) <= room {
         return text.to_owned();
     }

@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 pub fn the_private_docker_runs_containers_over_tls(engine: &Engine) {
     let home = Home::new(engine, COMPAT);
@@ -67,7 +68,7 @@ fn modes(terminal: &dyn MasterPty) -> String {
 }
 
 /// A person at a terminal.
-struct Terminal {
+pub struct Terminal {
     master: Box<dyn MasterPty + Send>,
     keys: Box<dyn Write + Send>,
     child: Box<dyn portable_pty::Child + Send + Sync>,
@@ -77,7 +78,11 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn run(home: &Home, args: &[&str], rows: u16, cols: u16) -> Terminal {
+    pub fn run(home: &Home, args: &[&str], rows: u16, cols: u16) -> Terminal {
+        Terminal::run_with(home, args, rows, cols, &[])
+    }
+
+    pub fn run_with(home: &Home, args: &[&str], rows: u16, cols: u16, env: &[(&str, &str)]) -> Terminal {
         let size = PtySize { rows, cols, pixel_width: 0, pixel_height: 0 };
         let pair = NativePtySystem::default().openpty(size).expect("a pty");
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_jackin"));
@@ -88,6 +93,9 @@ impl Terminal {
         }
         command.env("TERM", "xterm-256color");
         command.env("LANG", "C.UTF-8");
+        for (name, value) in env {
+            command.env(name, value);
+        }
         command.cwd(home.folder());
         let before = modes(&*pair.master);
         let child = pair.slave.spawn_command(command).expect("start jackin");
@@ -105,7 +113,7 @@ impl Terminal {
         Terminal { master: pair.master, keys, child, before, screen }
     }
 
-    fn type_in(&mut self, keys: &str) {
+    pub fn type_in(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).expect("type");
         self.keys.flush().expect("type");
     }
@@ -114,8 +122,12 @@ impl Terminal {
         self.screen.lock().unwrap().screen().contents()
     }
 
-    fn wait_for(&self, text: &str) {
-        wait_until(&format!("{text:?} on the terminal"), || self.contents().contains(text));
+    pub fn wait_for(&self, text: &str) {
+        let begun = Instant::now();
+        while !self.contents().contains(text) {
+            assert!(begun.elapsed() < PATIENCE, "waited {} s for {text:?} on the terminal:\n{}", PATIENCE.as_secs(), self.contents());
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Rows from the top.
@@ -131,7 +143,7 @@ impl Terminal {
         (self.row(0), self.row(rows.get() - 1))
     }
 
-    fn assert_restored(&self) {
+    pub fn assert_restored(&self) {
         // The last bytes may still be on their way to our screen.
         wait_until("the terminal to be restored", || !self.screen.lock().unwrap().screen().alternate_screen());
         let parser = self.screen.lock().unwrap();
@@ -146,7 +158,7 @@ impl Terminal {
         self.master.resize(PtySize { rows, cols, pixel_width: 0, pixel_height: 0 }).expect("resize");
     }
 
-    fn exit_code(&mut self) -> u32 {
+    pub fn exit_code(&mut self) -> u32 {
         let mut code = None;
         wait_until("jackin to end", || {
             code = self.child.try_wait().expect("wait").map(|status| status.exit_code());
