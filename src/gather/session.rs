@@ -111,11 +111,7 @@ pub async fn open(
 
 /// For looking only: files with mistakes are left out, and all that is wrong is among the warnings. Also the names of all workspaces
 /// that have a file.
-pub async fn open_sound(
-    request: Request,
-    engine: EngineFacts,
-    notice: Notice<'_>,
-) -> Result<(Session, BTreeSet<String>), Diagnostics> {
+pub async fn open_sound(request: Request, engine: EngineFacts, notice: Notice<'_>) -> Result<(Session, BTreeSet<String>), Diagnostics> {
     let paths = Paths::from_env(env::variable)?;
     paths.check()?;
     let (sources, mut wrong) = config_files(&paths, notice).await?;
