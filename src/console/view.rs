@@ -253,7 +253,9 @@ impl Painter<'_> {
             Engine::Silent(why) => Some(why),
             _ => None,
         };
-        let problem = console.world.problems.first();
+        // What the preview would tell.
+        let own = console.selected_workspace().filter(|_| !console.has_preview()).and_then(|workspace| workspace.problems.first());
+        let problem = own.or(console.world.problems.first());
         let (text, ink) = match (&console.message, problem, engine) {
             _ if console.filtering || !console.filter.is_empty() => {
                 let cursor = if console.filtering { "_" } else { "" };

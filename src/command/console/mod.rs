@@ -8,12 +8,12 @@ mod look;
 
 use super::run::Run;
 use super::ui::{CANCELLED, DONE, ERROR, Failure, USAGE, Ui};
-use super::{carry, dispatch, verb};
+use super::{carry, verb};
 use crate::cli::Cli;
 use crate::console::{Asked, Console, Effect, Ended, File, Input, Keys, LEAST, Tab, World, draw};
 use crate::diagnostic::Diagnostic;
 use crate::gather::{Paths, env, paths, prompt};
-use crate::render::Style;
+use crate::render::{Style, clean};
 use clap::Parser;
 use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use futures_util::future::LocalBoxFuture;
@@ -36,7 +36,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// What exists is looked at so often.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// And what the selected instance shows; an exec for each question, where there is no socket to connect to, is dearer.
+/// And what the selected instance shows; less often where the answer takes long, which an exec on an engine far away does.
 const TABS_EVERY: Duration = Duration::from_secs(1);
 /// The rest of a key comes within that, or it was the Escape key.
 const ESCAPE: Duration = Duration::from_millis(30);
@@ -91,7 +91,7 @@ pub async fn run(ui: Ui, no_color: bool, debug: bool) -> i32 {
     let left = driver.drive().await;
     let live = driver.console.live();
     match left {
-        Ok(Some(args)) => return driver.go_on_as(&args).await,
+        Ok(Some(args)) => return driver.carry_out(args, false).await.code,
         Ok(None) => {}
         Err(error) => {
             ui.diagnostics(&[Diagnostic::error("console.terminal_lost", "Terminal lost", error.to_string())]);
@@ -100,7 +100,7 @@ pub async fn run(ui: Ui, no_color: bool, debug: bool) -> i32 {
     }
     if !live.is_empty() {
         let verb = if live.len() == 1 { "goes on" } else { "go on" };
-        ui.talk(&format!("{} {verb}. `jackin hardline` comes back, `jackin exile` ejects all.", live.join(", ")));
+        ui.talk(&format!("{} {verb}. `jackin hardline` comes back, `jackin exile` ejects all.", clean(&live.join(", "))));
     }
     if driver.ended { CANCELLED } else { DONE }
 }
@@ -170,7 +170,7 @@ impl Driver {
         let mut background = Background { look: Some(Box::pin(look::look())), ..Background::default() };
         let (mut next_look, mut next_tabs) = (Instant::now() + LOOK_EVERY, Instant::now());
         let mut watched: Option<String> = None;
-        let mut escape = Instant::now();
+        let (mut escape, mut tabs_asked) = (Instant::now(), Instant::now());
         let size = screen.size()?;
         self.console.step(Input::Resized(size.width, size.height));
         self.draw(screen)?;
@@ -189,7 +189,7 @@ impl Driver {
                     vec![self.looked(looked)]
                 }
                 (instance, tabs) = due(&mut background.tabs) => {
-                    next_tabs = Instant::now() + TABS_EVERY;
+                    next_tabs = Instant::now() + TABS_EVERY.max(10 * tabs_asked.elapsed());
                     vec![Input::Tabs { instance, tabs }]
                 }
                 answer = due(&mut background.answer) => vec![answer],
@@ -198,6 +198,7 @@ impl Driver {
                     Vec::new()
                 }
                 () = sleep_until(next_tabs), if background.tabs.is_none() && watched.is_some() => {
+                    tabs_asked = Instant::now();
                     background.tabs = watched.clone().map(|instance| look::tabs(&self.seen, instance));
                     Vec::new()
                 }
@@ -277,7 +278,7 @@ impl Driver {
         };
         let ui = Ui::new(self.no_color);
         if !show {
-            ui.talk(&format!("> jackin {}", args.join(" ")));
+            ui.talk(&format!("> jackin {}", clean(&args.join(" "))));
         }
         let mut run = Run::start(ui.remembering(show), self.debug, verb(&command));
         let heeds = run.heeds.clone();
@@ -298,14 +299,6 @@ impl Driver {
         };
         let code = run.finish(result);
         Ended { args, code, text: run.ui.heard(), show }
-    }
-
-    /// The console is gone for good.
-    async fn go_on_as(&self, args: &[String]) -> i32 {
-        match Cli::try_parse_from(std::iter::once("jackin").chain(args.iter().map(String::as_str))) {
-            Ok(Cli { command: Some(command), .. }) => Box::pin(dispatch(Ui::new(self.no_color), self.debug, command)).await,
-            _ => unreachable!("BUG: the console runs commands"),
-        }
     }
 
     /// With what is wrong in the file afterwards.
