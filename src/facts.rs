@@ -24,6 +24,9 @@ pub struct Facts {
     pub gid: u32,
     /// Of the engine; this host's, as long as none has told its own.
     pub arch: Arch,
+    /// No engine has told `arch`, so no program is judged by it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub arch_assumed: bool,
     /// Random, made once per jackin home; scopes names and labels so that two homes can share an engine.
     pub installation: String,
     /// Random hex, fresh for every run; the only source of new instance ids.

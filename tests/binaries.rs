@@ -1134,6 +1134,13 @@ fn a_program_for_another_machine_goes_nowhere() {
         let named = err.contains("Set JACKIN_AGENT_BIN_AMP to amp for linux/arm64") && err.contains("~/wrong");
         assert_eq!(named, refused, "{file}: {out}{err}");
     }
+    // As long as nobody has told for which machine, nothing is wrong with either.
+    for program in ["wrong", "good"] {
+        let mut command = site.command(&PREWARM_AMP, Some("off"));
+        command.env("DOCKER_HOST", format!("unix://{}/away.sock", site.root.path().display()));
+        let (code, out, err) = finished(command.env("JACKIN_AGENT_BIN_AMP", site.root.path().join(program)));
+        assert!(code == 0 && !err.contains("binary.architecture"), "{program}: {out}{err}");
+    }
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub async fn run(run: &mut Run, args: DoctorArgs) -> Result<i32, Failure> {
             None
         }
     };
-    let session = match run.open(&[], Freshness::Offline, false, ArchBy::Memory).await {
+    let session = match run.open(&[], Freshness::Offline, false, if connection.is_some() { ArchBy::Engine } else { ArchBy::Memory }).await {
         Ok(session) => {
             let count = session.config.workspaces.len();
             let noun = if count == 1 { "workspace" } else { "workspaces" };

@@ -6,6 +6,7 @@ use crate::config::Agent;
 use crate::config::role_key::RoleKey;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::facts::Arch;
+use crate::gather::binaries::host_arch;
 use crate::gather::download::{self, Installed, Wanted};
 use crate::gather::engines::Engine;
 use crate::gather::env::variable as environment;
@@ -40,22 +41,32 @@ pub enum ArchBy {
 /// Of an engine that does not answer what it said last, if it ever did.
 pub async fn engine_facts(by: ArchBy) -> Result<EngineFacts, Diagnostics> {
     if let ArchBy::Snapshot(arch) = by {
-        return Ok(EngineFacts { arch, silent: None });
+        return Ok(EngineFacts { arch, ..EngineFacts::default() });
     }
     let paths = Paths::from_env(environment)?;
     let endpoint = match endpoint_by_env() {
         Ok(endpoint) => endpoint,
-        Err(wrong) => return Ok(EngineFacts { arch: None, silent: Some(wrong) }),
+        Err(wrong) => return Ok(EngineFacts { silent: Some(wrong), ..EngineFacts::default() }),
     };
     let known = Engine::remembered(&paths, &endpoint.url());
     let arch = known.as_ref().map(|known| known.arch);
     if matches!(by, ArchBy::Memory) || known.is_some_and(|known| known.holds(clock::seconds())) {
-        return Ok(EngineFacts { arch, silent: None });
+        return Ok(EngineFacts { arch, ..EngineFacts::default() });
     }
     match endpoint::connect(endpoint).await {
-        Ok(connection) => Ok(EngineFacts { arch: ask_arch(&paths, &connection).await?.or(arch), silent: None }),
-        Err(silent) => Ok(EngineFacts { arch, silent: Some(silent) }),
+        Ok(connection) => {
+            let arch = ask_arch(&paths, &connection).await?.or(arch);
+            Ok(EngineFacts { arch, silent: None, warning: arch.is_none().then(|| untold(&connection)) })
+        }
+        Err(silent) => Ok(EngineFacts { arch, silent: Some(silent), warning: None }),
     }
+}
+
+fn untold(connection: &Connection) -> Diagnostic {
+    let detail =
+        format!("{} does not answer GET /version; it is taken to be this host's, linux/{}.", connection.endpoint.url(), host_arch());
+    Diagnostic::warning("docker.architecture_untold", "The engine does not tell its architecture", detail)
+        .help("Let what stands before the engine pass GET /version.")
 }
 
 /// `None`: it does not tell, as when something stands before it that lets only some questions through.
@@ -89,17 +100,23 @@ pub async fn connect_for_programs(session: &mut Session, contexts: BTreeMap<Addr
     let Some(connection) = live.connection() else { return Ok(live) };
     let (url, arch) = (connection.endpoint.url(), session.facts.arch);
     let same = |known: &Engine| known.server == connection.greeting.server && known.arch == arch;
-    if Engine::remembered(&session.paths, &url).as_ref().is_some_and(same) {
-        return Ok(live);
+    if !Engine::remembered(&session.paths, &url).as_ref().is_some_and(same) {
+        refuse_other_machine(session, &live).await?;
     }
+    Ok(live)
+}
+
+/// Asks the engine itself. An engine of another machine may have the same address, name and version, so nothing is built before.
+pub async fn refuse_other_machine(session: &Session, live: &Live) -> Result<(), Diagnostic> {
+    let Some(connection) = live.connection() else { return Ok(()) };
+    let (url, arch) = (connection.endpoint.url(), session.facts.arch);
     match ask_arch(&session.paths, connection).await? {
         Some(found) if found != arch => {
             let detail = format!("{url} runs linux/{found} by now; programs were looked up for linux/{arch}.");
             Err(Diagnostic::error("docker.other_engine", "Another engine answers than before", detail)
-                .help("Run the command again: it goes by the engine that answers now. Nothing was changed.")
-                .into())
+                .help("Run the command again: it goes by the engine that answers now. Nothing was changed."))
         }
-        _ => Ok(live),
+        _ => Ok(()),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::graph::programs::{FALLBACK, INSTALLER};
 use crate::graph::want::{Wanted, loaded_spares};
 use crate::journal::{self, Journal};
 use crate::observed::{Loss, Observed};
-use crate::plan::{Effect, Mode, Plan, PlanOptions, Scope, SidecarGoal, StepId, plan};
+use crate::plan::{Action, Effect, Mode, Plan, PlanOptions, Scope, SidecarGoal, StepId, plan};
 use crate::provider::Provider;
 use crate::provider::live::Live;
 use crate::render::plan::plan_text;
@@ -262,6 +262,9 @@ impl Run {
             return Err(refuse_loss(&plan).into());
         }
 
+        if plan.changes.iter().any(|change| matches!(change.action, Action::Build | Action::Rebuild)) {
+            live::refuse_other_machine(session, &provider).await?;
+        }
         session.refresh_releases();
         let limits = Limits { steps: usize::from(carrying.parallelism), ..Limits::default() };
         let mut report = self.apply(&provider, &plan, limits).await;

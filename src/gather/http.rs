@@ -282,9 +282,16 @@ impl Http {
         };
         let outside = || Trouble::Odd("it does not lie in a mirror's folder".to_owned());
         // Links inside a mirror are its owner's; none leads out of it, nor does a `..` of an answer.
-        let folder = self.folders.iter().find(|folder| path.starts_with(folder)).ok_or_else(outside)?;
-        let (folder, path) = (tokio::fs::canonicalize(folder).await.map_err(odd)?, tokio::fs::canonicalize(path).await.map_err(odd)?);
-        if !path.starts_with(folder) {
+        let named: Vec<_> = self.folders.iter().filter(|folder| path.starts_with(folder)).collect();
+        if named.is_empty() {
+            return Err(outside());
+        }
+        let path = tokio::fs::canonicalize(path).await.map_err(odd)?;
+        let mut inside = false;
+        for folder in named {
+            inside |= path.starts_with(tokio::fs::canonicalize(folder).await.map_err(odd)?);
+        }
+        if !inside {
             return Err(outside());
         }
         let found = tokio::fs::metadata(&path).await.map_err(odd)?;

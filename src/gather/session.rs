@@ -47,6 +47,8 @@ pub struct EngineFacts {
     pub arch: Option<Arch>,
     /// Why the engine could not be asked.
     pub silent: Option<Diagnostic>,
+    /// It was asked and does not tell.
+    pub warning: Option<Diagnostic>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +164,9 @@ fn with(
     let construct_image = image("JACKIN_CONSTRUCT_IMAGE", &mut warnings);
     let dind_image = image("JACKIN_DIND_IMAGE", &mut warnings);
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let EngineFacts { arch, silent } = engine;
+    let EngineFacts { arch, silent, warning } = engine;
+    warnings.extend(warning);
+    let arch_assumed = arch.is_none();
     let arch = arch.unwrap_or_else(host_arch);
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let mut digests = FileDigests::load(&paths);
@@ -188,6 +192,7 @@ fn with(
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
         arch,
+        arch_assumed,
         installation: installation(&paths)?,
         seed: clock::seed()?,
         version,

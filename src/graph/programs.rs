@@ -146,7 +146,7 @@ pub fn variable(agent: Agent) -> String {
 
 /// A container would find it only when it is started, and then say `exec format error`.
 fn of_another_machine(facts: &Facts, fact: &BinaryFact, name: &str, variable: &str) -> Option<Diagnostic> {
-    let built_for = fact.built_for.as_deref().filter(|machine| *machine != facts.arch.as_str())?;
+    let built_for = fact.built_for.as_deref().filter(|machine| !facts.arch_assumed && *machine != facts.arch.as_str())?;
     let (path, arch) = (facts.shorten(&fact.path), facts.arch);
     let (from, help) = match fact.source {
         BinarySource::Environment => {

@@ -326,10 +326,16 @@ impl Planner<'_> {
 
     /// Which program was chosen, and why not a newer one, is of interest where it is used now.
     fn matters(&self, diagnostic: &Diagnostic) -> bool {
-        if ![programs::FALLBACK, programs::STALE, programs::INSTALLER].contains(&diagnostic.code.as_str()) {
+        let address = diagnostic.address.as_ref().and_then(|address| address.parse::<Address>().ok());
+        let matters = match diagnostic.code.as_str() {
+            programs::FALLBACK | programs::STALE | programs::INSTALLER => false,
+            // Nothing is made of a capsule that is wrong, so what would need it cannot tell.
+            programs::MACHINE => address.as_ref().is_none_or(|address| !self.dependents.contains_key(address)),
+            _ => true,
+        };
+        if matters {
             return true;
         }
-        let address = diagnostic.address.as_ref().and_then(|address| address.parse::<Address>().ok());
         address.is_some_and(|address| self.changes.contains_key(&address) && self.demanded(&address))
     }
 

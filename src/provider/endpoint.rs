@@ -166,6 +166,9 @@ fn parse(host: &str, certificates: Option<Certificates>, from: &str) -> Result<E
     if rest.is_empty() {
         return Err(bad("no address"));
     }
+    if scheme != "ssh" && scheme != "unix" && rest.contains('@') {
+        return Err(bad("users and passwords do not belong into it"));
+    }
     let address = |default_port: u16| {
         let rest = rest.trim_end_matches('/');
         let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
@@ -205,10 +208,9 @@ fn parse(host: &str, certificates: Option<Certificates>, from: &str) -> Result<E
 }
 
 fn without_password(host: &str) -> String {
-    match (host.split_once("://"), host.rsplit_once('@')) {
-        (Some((scheme, rest)), Some((_, after))) if rest.split('@').next().is_some_and(|user| user.contains(':')) => {
-            format!("{scheme}://***@{after}")
-        }
+    let (scheme, rest) = host.split_once("://").map_or(("", host), |(_, rest)| host.split_at(host.len() - rest.len()));
+    match rest.rsplit_once('@') {
+        Some((user, after)) if user.contains(':') => format!("{scheme}***@{after}"),
         _ => host.to_owned(),
     }
 }

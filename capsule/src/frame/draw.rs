@@ -216,7 +216,8 @@ fn switch_modes(out: &mut Vec<u8>, was: &Modes, now: &Modes, caps: &Caps, unknow
     if (&was.title, &was.icon) != (&now.title, &now.icon) || unknown && !(now.title.is_empty() && now.icon.is_empty()) {
         match now.icon.is_empty() {
             true => out.extend(name(0, &now.title)),
-            false => out.extend([name(2, &now.title), name(1, &now.icon)].concat()),
+            // Where both are one to a terminal, the title counts.
+            false => out.extend([name(1, &now.icon), name(2, &now.title)].concat()),
         }
     }
     if caps.pointer_shapes && (was.pointer != now.pointer || unknown) {

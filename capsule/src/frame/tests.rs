@@ -527,7 +527,7 @@ fn modes_are_told_once() {
     assert_eq!(client.bytes(&frame), "^[?2004l^[?1004l^[?1l^>^[?1003l^[?1006l^[=0u^[>4;0m^]0;\x07^]22;default^\\");
     // A short name of its own, which goes with the program that has one.
     client.modes = Modes { title: "a".to_owned(), icon: "b".to_owned(), ..Modes::default() };
-    assert_eq!(client.bytes(&frame), "^]2;a\x07^]1;b\x07");
+    assert_eq!(client.bytes(&frame), "^]1;b\x07^]2;a\x07");
     client.modes.icon.clear();
     assert_eq!(client.bytes(&frame), "^]0;a\x07");
 }

@@ -170,14 +170,19 @@ impl Screen {
     }
 
     fn write_told(&self, out: &mut Vec<u8>) {
-        for title in &self.told.titles {
-            out.extend_from_slice(format!("\x1b]2;{title}\x1b\\\x1b[22t").as_bytes());
+        let name = |code: u8, name: &str| format!("\x1b]{code};{name}\x1b\\").into_bytes();
+        let put_by = !self.told.titles.is_empty();
+        for (title, icon) in &self.told.titles {
+            title.iter().for_each(|title| out.extend(name(2, title)));
+            icon.iter().for_each(|icon| out.extend(name(1, icon)));
+            let which = if icon.is_none() { 2 } else { u8::from(title.is_none()) };
+            out.extend_from_slice(format!("\x1b[22;{which}t").as_bytes());
         }
-        if !self.told.title.is_empty() || !self.told.titles.is_empty() {
-            out.extend_from_slice(format!("\x1b]2;{}\x1b\\", self.told.title).as_bytes());
+        if !self.told.title.is_empty() || put_by {
+            out.extend(name(2, &self.told.title));
         }
-        if !self.told.icon.is_empty() {
-            out.extend_from_slice(format!("\x1b]1;{}\x1b\\", self.told.icon).as_bytes());
+        if !self.told.icon.is_empty() || put_by {
+            out.extend(name(1, &self.told.icon));
         }
         if let Some(cwd) = &self.told.cwd {
             out.extend_from_slice(format!("\x1b]7;file://{}\x1b\\", cwd.replace('%', "%25")).as_bytes());

@@ -302,15 +302,22 @@ impl Screen {
             // A title sent back would be typed into the program.
             20 => self.reply("\x1b]L\x1b\\"),
             21 => self.reply("\x1b]l\x1b\\"),
-            22 if second != 1 => {
-                self.told.titles.push(self.told.title.clone());
-                if self.told.titles.len() > MAX_TITLES {
-                    self.told.titles.remove(0);
+            // 1 is the short name, 2 the title, 0 both.
+            22 if second <= 2 => {
+                let told = &mut self.told;
+                told.titles.push(((second != 1).then(|| told.title.clone()), (second != 2).then(|| told.icon.clone())));
+                if told.titles.len() > MAX_TITLES {
+                    told.titles.remove(0);
                 }
             }
-            23 if second != 1 => {
-                if let Some(title) = self.told.titles.pop() {
+            23 if second <= 2 => {
+                let (title, icon) = self.told.titles.pop().unwrap_or_default();
+                if let Some(title) = title.filter(|_| second != 1) {
                     self.told.title = title;
+                    self.requests.title = true;
+                }
+                if let Some(icon) = icon.filter(|_| second != 2) {
+                    self.told.icon = icon;
                     self.requests.title = true;
                 }
             }

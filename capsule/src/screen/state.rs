@@ -164,7 +164,8 @@ pub(super) struct Told {
     pub title: String,
     /// The short name, if it has one of its own.
     pub icon: String,
-    pub titles: Vec<String>,
+    /// Put by: titles and short names, one or both at a time.
+    pub titles: Vec<(Option<String>, Option<String>)>,
     pub cwd: Option<String>,
     pub progress: Option<Progress>,
     pub mark: Option<Mark>,

@@ -129,6 +129,15 @@ fn a_window_has_a_title_and_may_have_a_short_name() {
     assert!(screen.process(b"\x1b]1;again\x07").title);
     screen.process(b"\x1bc");
     assert_eq!((screen.title(), screen.icon()), ("", ""));
+    // What a program that has the whole screen puts by comes back after it, whichever it was.
+    screen.process(b"\x1b]2;shell\x07\x1b]1;sh\x07\x1b[22;0;0t\x1b]0;vim\x07");
+    assert_eq!((screen.title(), screen.icon()), ("vim", ""));
+    screen.process(b"\x1b[22;1t\x1b]1;file\x07\x1b]2;other\x07\x1b[23;1t");
+    assert_eq!((screen.title(), screen.icon()), ("other", ""));
+    screen.process(b"\x1b[23;0;0t");
+    assert_eq!((screen.title(), screen.icon()), ("shell", "sh"));
+    screen.process(b"\x1b[23t\x1b[22;7t\x1b[23;7t");
+    assert_eq!((screen.title(), screen.icon()), ("shell", "sh"));
     let mut silent = Screen::new(SIZE, Policy { title: false, ..Policy::default() });
     assert!(!silent.process(b"\x1b]1;short\x07").title && silent.icon().is_empty());
 }
@@ -379,7 +388,7 @@ fn output_of(pieces: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
         ].prop_map(|s| s.as_bytes().to_vec()),
         1 => prop_oneof![
             Just("\x1bc"), Just("\x1b#8"), Just("\x1bP+q\x1b\\"), Just("\x1b_G\x1b\\"), Just("\x1b[6n"), Just("\x1b[c"), Just("\x1b[?u"),
-            Just("\x1b[>5u"), Just("\x1b[<u"), Just("\x1b[=3u"), Just("\x1b[>4;2m"), Just("\x1b[22t"), Just("\x1b[23t"), Just("\x1b[5 q"),
+            Just("\x1b[>5u"), Just("\x1b[<u"), Just("\x1b[=3u"), Just("\x1b[>4;2m"), Just("\x1b[22t"), Just("\x1b[23t"), Just("\x1b[22;1t"), Just("\x1b[23;2t"), Just("\x1b[23;1t"), Just("\x1b[5 q"),
             Just("\x1b[3\n1m"), Just("\x1b[\x18"), Just("\x1b[1\x1b[32m"), Just("\x1b]9;4;1;30\x07"), Just("\x1b]7;file:///x%25y\x07"),
         ].prop_map(|s| s.as_bytes().to_vec()),
     ];

@@ -74,7 +74,10 @@ impl Engine {
 
     pub async fn observe(&self, Inventory { lists, images }: Inventory, look: &Look<'_>) -> Result<Observed, Diagnostics> {
         let mut observed = Observed::empty();
-        observed.engine = Some(crate::observed::Engine { api_version: self.connection.api_version(), arch: Some(self.facts.arch) });
+        observed.engine = Some(crate::observed::Engine {
+            api_version: self.connection.api_version(),
+            arch: (!self.facts.arch_assumed).then_some(self.facts.arch),
+        });
         observed.resources.extend(images);
 
         let in_scope = |address: &Address| {
