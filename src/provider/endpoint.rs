@@ -569,6 +569,9 @@ mod tests {
             ("unix://a", "not absolute"),
             ("https://e", "https needs certificates"),
             ("tcp://", "no address"),
+            ("tcp://me:pw@e:2375", "users and passwords"),
+            ("me:pw@e:2375", "users and passwords"),
+            ("https://me:a@pw@e", "users and passwords"),
         ] {
             let said = check(&[("DOCKER_HOST", host)], &[]).unwrap_err();
             assert!(said.contains(why), "{host}: {said}");
