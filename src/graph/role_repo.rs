@@ -66,8 +66,12 @@ fn describe(snapshot: &RoleSnapshot, problem: &RoleProblem) -> Diagnostic {
             Diagnostic::error("role.unknown", "A role has no source", format!("`{key}` is neither configured nor built in")).help(help)
         }
         RoleProblem::CloneFailed { message } => {
+            let help = match message.contains("No space left on device") {
+                true => "free some space, then run the command again",
+                false => "check the URL, your network and your access, then run the command again",
+            };
             Diagnostic::error("role.clone_failed", "A role repo could not be cloned", format!("{url}: {}", quote_message(message)))
-                .help("check the URL, your network and your access, then run the command again")
+                .help(help)
         }
         RoleProblem::FetchFailed { message } => {
             Diagnostic::error("role.fetch_failed", "A role repo could not be fetched", format!("{url}: {}", quote_message(message)))

@@ -85,6 +85,8 @@ pub fn the_console_outlives_an_engine_that_goes_and_a_session_that_ends(engine: 
     away.wait_for("unknown");
     away.type_in("v");
     away.wait_for("docker.unreachable");
+    // The command says it first, on the whole terminal.
+    away.wait_for("Esc back");
     away.type_in("q");
     away.wait_for("no engine");
     away.type_in("q");
