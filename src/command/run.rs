@@ -582,3 +582,19 @@ fn refuse_loss(plan: &Plan) -> Diagnostic {
 fn loss_words(loss: &Loss) -> String {
     crate::render::loss_words(loss)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Signal, getpid, kill_process};
+
+    #[tokio::test]
+    async fn signals_that_end_a_program_interrupt_an_apply() {
+        let mut interrupts = interrupts();
+        for signal in [Signal::INT, Signal::TERM, Signal::QUIT] {
+            kill_process(getpid(), signal).unwrap();
+            tokio::time::timeout(Duration::from_secs(10), interrupts.changed()).await.expect("it is heard").unwrap();
+        }
+        assert_eq!(*interrupts.borrow(), 3);
+    }
+}
