@@ -346,6 +346,16 @@ fn an_instance_is_ejected_after_a_yes_only() {
         assert_eq!(person.types("y"), [Effect::Ask(asked(Some(&["3 live sessions"])))]);
         let effects = person.0.step(Input::Losses(asked(Some(&["3 live sessions"])), Ok(three)));
         assert_eq!(effects, [runs(expected), vec![Effect::Draw]].concat());
+        // All of it can be read on the smallest terminal.
+        person.types(key);
+        let most = ["possibly live sessions (the capsule did not answer)", "the private Docker daemon's images and containers"];
+        let asked_again = asked(Some(&["2 live sessions"]));
+        person.0.step(Input::Losses(asked(None), Ok(two.clone())));
+        person.types("y");
+        person.0.step(Input::Losses(asked_again, Ok(most.map(str::to_owned).to_vec())));
+        let screen = person.screen(40, 15);
+        assert!(screen.contains("app/dev ") && screen.contains("history of its agents.") == purge && screen.contains("Y yes"), "{screen}");
+        person.types("n");
         // What nobody can tell is not agreed to.
         person.types(key);
         person.0.step(Input::Losses(asked(None), Err("It cannot be told.".to_owned())));

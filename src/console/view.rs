@@ -327,7 +327,7 @@ impl Painter<'_> {
     /// A box in the middle. Where it is too low for all lines, those round `at` are shown.
     fn dialog(&mut self, area: Rect, title: &str, lines: &[(String, Ink)], at: usize, keys: &[(&str, &str)]) {
         let columns = u16::try_from(box_width(area)).unwrap_or(area.width);
-        let most = usize::from(area.height) - 6;
+        let most = usize::from(area.height) - 4;
         let shown = lines.len().min(most);
         let top = at.saturating_sub(most / 2).min(lines.len() - shown);
         let height = u16::try_from(shown).unwrap_or(area.height) + 4;
