@@ -18,9 +18,11 @@ use desk::Desk;
 use futures_util::StreamExt;
 use jackin_capsule::client::{self, Face, Outcome};
 use jackin_capsule::wire::{AttachMode, NO_COLOR, Spawn};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Longest path that fits a unix socket address on Linux and macOS.
@@ -91,7 +93,10 @@ impl Way {
                 Err(_) if !runs(&visit.engine_env, &visit.container).await => {
                     Err(io::Error::new(io::ErrorKind::HostUnreachable, "the container does not run any more"))
                 }
-                opened => opened,
+                opened => {
+                    visit.listens.set(visit.listens.get() || opened.is_ok());
+                    opened
+                }
             }
         };
         client::attach(connect, face).await.map_err(failed)
@@ -117,6 +122,8 @@ pub struct Visit {
     /// Where the engine is, for asking whether the container still runs.
     pub engine_env: BTreeMap<String, String>,
     pub desk: Desk,
+    /// Set from the first connection on, when signals are listened to.
+    pub listens: Rc<Cell<bool>>,
 }
 
 /// In doubt it does.

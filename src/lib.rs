@@ -14,6 +14,7 @@ pub mod event;
 pub mod render;
 pub mod console;
 // ---- the line: everything above is plain values and functions, everything below touches the world ----
+pub mod aside;
 pub mod journal;
 pub mod gather;
 pub mod provider;

@@ -220,9 +220,10 @@ fn dialogs_and_help() {
         let mut person = Person::at(80, 24);
         let asked = person.selects("dev").types("p");
         let Some(Effect::Ask(asked)) = asked.into_iter().next() else { panic!("nothing is asked") };
-        person
-            .0
-            .step(Input::Losses(asked, vec!["2 live sessions".to_owned(), "the private Docker daemon's images and containers".to_owned()]));
+        person.0.step(Input::Losses(
+            asked,
+            Ok(vec!["2 live sessions".to_owned(), "the private Docker daemon's images and containers".to_owned()]),
+        ));
         person
     });
     pictures("role", || {
@@ -322,19 +323,52 @@ fn every_key_runs_what_it_says() {
 fn an_instance_is_ejected_after_a_yes_only() {
     for (key, purge, expected) in [("t", false, "eject --yes -- app/dev"), ("P", true, "eject --purge --yes -- app/dev")] {
         let mut person = Person::at(80, 24);
-        let asked = Asked::Losses { instance: "app/dev".to_owned(), purge };
-        for answer in ["n", "q", "y"] {
-            assert_eq!(person.selects("dev").types(key), [Effect::Ask(asked.clone())]);
-            person.0.step(Input::Losses(asked.clone(), vec!["2 live sessions".to_owned()]));
-            assert!(person.screen(80, 24).contains("destroys 2 live sessions"));
-            let ran = person.types(answer);
-            assert_eq!(ran, if answer == "y" { runs(expected) } else { Vec::new() });
+        let asked = |agreed: Option<&[&str]>| {
+            let agreed = agreed.map(|losses| losses.iter().map(|loss| (*loss).to_owned()).collect());
+            Asked::Losses { instance: "app/dev".to_owned(), purge, agreed }
+        };
+        let (two, three) = (vec!["2 live sessions".to_owned()], vec!["3 live sessions".to_owned()]);
+        for answer in ["n", "q"] {
+            assert_eq!(person.selects("dev").types(key), [Effect::Ask(asked(None))]);
+            assert!(person.screen(80, 24).contains("Looking what app/dev would lose. Esc gives up."));
+            person.0.step(Input::Losses(asked(None), Ok(two.clone())));
+            let screen = person.screen(80, 24);
+            assert!(screen.contains("destroys 2 live sessions") && screen.contains("│ app/dev "), "{screen}");
+            assert_eq!(person.types(answer), []);
         }
-        // The answer to a question that was given up means nothing.
-        person.selects("dev").types(key);
-        person.does(Key::Down);
-        assert_eq!(person.0.step(Input::Losses(asked, Vec::new())), []);
+        // A yes holds for what was shown, and for nothing else.
+        person.types(key);
+        person.0.step(Input::Losses(asked(None), Ok(two.clone())));
+        assert_eq!(person.types("y"), [Effect::Ask(asked(Some(&["2 live sessions"])))]);
+        person.0.step(Input::Losses(asked(Some(&["2 live sessions"])), Ok(three.clone())));
+        let screen = person.screen(80, 24);
+        assert!(screen.contains("has changed") && screen.contains("destroys 3 live sessions"), "{screen}");
+        assert_eq!(person.types("y"), [Effect::Ask(asked(Some(&["3 live sessions"])))]);
+        let effects = person.0.step(Input::Losses(asked(Some(&["3 live sessions"])), Ok(three)));
+        assert_eq!(effects, [runs(expected), vec![Effect::Draw]].concat());
+        // All of it can be read on the smallest terminal.
+        person.types(key);
+        let most = ["possibly live sessions (the capsule did not answer)", "the private Docker daemon's images and containers"];
+        let asked_again = asked(Some(&["2 live sessions"]));
+        person.0.step(Input::Losses(asked(None), Ok(two.clone())));
+        person.types("y");
+        person.0.step(Input::Losses(asked_again, Ok(most.map(str::to_owned).to_vec())));
+        let screen = person.screen(40, 15);
+        assert!(screen.contains("app/dev ") && screen.contains("history of its agents.") == purge && screen.contains("Y yes"), "{screen}");
+        person.types("n");
+        // What nobody can tell is not agreed to.
+        person.types(key);
+        person.0.step(Input::Losses(asked(None), Err("It cannot be told.".to_owned())));
+        assert!(person.screen(80, 24).contains("It cannot be told."));
         assert_eq!(person.types("y"), []);
+        // The answer to a question that was given up means nothing.
+        for gives_up in [Key::Down, Key::Esc] {
+            person.selects("dev").types(key);
+            assert_eq!(person.does(gives_up), []);
+            assert!(person.screen(80, 24).contains("Given up."));
+            assert_eq!(person.0.step(Input::Losses(asked(None), Ok(Vec::new()))), []);
+            assert_eq!(person.types("y"), []);
+        }
     }
 }
 
@@ -346,6 +380,12 @@ fn a_workspace_is_deleted_after_a_yes_only() {
     assert!(screen.contains("Delete workspace app?") && screen.contains("app/k3v9q2ab"), "{screen}");
     assert_eq!(person.does(Key::Enter), [], "no is what an empty answer means");
     assert_eq!(person.types("dy"), runs("workspace remove --yes -- app"));
+
+    let mut inline = world();
+    inline.workspaces[0].file = "config.toml".to_owned();
+    let mut person = Person(Console::new(inline, 80, 24));
+    assert_eq!(person.selects("app ").types("d"), []);
+    assert!(person.screen(80, 24).contains("app stands in config.toml; S edits it."));
 }
 
 #[test]
@@ -445,6 +485,10 @@ fn the_filter_narrows_and_escape_ends_it() {
     person.does(Key::Enter);
     person.does(Key::Down);
     assert_eq!(person.types("r"), runs("hardline -- app/review"));
+    // A filter that is kept hides no message.
+    assert!(person.screen(80, 24).contains("/REV"));
+    person.types("w");
+    assert!(person.screen(80, 24).contains("This key is for workspaces."));
     assert_eq!(person.does(Key::Esc), [], "first the filter goes");
     assert!(person.screen(80, 24).contains("notes"));
     assert_eq!(person.does(Key::Esc), [Effect::Leave]);
@@ -474,10 +518,38 @@ fn sessions_are_attached_one_by_one() {
     person.does(Key::End);
     assert_eq!(person.does(Key::Enter), runs("hardline --focus 4 -- app/dev"));
     // What ends meanwhile is not attached to.
-    person.0.step(Input::Tabs { instance: "app/dev".to_owned(), tabs: Some(tabs()[..1].to_vec()) });
+    let show = |person: &mut Person, tabs| person.0.step(Input::Tabs { instance: "app/dev".to_owned(), tabs });
+    show(&mut person, Some(tabs()[..1].to_vec()));
+    assert_eq!(person.does(Key::Enter), runs("hardline --focus 2 -- app/dev"));
+    // A session keeps its highlight wherever it goes, and while nobody answers nothing is attached to.
+    let mut turned = tabs();
+    turned.reverse();
+    show(&mut person, Some(turned));
+    assert_eq!(person.does(Key::Enter), runs("hardline --focus 2 -- app/dev"));
+    for silent in [None, Some(Vec::new())] {
+        show(&mut person, silent);
+        assert_eq!(person.does(Key::Enter), []);
+        assert!(person.screen(80, 24).contains("not on view now"));
+    }
+    show(&mut person, Some(tabs()));
     assert_eq!(person.does(Key::Enter), runs("hardline --focus 2 -- app/dev"));
     assert_eq!(person.does(Key::Esc), []);
     assert_eq!(person.does(Key::Enter), runs("hardline -- app/dev"));
+    // Esc and q mean the sessions even where these have gone meanwhile, and Enter means no others.
+    for leave in [Key::Esc, Key::Char('q')] {
+        let mut person = Person::at(80, 24);
+        person.selects("dev");
+        show(&mut person, Some(tabs()));
+        person.does(Key::Tab);
+        let mut less = world();
+        less.instances.retain(|instance| instance.key != "app/dev");
+        less.instances[0].health = Some(Health::Running);
+        person.0.step(Input::Looked(less));
+        person.0.step(Input::Tabs { instance: "app/k3v9q2ab".to_owned(), tabs: Some(tabs()) });
+        assert_eq!(person.does(Key::Enter), []);
+        assert_eq!(person.does(leave), []);
+        assert_eq!(person.does(Key::Enter), [], "it was meant for what is gone");
+    }
     // Neither a spare nor a narrow terminal shows any.
     person.selects("k3v9q2ab");
     assert_eq!(person.0.watched(), None);
@@ -498,6 +570,72 @@ fn the_selection_follows_what_it_means() {
     more.instances.retain(|instance| instance.key != "app/review");
     person.0.step(Input::Looked(more));
     assert!(person.selected().contains("notes"), "its neighbour: {}", person.selected());
+}
+
+#[test]
+fn no_key_counts_for_a_row_that_nobody_chose() {
+    // A filter by state holds what is selected, whatever becomes of it.
+    let mut person = Person::at(80, 24);
+    person.types("/crash");
+    person.does(Key::Enter);
+    person.does(Key::Down);
+    assert_eq!(person.types("r"), runs("hardline -- app/review"));
+    let mut other = world();
+    other.instances[2].health = Some(Health::Stopped);
+    person.0.step(Input::Looked(other));
+    assert_eq!(person.types("r"), runs("hardline -- app/review"));
+    // Where nothing fits nothing else is selected.
+    person.types("/zzz");
+    person.does(Key::Enter);
+    assert!(person.screen(80, 24).contains("Nothing fits the filter."));
+    assert_eq!(person.types("r"), runs("hardline -- app/review"));
+
+    // When it is gone, the next key that would act is not heeded, and says so; after one that moves all do.
+    let mut less = world();
+    less.instances.retain(|instance| instance.key != "app/dev");
+    for key in ["\r", "r", "a", "n", "x", "i", "t", "p", "v", "e", "d", "w"] {
+        let press = |person: &mut Person| if key == "\r" { person.does(Key::Enter) } else { person.types(key) };
+        let mut person = Person::at(80, 24);
+        person.selects("dev");
+        person.0.step(Input::Looked(less.clone()));
+        assert!(person.screen(80, 24).contains("app/dev is gone."));
+        assert_eq!(press(&mut person), []);
+        assert!(person.screen(80, 24).contains("app/dev is gone, and app/k3v9q2ab is selected now."));
+        assert_eq!(press(&mut person), press(Person(Console::new(less.clone(), 80, 24)).selects("k3v9q2ab")), "{key}");
+    }
+    let mut person = Person::at(80, 24);
+    person.selects("dev");
+    person.0.step(Input::Looked(less.clone()));
+    person.types("?q");
+    person.does(Key::Down);
+    assert_eq!(person.does(Key::Enter), runs("hardline -- app/review"));
+    // Nor is what was created selected once somebody went on.
+    let mut person = Person::at(80, 24);
+    person.types("n");
+    person.does(Key::Enter);
+    person.does(Key::Enter);
+    person.selects("review");
+    let mut more = world();
+    more.workspaces.push(workspace("tools"));
+    person.0.step(Input::Looked(more));
+    assert!(person.selected().contains("review"));
+}
+
+#[test]
+fn where_nothing_can_be_shown_no_key_counts() {
+    for size in [(39, 24), (80, 14)] {
+        let mut person = Person::at(80, 24);
+        person.selects("app ").types("d");
+        person.0.step(Input::Resized(size.0, size.1));
+        assert_eq!(person.types("y"), []);
+        person.does(Key::Enter);
+        person.0.step(Input::Resized(80, 24));
+        assert!(person.screen(80, 24).contains("Delete workspace app?"));
+        person.0.step(Input::Resized(size.0, size.1));
+        for key in [Key::Esc, Key::Char('q'), Key::Ctrl('c')] {
+            assert_eq!(person.does(key), [Effect::Leave]);
+        }
+    }
 }
 
 #[test]
@@ -616,13 +754,14 @@ proptest! {
             }
             if let Some(question) = asked.take() {
                 match question {
-                    Asked::Losses { .. } => person.0.step(Input::Losses(question, vec!["everything".to_owned()])),
+                    Asked::Losses { .. } => person.0.step(Input::Losses(question, Ok(vec!["everything".to_owned()]))),
                     _ => person.0.step(Input::Agents(question, Ok(vec![Agent::Claude, Agent::Codex]))),
                 };
             }
             person.picture(size.0, size.1, &LOOK);
         }
         // Out of any dialog and any filter.
+        person.0.step(Input::Resized(80, 24));
         for _ in 0..6 {
             if person.0.step(Input::Key(Key::Esc)) == [Effect::Leave] { break; }
         }

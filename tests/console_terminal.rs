@@ -246,9 +246,10 @@ fn a_stop_gives_the_picture_back() {
     let mut terminal = site.open(&["console"], 80, 24);
     terminal.console_shows("no engine");
     terminal.signal(Signal::STOP);
-    terminal.screen.lock().unwrap().process(b"\x1b[2J\x1b[Hthe shell was here");
+    terminal.screen.lock().unwrap().process(b"\x1b[?2004l\x1b[2J\x1b[Hthe shell was here");
     terminal.signal(Signal::CONT);
     terminal.wait("the picture", || !terminal.contents().contains("the shell") && terminal.contents().contains("no engine"));
+    assert!(terminal.screen.lock().unwrap().screen().bracketed_paste());
     terminal.types("q");
     assert_eq!(terminal.ends(), 0);
 }
@@ -309,6 +310,56 @@ fn a_broken_file_is_shown_and_mended_in_the_editor() {
     terminal.types("q");
     terminal.types("q");
     assert_eq!(terminal.ends(), 0, "the terminal is as before all editors");
+}
+
+#[test]
+fn a_file_that_is_no_text_is_shown_as_what_it_is() {
+    let site = Site::new();
+    std::fs::write(site.path("home/.config/jackin/workspaces/latin.toml"), b"a = \"\xe9\"\n").unwrap();
+    let mut terminal = site.open(&["console"], 100, 30);
+    terminal.console_shows("not in order");
+    terminal.types("jj");
+    terminal.console_shows("File is not UTF-8");
+    site.editor("exit 0");
+    terminal.types("s");
+    terminal.console_shows("config.toml is in order.");
+    terminal.types("e");
+    terminal.console_shows("workspaces/latin.toml: not in order");
+    terminal.types("qq");
+    assert_eq!(terminal.ends(), 0);
+}
+
+/// One that asks on the terminal, as ssh does, unless it is told not to.
+const SSH: &str = "#!/bin/sh
+echo \"askpass=$SSH_ASKPASS_REQUIRE $*\" >> LOG
+echo noise >&2
+case \"$*$SSH_ASKPASS_REQUIRE\" in *BatchMode*|*force) ;; *) echo 'Password?' > /dev/tty ;; esac
+exit 255
+";
+
+#[test]
+fn what_runs_in_the_background_leaves_the_terminal_alone() {
+    let site = Site::new();
+    let log = site.path("ssh.log");
+    let write = "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"";
+    let made = Command::new("sh").args(["-c", write, "sh", &SSH.replace("LOG", &log.to_string_lossy())]).arg(site.path("bin/ssh")).status();
+    assert!(made.unwrap().success());
+    site.write("home/.config/jackin/config.toml", &CONFIG.replace("ROLE", "ssh://git@elsewhere/role.git"));
+    let mut terminal = site.open_with(&["console"], 100, 30, &[("DOCKER_HOST", "ssh://me@far")]);
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    let calls = |of: &str| said().lines().filter(|line| line.contains(of)).map(str::to_owned).collect::<Vec<_>>();
+    terminal.wait("three looks", || calls("me@far").len() >= 3);
+    let looks = calls("me@far");
+    assert!(looks.iter().all(|look| look == &looks[0] && look.contains("BatchMode=yes")), "one connection for all: {looks:?}");
+    assert!(terminal.is_console() && !terminal.contents().contains("noise") && !terminal.contents().contains("Password?"));
+    // The role is looked at silently; the launch may ask.
+    terminal.types("j\r");
+    terminal.console_shows("jackin load");
+    assert!(calls("elsewhere")[0].starts_with("askpass=force "), "{}", said());
+    assert!(calls("me@far").iter().any(|call| call.starts_with("askpass= ") && !call.contains("BatchMode")), "{}", said());
+    terminal.types("qq");
+    assert_eq!(terminal.ends(), 0);
+    terminal.wait_for("Password?");
 }
 
 #[test]

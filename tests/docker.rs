@@ -76,6 +76,7 @@ scenarios! {
     edits::networks_of_one_name_become_one,
     edits::a_full_disk_is_one_clear_message,
     console::a_launch_from_the_console_takes_the_spare,
+    console::what_ends_the_console_ends_a_launch_in_order,
     console::the_console_outlives_an_engine_that_goes_and_a_session_that_ends,
     sessions::an_agent_finds_its_docker_at_work,
     sessions::the_private_docker_runs_containers_over_tls,

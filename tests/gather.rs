@@ -176,6 +176,9 @@ fn unreadable_config_files_are_reported_and_the_others_read() {
     assert_eq!(wrong.iter().map(|d| d.code.as_str()).collect::<Vec<_>>(), expected);
     assert!(wrong[2].detail.ends_with("latin.toml, line 2"), "{}", wrong[2].detail);
     assert!(wrong.iter().all(|d| d.help.is_some()));
+    let places: Vec<String> = wrong.iter().map(|d| d.span.as_ref().unwrap().file.clone()).collect();
+    let named: Vec<String> = files.unreadable.iter().map(|name| format!("workspaces/{name}.toml")).collect();
+    assert_eq!((places[0].as_str(), &places), ("workspaces/dangling.toml", &named));
 }
 
 #[test]

@@ -89,9 +89,9 @@ pub async fn attach(run: &mut Run, session: &mut Session, record: &InstanceRecor
         container: container.clone(),
         engine_env: live::engine_env(),
         desk: desk(session, record),
+        listens: run.heeds.clone(),
     };
     let way = way(session, record).await?;
-    run.heeds.set(true);
     let outcome = way.attach(visit).await;
     run.heeds.set(false);
     let outcome = outcome?;

@@ -31,7 +31,7 @@ use crate::walk::Limits;
 use secrecy::SecretString;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -535,18 +535,21 @@ pub fn notice(text: &str) {
 fn interrupts() -> watch::Receiver<u32> {
     use tokio::signal::unix::{SignalKind, signal};
     let (sender, receiver) = watch::channel(0);
-    tokio::spawn(async move {
-        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
-            return;
-        };
-        loop {
-            tokio::select! {
-                Some(()) = interrupt.recv() => sender.send_modify(|n| *n += 1),
-                Some(()) = terminate.recv() => sender.send_modify(|n| *n += 1),
-                () = sender.closed() => return,
+    // Under `nohup`, which leaves no terminal, a hang-up stays ignored.
+    let hangs_up = [std::io::stdout().is_terminal(), std::io::stderr().is_terminal()].contains(&true);
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::quit(), SignalKind::hangup()];
+    for kind in &kinds[..if hangs_up { 4 } else { 3 }] {
+        let Ok(mut told) = signal(*kind) else { continue };
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    Some(()) = told.recv() => sender.send_modify(|n| *n += 1),
+                    () = sender.closed() => return,
+                }
             }
-        }
-    });
+        });
+    }
     receiver
 }
 
@@ -581,4 +584,20 @@ fn refuse_loss(plan: &Plan) -> Diagnostic {
 
 fn loss_words(loss: &Loss) -> String {
     crate::render::loss_words(loss)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Signal, getpid, kill_process};
+
+    #[tokio::test]
+    async fn signals_that_end_a_program_interrupt_an_apply() {
+        let mut interrupts = interrupts();
+        for signal in [Signal::INT, Signal::TERM, Signal::QUIT] {
+            kill_process(getpid(), signal).unwrap();
+            tokio::time::timeout(Duration::from_secs(10), interrupts.changed()).await.expect("it is heard").unwrap();
+        }
+        assert_eq!(*interrupts.borrow(), 3);
+    }
 }

@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 
 /// From so many columns on there is a preview beside the list.
 const WITH_PREVIEW: u16 = 72;
+/// Columns and rows that a console needs.
+pub const LEAST: (u16, u16) = (40, 15);
 /// Rows that are not the list's: title, message, keys.
 pub(super) const CHROME: u16 = 3;
 
@@ -44,7 +46,8 @@ pub enum Input {
         tabs: Option<Vec<Tab>>,
     },
     Agents(Asked, Result<Vec<Agent>, String>),
-    Losses(Asked, Vec<String>),
+    /// Or why nobody can tell.
+    Losses(Asked, Result<Vec<String>, String>),
     Ended(Ended),
     /// With what is wrong in it, or that the editor could not be started.
     Edited(File, Vec<Diagnostic>),
@@ -82,8 +85,8 @@ pub enum Asked {
     AgentsOfRole(Launch),
     /// Which agents this instance has.
     AgentsOf(String),
-    /// What goes with this instance.
-    Losses { instance: String, purge: bool },
+    /// What goes with this instance. `agreed`: what a person has said yes to.
+    Losses { instance: String, purge: bool, agreed: Option<Vec<String>> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +120,7 @@ pub(super) enum Dialog {
     Confirm {
         title: String,
         text: String,
-        yes: Vec<String>,
+        yes: Yes,
     },
     Pick {
         title: String,
@@ -126,6 +129,18 @@ pub(super) enum Dialog {
         choice: Choice,
     },
     Form(Form),
+}
+
+/// What a yes does.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Yes {
+    Run(Vec<String>),
+    /// Looks first whether it still destroys this and no more.
+    Eject {
+        instance: String,
+        purge: bool,
+        losses: Vec<String>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -142,6 +157,14 @@ pub(super) struct Form {
     pub fields: [String; 2],
     pub at: usize,
     pub problem: Option<String>,
+}
+
+/// The session that is highlighted, and where among those of its instance it stood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Highlight {
+    pub instance: String,
+    pub session: u64,
+    at: usize,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -161,8 +184,8 @@ pub struct Console {
     pub(super) filtering: bool,
     /// Of one instance; `None` when it does not answer.
     pub(super) tabs: Option<(String, Option<Vec<Tab>>)>,
-    /// The preview has the keys: which of its panes.
-    pub(super) pane: Option<usize>,
+    /// The sessions have the keys, until a key gives them back to the list.
+    pub(super) pane: Option<Highlight>,
     pub(super) dialog: Option<Dialog>,
     pub(super) message: Option<Message>,
     waiting: Option<Asked>,
@@ -170,6 +193,8 @@ pub struct Console {
     last: Option<Ended>,
     /// To be selected as soon as it is there.
     next: Option<Place>,
+    /// What was selected and is gone: no key that was meant for it counts for its neighbour.
+    gone: Option<String>,
 }
 
 impl Console {
@@ -188,6 +213,7 @@ impl Console {
             waiting: None,
             last: None,
             next: None,
+            gone: None,
         }
     }
 
@@ -205,6 +231,8 @@ impl Console {
     pub fn step(&mut self, input: Input) -> Vec<Effect> {
         match input {
             Input::Key(Key::Ctrl('c' | 'q')) => vec![Effect::Leave],
+            Input::Key(Key::Esc | Key::Char('q' | 'Q')) if !self.is_visible() => vec![Effect::Leave],
+            Input::Key(_) | Input::Pasted(_) if !self.is_visible() => Vec::new(),
             Input::Key(key) => [self.key(key), vec![Effect::Draw]].concat(),
             Input::Pasted(text) => {
                 self.pasted(&text);
@@ -212,10 +240,6 @@ impl Console {
             }
             Input::Resized(columns, rows) => {
                 self.size = (columns, rows);
-                if !self.has_preview() {
-                    self.pane = None;
-                }
-                self.keep_in_sight();
                 vec![Effect::Draw]
             }
             Input::Looked(world) => self.looked(world),
@@ -228,7 +252,7 @@ impl Console {
                 let now = Some((instance, tabs));
                 let changed = self.tabs != now;
                 self.tabs = now;
-                self.pane = self.pane.filter(|_| self.panes() > 0).map(|pane| pane.min(self.panes() - 1));
+                self.keep_highlight();
                 draw_if(changed)
             }
             Input::Agents(asked, agents) if self.waiting.as_ref() == Some(&asked) => {
@@ -237,10 +261,7 @@ impl Console {
             }
             Input::Losses(asked, losses) if self.waiting.as_ref() == Some(&asked) => {
                 self.answered();
-                if let Asked::Losses { instance, purge } = asked {
-                    self.confirm_eject(&instance, purge, &losses);
-                }
-                vec![Effect::Draw]
+                [self.losses(asked, losses), vec![Effect::Draw]].concat()
             }
             // Nobody waits for it any more.
             Input::Agents(..) | Input::Losses(..) => Vec::new(),
@@ -257,19 +278,30 @@ impl Console {
 
     // ---- the list ----
 
-    /// Rows that are shown, as the filter and folds have it.
+    /// Rows that are shown: as the filter and folds have it, and always the selected one. Only a key selects another one.
     pub(super) fn places(&self) -> Vec<Place> {
+        self.rows(|place| *place == self.selected)
+    }
+
+    /// Rows that the filter and folds let through.
+    pub(super) fn fitting(&self) -> Vec<Place> {
+        self.rows(|_| false)
+    }
+
+    fn rows(&self, stays: impl Fn(&Place) -> bool) -> Vec<Place> {
         let mut out = Vec::new();
         for group in self.groups() {
             let whole = self.fits(&self.label(&group));
-            let inside: Vec<&Instance> = self.world.of_group(&group).filter(|instance| whole || self.fits_instance(instance)).collect();
-            if !whole && inside.is_empty() {
-                continue;
-            }
-            let folded = self.filter.is_empty() && self.folded.contains(&group);
-            out.push(Place::Group(group));
-            if !folded {
-                out.extend(inside.into_iter().map(|instance| Place::Instance(instance.key.clone())));
+            let open = !self.filter.is_empty() || !self.folded.contains(&group);
+            let fits = |instance: &&Instance| whole || self.fits_instance(instance);
+            let shown = whole || self.world.of_group(&group).any(|instance| fits(&instance));
+            let place = |instance: &Instance| Place::Instance(instance.key.clone());
+            let inside: Vec<Place> =
+                self.world.of_group(&group).filter(|instance| open && fits(instance) || stays(&place(instance))).map(place).collect();
+            let group = Place::Group(group);
+            if shown || !inside.is_empty() || stays(&group) {
+                out.push(group);
+                out.extend(inside);
             }
         }
         out
@@ -302,11 +334,11 @@ impl Console {
         places.iter().position(|place| *place == self.selected).unwrap_or_default()
     }
 
-    fn keep_in_sight(&mut self) {
-        let places = self.places();
-        if !places.contains(&self.selected) {
-            self.selected = places.first().cloned().unwrap_or(Place::Group(Group::Here));
-            self.pane = None;
+    /// What is typed into the filter selects the first row that fits, unless the selected one does.
+    fn filtered(&mut self) {
+        let fitting = self.fitting();
+        if let Some(first) = fitting.first().filter(|_| !fitting.contains(&self.selected)) {
+            self.selected = first.clone();
         }
     }
 
@@ -320,6 +352,11 @@ impl Console {
 
     fn page(&self) -> isize {
         isize::try_from(self.size.1.saturating_sub(CHROME).max(2)).unwrap_or(2) - 1
+    }
+
+    /// Nothing is shown on a smaller terminal, so no key means anything there.
+    fn is_visible(&self) -> bool {
+        self.size.0 >= LEAST.0 && self.size.1 >= LEAST.1
     }
 
     pub(super) fn has_preview(&self) -> bool {
@@ -355,8 +392,23 @@ impl Console {
         (self.watched() == Some(of)).then_some(tabs.as_deref()).flatten()
     }
 
-    fn panes(&self) -> usize {
-        self.shown_tabs().unwrap_or_default().iter().map(|tab| tab.panes.len()).sum()
+    /// The sessions on view, in order.
+    fn sessions(&self) -> Vec<u64> {
+        self.shown_tabs().unwrap_or_default().iter().flat_map(|tab| &tab.panes).map(|pane| pane.session).collect()
+    }
+
+    fn highlight(&mut self, at: usize) {
+        if let (Some(session), Some(instance)) = (self.sessions().get(at).copied(), self.watched().map(str::to_owned)) {
+            self.pane = Some(Highlight { instance, session, at });
+        }
+    }
+
+    /// Where a session has ended its neighbour is highlighted; where none is on view, nothing moves.
+    fn keep_highlight(&mut self) {
+        let sessions = self.sessions();
+        if let Some(pane) = self.pane.as_ref().filter(|pane| self.watched() == Some(&pane.instance) && !sessions.is_empty()) {
+            self.highlight(sessions.iter().position(|session| *session == pane.session).unwrap_or(pane.at.min(sessions.len() - 1)));
+        }
     }
 
     fn looked(&mut self, world: World) -> Vec<Effect> {
@@ -367,11 +419,24 @@ impl Console {
         if let Some(next) = self.next.take_if(|next| places.contains(next)) {
             self.selected = next;
         } else if !places.contains(&self.selected) {
-            // Its neighbour takes the place of what is gone.
+            let gone = self.name();
+            if self.message.is_none() {
+                self.say(&format!("{gone} is gone."));
+            }
+            self.gone = Some(gone);
+            // Its neighbour takes its place.
             self.selected = places.get(before.min(places.len().saturating_sub(1))).cloned().unwrap_or(Place::Group(Group::Here));
         }
-        self.pane = self.pane.filter(|pane| *pane < self.panes());
+        self.keep_highlight();
         draw_if(changed)
+    }
+
+    /// The selected row, in words.
+    fn name(&self) -> String {
+        match &self.selected {
+            Place::Group(group) => self.label(group),
+            Place::Instance(key) => key.clone(),
+        }
     }
 
     // ---- keys ----
@@ -384,14 +449,28 @@ impl Console {
             self.filter_key(key);
             return Vec::new();
         }
-        if let Some(pane) = self.pane {
-            return self.pane_key(pane, key);
+        if let Some(pane) = self.pane.clone() {
+            return self.pane_key(&pane, key);
         }
-        if self.waiting.take().is_some() && key == Key::Esc {
-            self.say("Given up.");
-            return Vec::new();
-        }
+        // Who goes on by hand wants no row selected behind their back.
+        self.next = None;
         self.message = None;
+        if self.waiting.take().is_some() {
+            self.say("Given up.");
+            if key == Key::Esc {
+                return Vec::new();
+            }
+        }
+        match key {
+            Key::Up | Key::Down | Key::Home | Key::End | Key::PageUp | Key::PageDown | Key::Char('j' | 'k' | 'J' | 'K') => self.gone = None,
+            Key::Enter | Key::Left | Key::Right | Key::Char(_) if !is_harmless(key) => {
+                if let Some(gone) = self.gone.take() {
+                    self.say(&format!("{gone} is gone, and {} is selected now. The next key counts for it.", self.name()));
+                    return Vec::new();
+                }
+            }
+            _ => {}
+        }
         match key {
             Key::Up => self.move_by(-1),
             Key::Down => self.move_by(1),
@@ -402,12 +481,9 @@ impl Console {
             Key::Left => self.fold(),
             Key::Right => drop(self.folded.remove(&self.selected_group())),
             Key::Enter => return self.enter(),
-            Key::Tab if self.panes() > 0 => self.pane = Some(0),
+            Key::Tab if !self.sessions().is_empty() => self.highlight(0),
             Key::Tab => self.say("There are no sessions on view."),
-            Key::Esc if !self.filter.is_empty() => {
-                self.filter.clear();
-                self.keep_in_sight();
-            }
+            Key::Esc if !self.filter.is_empty() => self.filter.clear(),
             Key::Esc => return vec![Effect::Leave],
             Key::Char(letter) => return self.letter(letter.to_ascii_lowercase()),
             Key::Ctrl(_) | Key::Backspace => {}
@@ -422,7 +498,7 @@ impl Console {
             Some(Dialog::Form(form)) => form.fields[form.at].push_str(line),
             None if self.filtering => {
                 self.filter.push_str(line);
-                self.keep_in_sight();
+                self.filtered();
             }
             _ => {}
         }
@@ -457,6 +533,10 @@ impl Console {
         let name = workspace.name.as_str();
         match letter {
             'e' if workspace.file == "config.toml" => vec![Effect::Edit(File::Config)],
+            'd' if workspace.file == "config.toml" => {
+                self.say(&format!("{name} stands in config.toml; S edits it."));
+                Vec::new()
+            }
             'e' => vec![Effect::Edit(File::Workspace(workspace.name))],
             'w' => vec![Effect::LeaveFor(words(&["prewarm", "--image", &format!("--workspace={name}")]))],
             'v' => vec![Effect::Show(words(&["plan", "--yes", "--", name]))],
@@ -469,7 +549,7 @@ impl Console {
                 self.dialog = Some(Dialog::Confirm {
                     title: format!("Delete workspace {name}?"),
                     text: format!("Removes {}.{stay}", workspace.file),
-                    yes: words(&["workspace", "remove", "--yes", "--", name]),
+                    yes: Yes::Run(words(&["workspace", "remove", "--yes", "--", name])),
                 });
                 Vec::new()
             }
@@ -485,7 +565,7 @@ impl Console {
             'r' => vec![Effect::Run(words(&["hardline", "--", &key]))],
             'x' => vec![Effect::Run(words(&["hardline", "--shell", "--", &key]))],
             'i' => vec![Effect::Show(words(&["hardline", "--inspect", "--", &key]))],
-            't' | 'p' => self.ask(Asked::Losses { instance: key, purge: letter == 'p' }),
+            't' | 'p' => self.ask(Asked::Losses { instance: key, purge: letter == 'p', agreed: None }),
             _ => self.ask(Asked::AgentsOf(key)),
         }
     }
@@ -513,20 +593,20 @@ impl Console {
         }
     }
 
-    fn pane_key(&mut self, pane: usize, key: Key) -> Vec<Effect> {
-        let last = self.panes().saturating_sub(1);
+    fn pane_key(&mut self, pane: &Highlight, key: Key) -> Vec<Effect> {
+        let sessions = self.sessions();
+        let last = sessions.len().saturating_sub(1);
+        self.message = None;
         match key {
-            Key::Up | Key::Char('k') => self.pane = Some(pane.saturating_sub(1)),
-            Key::Down | Key::Char('j') => self.pane = Some((pane + 1).min(last)),
-            Key::Home => self.pane = Some(0),
-            Key::End => self.pane = Some(last),
+            Key::Up | Key::Char('k') => self.highlight(pane.at.saturating_sub(1)),
+            Key::Down | Key::Char('j') => self.highlight((pane.at + 1).min(last)),
+            Key::Home => self.highlight(0),
+            Key::End => self.highlight(last),
             Key::Esc | Key::Left | Key::Tab | Key::Char('q') => self.pane = None,
-            Key::Enter => {
-                let session = self.shown_tabs().unwrap_or_default().iter().flat_map(|tab| &tab.panes).nth(pane).map(|pane| pane.session);
-                if let (Some(session), Some(key)) = (session, self.watched()) {
-                    return vec![Effect::Run(words(&["hardline", "--focus", &session.to_string(), "--", key]))];
-                }
+            Key::Enter if self.watched() == Some(&pane.instance) && sessions.contains(&pane.session) => {
+                return vec![Effect::Run(words(&["hardline", "--focus", &pane.session.to_string(), "--", &pane.instance]))];
             }
+            Key::Enter => self.say("This session is not on view now. Esc goes back to the list."),
             _ => {}
         }
         Vec::new()
@@ -545,7 +625,9 @@ impl Console {
             Key::Down => self.move_by(1),
             _ => {}
         }
-        self.keep_in_sight();
+        if matches!(key, Key::Char(_) | Key::Backspace) {
+            self.filtered();
+        }
     }
 
     // ---- launching ----
@@ -595,18 +677,35 @@ impl Console {
         Vec::new()
     }
 
-    fn confirm_eject(&mut self, instance: &str, purge: bool, losses: &[String]) {
-        let mut text = String::new();
-        for loss in losses {
+    /// A yes that still holds is carried out; anything else is asked for.
+    fn losses(&mut self, asked: Asked, losses: Result<Vec<String>, String>) -> Vec<Effect> {
+        let Asked::Losses { instance, purge, agreed } = asked else { return Vec::new() };
+        match losses {
+            Err(why) => self.complain(&why),
+            Ok(losses) if agreed.as_ref() == Some(&losses) => {
+                let flags = if purge { &["eject", "--purge", "--yes", "--"][..] } else { &["eject", "--yes", "--"] };
+                return vec![Effect::Run(words(&[flags, &[&instance]].concat()))];
+            }
+            Ok(losses) => self.confirm_eject(instance, purge, losses, agreed.is_some()),
+        }
+        Vec::new()
+    }
+
+    fn confirm_eject(&mut self, instance: String, purge: bool, losses: Vec<String>, changed: bool) {
+        let what = if purge { "Eject and purge" } else { "Eject" };
+        // The title is cut where it is long.
+        let mut text = format!("{instance}\n");
+        if changed {
+            text.push_str("This has changed since you were asked.\n");
+        }
+        for loss in &losses {
             text.push_str(&format!("destroys {loss}\n"));
         }
         text.push_str(match purge {
             true => "Its home goes as well, with all history of its agents.",
             false => "Its home stays; `jackin load` takes it up again.",
         });
-        let (what, flags) =
-            if purge { ("Eject and purge", &["eject", "--purge", "--yes", "--"][..]) } else { ("Eject", &["eject", "--yes", "--"][..]) };
-        self.dialog = Some(Dialog::Confirm { title: format!("{what} {instance}?"), text, yes: words(&[flags, &[instance]].concat()) });
+        self.dialog = Some(Dialog::Confirm { title: format!("{what} {instance}?"), text, yes: Yes::Eject { instance, purge, losses } });
     }
 
     // ---- dialogs ----
@@ -641,9 +740,12 @@ impl Console {
             }
             Dialog::Confirm { yes, .. } => match key {
                 Key::Char('y' | 'Y') => {
-                    let args = std::mem::take(yes);
+                    let yes = yes.clone();
                     self.dialog = None;
-                    return vec![Effect::Run(args)];
+                    return match yes {
+                        Yes::Run(args) => vec![Effect::Run(args)],
+                        Yes::Eject { instance, purge, losses } => self.ask(Asked::Losses { instance, purge, agreed: Some(losses) }),
+                    };
                 }
                 Key::Char('n' | 'N' | 'q') | Key::Esc | Key::Enter => self.dialog = None,
                 _ => {}
@@ -707,9 +809,11 @@ impl Console {
     // ---- answers and messages ----
 
     fn ask(&mut self, asked: Asked) -> Vec<Effect> {
-        if let Asked::AgentsOfRole(launch) = &asked {
-            let text = format!("Looking which agents {} has. Esc gives up.", launch.role);
-            self.say(&text);
+        match &asked {
+            Asked::AgentsOfRole(launch) => self.say(&format!("Looking which agents {} has. Esc gives up.", launch.role)),
+            Asked::Losses { instance, .. } => self.say(&format!("Looking what {instance} would lose. Esc gives up.")),
+            // Known at once.
+            Asked::AgentsOf(_) => {}
         }
         self.waiting = Some(asked.clone());
         vec![Effect::Ask(asked)]
@@ -770,6 +874,11 @@ impl Console {
 pub(super) fn told(problems: &[Diagnostic], columns: u16) -> String {
     let style = crate::render::Style { width: usize::from(columns).clamp(20, 120), ..crate::render::Style::PLAIN };
     crate::render::diagnostic::diagnostics_text(problems, &style)
+}
+
+/// Does the same on whatever row.
+fn is_harmless(key: Key) -> bool {
+    matches!(key, Key::Char('/' | '?' | 's' | 'S' | 'm' | 'M' | 'q' | 'Q'))
 }
 
 fn draw_if(changed: bool) -> Vec<Effect> {

@@ -1,6 +1,6 @@
 //! The picture: a `Console` and a style in, cells out. Absent: every decision but where things stand.
 
-use super::state::{CHROME, Console, Dialog, Place, told};
+use super::state::{CHROME, Console, Dialog, LEAST, Place, told};
 use super::text::wrap;
 use super::world::{Engine, Group, Instance, Workspace};
 use crate::render::status::Health;
@@ -8,9 +8,6 @@ use crate::render::{Style as Look, clean, cut, width};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
-
-/// Columns and rows that a console needs.
-pub const LEAST: (u16, u16) = (40, 15);
 
 /// What a text means; how it looks follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,9 +179,6 @@ impl Painter<'_> {
         let height = usize::from(area.height);
         let at = console.at(&places);
         let top = at.saturating_sub(height / 2).min(places.len().saturating_sub(height));
-        if places.is_empty() {
-            self.text(area.x + 1, area.y, area.width - 1, "Nothing fits the filter.", Ink::Faint);
-        }
         for ((row, place), y) in places.iter().enumerate().skip(top).take(height).zip(area.y..) {
             let line = Rect { y, height: 1, ..area };
             match place {
@@ -196,8 +190,13 @@ impl Painter<'_> {
                 }
             }
             if row == at {
-                self.fill(line, if console.pane.is_some() { Ink::Strong } else { Ink::Chosen });
+                self.fill(line, if console.pane.is_some() && console.has_preview() { Ink::Strong } else { Ink::Chosen });
             }
+        }
+        if console.fitting().is_empty() {
+            let below = u16::try_from(places.len() + 1).unwrap_or(u16::MAX);
+            let y = area.y + below.min(area.height - 1);
+            self.text(area.x + 1, y, area.width - 1, "Nothing fits the filter.", Ink::Faint);
         }
     }
 
@@ -257,11 +256,9 @@ impl Painter<'_> {
         let own = console.selected_workspace().filter(|_| !console.has_preview()).and_then(|workspace| workspace.problems.first());
         let problem = own.or(console.world.problems.first());
         let (text, ink) = match (&console.message, problem, engine) {
-            _ if console.filtering || !console.filter.is_empty() => {
-                let cursor = if console.filtering { "_" } else { "" };
-                (format!("/{}{cursor}", clean(&console.filter)), Ink::Strong)
-            }
+            _ if console.filtering => (format!("/{}_", clean(&console.filter)), Ink::Strong),
             (Some(message), ..) => (message.text.clone(), if message.bad { Ink::Bad } else { Ink::Plain }),
+            _ if !console.filter.is_empty() => (format!("/{}", clean(&console.filter)), Ink::Strong),
             (None, Some(problem), _) => (problem.to_string(), Ink::Bad),
             (None, None, Some(why)) => (why.clone(), Ink::Warn),
             (None, None, None) => return,
@@ -330,7 +327,7 @@ impl Painter<'_> {
     /// A box in the middle. Where it is too low for all lines, those round `at` are shown.
     fn dialog(&mut self, area: Rect, title: &str, lines: &[(String, Ink)], at: usize, keys: &[(&str, &str)]) {
         let columns = u16::try_from(box_width(area)).unwrap_or(area.width);
-        let most = usize::from(area.height) - 6;
+        let most = usize::from(area.height) - 4;
         let shown = lines.len().min(most);
         let top = at.saturating_sub(most / 2).min(lines.len() - shown);
         let height = u16::try_from(shown).unwrap_or(area.height) + 4;
@@ -438,14 +435,14 @@ fn sessions(console: &Console, instance: &Instance, lines: &mut Vec<Line>) -> Op
         lines.push(vec![(text.to_owned(), Ink::Faint)]);
         return None;
     };
-    let (mut active, mut number) = (None, 0);
+    let mut active = None;
+    let highlighted = console.pane.as_ref().filter(|pane| pane.instance == instance.key).map(|pane| pane.session);
     for (at, tab) in tabs.iter().enumerate() {
         lines.push(vec![(format!("tab {} ", at + 1), Ink::Faint), (tab.label.clone(), Ink::Strong)]);
         for pane in &tab.panes {
-            if console.pane == Some(number) {
+            if highlighted == Some(pane.session) {
                 active = Some(lines.len());
             }
-            number += 1;
             let ink = match pane.state.as_str() {
                 "blocked" => Ink::Bad,
                 "working" => Ink::Good,

@@ -5,7 +5,8 @@
 
 use super::failure::io_failed;
 use super::paths::Paths;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Span};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ pub struct ConfigFiles {
     pub global: Option<SourceFile>,
     /// Sorted by name.
     pub workspaces: Vec<SourceFile>,
+    /// Names of workspaces whose files cannot be read.
+    pub unreadable: BTreeSet<String>,
 }
 
 /// What can be read, and a diagnostic for each file that cannot; the caller decides whether to go on with part of them.
@@ -40,10 +43,10 @@ pub fn read_config(paths: &Paths) -> (ConfigFiles, Vec<Diagnostic>) {
     let mut wrong = Vec::new();
     match read_text(&paths.config_file(), "config.toml") {
         Ok(global) => files.global = global,
-        Err(diagnostic) => wrong.push(diagnostic),
+        Err(diagnostic) => wrong.push(of(diagnostic, "config.toml")),
     }
     let dir = paths.workspaces();
-    let names = match toml_names(&dir) {
+    let names = match toml_names(&dir, &mut wrong) {
         Ok(names) => names,
         Err(diagnostic) => {
             wrong.push(diagnostic);
@@ -51,13 +54,23 @@ pub fn read_config(paths: &Paths) -> (ConfigFiles, Vec<Diagnostic>) {
         }
     };
     for name in names {
-        match read_text(&dir.join(&name), &format!("workspaces/{name}")) {
+        let shown = format!("workspaces/{name}");
+        match read_text(&dir.join(&name), &shown) {
             // `None`: deleted since the folder was listed.
             Ok(file) => files.workspaces.extend(file),
-            Err(diagnostic) => wrong.push(diagnostic),
+            Err(diagnostic) => {
+                wrong.push(of(diagnostic, &shown));
+                files.unreadable.extend(name.strip_suffix(".toml").map(str::to_owned));
+            }
         }
     }
     (files, wrong)
+}
+
+/// Where nothing could be read, the file is the place.
+fn of(diagnostic: Diagnostic, file: &str) -> Diagnostic {
+    let span = Span { file: file.to_owned(), line: 1, column: 1, length: 0, source_line: String::new() };
+    diagnostic.at(Some(span))
 }
 
 /// One text file; `None` when it does not exist.
@@ -93,8 +106,9 @@ pub fn read_text(path: &Path, name: &str) -> Result<Option<SourceFile>, Diagnost
     }
 }
 
-/// Names ending in `.toml`, sorted. Temporary files end otherwise; hidden ones are editors' locks and copies.
-fn toml_names(dir: &Path) -> Result<Vec<String>, Diagnostic> {
+/// Names ending in `.toml`, sorted; `wrong` takes those that are no text. Temporary files end otherwise; hidden ones are editors' locks
+/// and copies.
+fn toml_names(dir: &Path, wrong: &mut Vec<Diagnostic>) -> Result<Vec<String>, Diagnostic> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -108,8 +122,8 @@ fn toml_names(dir: &Path) -> Result<Vec<String>, Diagnostic> {
             Ok(_) => {}
             Err(name) if name.as_encoded_bytes().ends_with(b".toml") => {
                 let shown = format!("workspaces/{}", name.to_string_lossy());
-                return Err(
-                    Diagnostic::error("config.not_utf8", "File is not UTF-8", format!("the name of {shown}")).help("rename the file")
+                wrong.push(
+                    Diagnostic::error("config.not_utf8", "File is not UTF-8", format!("the name of {shown}")).help("rename the file"),
                 );
             }
             Err(_) => {}

@@ -4,6 +4,7 @@
 
 use super::program::{self, Failure};
 use super::role_url::redact;
+use crate::aside;
 use crate::diagnostic::Diagnostic;
 use std::path::Path;
 use std::process::Stdio;
@@ -51,6 +52,10 @@ pub fn command() -> Command {
     command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C").env_remove("LANGUAGE");
     for name in LOCAL {
         command.env_remove(name);
+    }
+    if aside::current().is_some() {
+        // ssh would ask on the terminal itself. Whichever ssh the operator has set, it takes an empty answer from this program instead.
+        command.env("SSH_ASKPASS_REQUIRE", "force").env("SSH_ASKPASS", "false");
     }
     command
 }

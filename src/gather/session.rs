@@ -103,7 +103,7 @@ pub async fn open(
     let paths = Paths::from_env(env::variable)?;
     refuse_reserved(&request)?;
     paths.check()?;
-    let (sources, wrong) = config_files(&paths, notice).await?;
+    let (sources, _, wrong) = config_files(&paths, notice).await?;
     match config::load(&sources) {
         Ok((config, warnings)) if wrong.is_empty() => with(paths, config, warnings, engine.await?, request),
         Ok(_) => Err(Diagnostics(wrong)),
@@ -116,11 +116,12 @@ pub async fn open(
 pub async fn open_sound(request: Request, engine: EngineFacts, notice: Notice<'_>) -> Result<(Session, BTreeSet<String>), Diagnostics> {
     let paths = Paths::from_env(env::variable)?;
     paths.check()?;
-    let (sources, mut wrong) = config_files(&paths, notice).await?;
+    let (sources, unreadable, mut wrong) = config_files(&paths, notice).await?;
     let names = sources.iter().filter_map(|source| match &source.kind {
         FileKind::Workspace { name } => Some(name.clone()),
         FileKind::Global => None,
     });
+    let names = names.chain(unreadable);
     let (config, said) = config::load_sound(&sources);
     wrong.extend(said);
     Ok((with(paths, config, wrong, engine, request)?, names.collect()))
@@ -236,8 +237,11 @@ fn with(
     })
 }
 
-/// With what is wrong about those that cannot be read.
-async fn config_files(paths: &Paths, notice: Notice<'_>) -> Result<(Vec<config::SourceFile>, Vec<Diagnostic>), Diagnostics> {
+/// With the names of workspaces whose files cannot be read, and what is wrong with these.
+async fn config_files(
+    paths: &Paths,
+    notice: Notice<'_>,
+) -> Result<(Vec<config::SourceFile>, BTreeSet<String>, Vec<Diagnostic>), Diagnostics> {
     let _lock = Lock::shared(&paths.config_lock(), "the configuration", Some(Duration::from_secs(5)), notice).await?;
     let (files, wrong) = files::read_config(paths);
     let mut sources = Vec::new();
@@ -248,7 +252,7 @@ async fn config_files(paths: &Paths, notice: Notice<'_>) -> Result<(Vec<config::
         let kind = FileKind::Workspace { name: file.stem().to_owned() };
         sources.push(config::SourceFile { kind, shown: file.name, bytes: file.text.into_bytes() });
     }
-    Ok((sources, wrong))
+    Ok((sources, files.unreadable, wrong))
 }
 
 /// What instances say of themselves, by instance key; and which of them are spares. A record that cannot be read is as good as none.

@@ -4,6 +4,7 @@
 //! `Connection` that speaks the newest API both sides know. Absent: the docker command itself, and every question but "which
 //! engine". Keys of TLS endpoints are read here and nowhere kept.
 
+use crate::aside;
 use crate::diagnostic::Diagnostic;
 use crate::plan::OLDEST_API;
 use crate::resource::sha256_hex;
@@ -337,9 +338,10 @@ enum Dial {
         name: ServerName<'static>,
         config: Arc<rustls::ClientConfig>,
     },
-    /// Arguments of the ssh program, and the folder of its shared connection.
+    /// Arguments of the ssh program, and the folder of its shared connection. `quiet`: something else has the terminal.
     Ssh {
         arguments: Vec<String>,
+        quiet: bool,
         _control: Arc<tempfile::TempDir>,
     },
 }
@@ -376,12 +378,22 @@ impl Dial {
                 Dial::Tls { address: address.clone(), name, config: Arc::new(config) }
             }
             Endpoint::Ssh { destination, port, socket } => {
-                let control = private_folder().map_err(|error| unreachable(endpoint, &error))?;
+                let aside = aside::current();
+                let control = match &aside {
+                    // A look every few seconds must not leave a connection behind each time.
+                    Some(aside) => aside.folder(private_folder),
+                    None => private_folder().map(Arc::new),
+                };
+                let control = control.map_err(|error| unreachable(endpoint, &error))?;
                 // One ssh connection for all streams; the first one opens it, the folder's name keeps it ours.
                 let mut arguments: Vec<String> =
                     ["-T", "-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o"].map(str::to_owned).to_vec();
                 arguments.push(format!("ControlPath={}/c", control.path().display()));
                 arguments.extend(["-o".to_owned(), "ConnectTimeout=10".to_owned()]);
+                if aside.is_some() {
+                    // It asks nothing, and a line that went dead is given up.
+                    arguments.extend(["-oBatchMode=yes", "-oServerAliveInterval=5"].map(str::to_owned));
+                }
                 if let Some(port) = port {
                     arguments.extend(["-p".to_owned(), port.to_string()]);
                 }
@@ -391,7 +403,7 @@ impl Dial {
                     arguments.extend(["--host".to_owned(), format!("'unix://{}'", socket.replace('\'', r"'\''"))]);
                 }
                 arguments.extend(["system".to_owned(), "dial-stdio".to_owned()]);
-                Dial::Ssh { arguments, _control: Arc::new(control) }
+                Dial::Ssh { arguments, quiet: aside.is_some(), _control: control }
             }
         })
     }
@@ -404,11 +416,12 @@ impl Dial {
                 let stream = prompt(address).await?;
                 Ok(Box::new(tokio_rustls::TlsConnector::from(config.clone()).connect(name.clone(), stream).await?))
             }
-            Dial::Ssh { arguments, .. } => {
+            Dial::Ssh { arguments, quiet, .. } => {
                 let mut child = tokio::process::Command::new("ssh")
                     .args(arguments)
                     .stdin(std::process::Stdio::piped())
                     .stdout(std::process::Stdio::piped())
+                    .stderr(if *quiet { std::process::Stdio::null() } else { std::process::Stdio::inherit() })
                     .kill_on_drop(true)
                     .spawn()?;
                 let (input, output) = (child.stdin.take().expect("BUG: piped"), child.stdout.take().expect("BUG: piped"));

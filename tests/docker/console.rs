@@ -1,7 +1,9 @@
 //! The console on a real engine: a spare taken, a person who comes and goes, an instance that goes, an engine that is away.
 
+use super::proxy::{At, Proxy, Strike, What, When};
 use super::sessions::Terminal;
-use super::support::{COMPAT, Engine, Home, STANDARD};
+use super::support::{COMPAT, Engine, Home, PATIENCE, STANDARD, files_below};
+use rustix::process::Signal;
 
 /// A console with workspace `w` selected; before that it stands on a folder that is none.
 fn open(home: &Home, env: &[(&str, &str)]) -> Terminal {
@@ -92,4 +94,23 @@ pub fn the_console_outlives_an_engine_that_goes_and_a_session_that_ends(engine: 
     away.type_in("q");
     assert_eq!(away.exit_code(), 0);
     away.assert_restored();
+}
+
+pub fn what_ends_the_console_ends_a_launch_in_order(engine: &Engine) {
+    for signal in [Signal::HUP, Signal::QUIT] {
+        let home = Home::new(engine, COMPAT);
+        let strike = Strike { at: At::Write(2), when: When::Sent, what: What::Kill(signal) };
+        let proxy = Proxy::start(home.folder(), &engine.host, Some(strike));
+        let mut console = open(&home, &[("DOCKER_HOST", &proxy.host())]);
+        proxy.victim(console.pid());
+        console.type_in("\r");
+        assert!(proxy.wait_for_strike(PATIENCE), "nothing was made");
+        assert_eq!(console.exit_code(), 130);
+        console.assert_restored();
+        let diaries = files_below(&home.path("state/data/diagnostics/runs"));
+        let stopped = |file: &std::path::PathBuf| std::fs::read_to_string(file).is_ok_and(|text| text.contains("stopping"));
+        assert!(diaries.iter().any(stopped), "what was in flight was not finished: {diaries:?}");
+        home.good(&["exile", "--yes"]);
+        home.assert_nothing_left("after a launch was ended");
+    }
 }

@@ -211,7 +211,7 @@ impl Shared {
                 *answered.lock().unwrap() = true;
             }
             let at_once = strike.is_some_and(|s| s.when == When::Sent);
-            if at_once && !matches!(strike.map(|s| s.what), Some(What::Kill(Signal::INT))) {
+            if at_once && !matches!(strike.map(|s| s.what), Some(What::Kill(Signal::INT | Signal::HUP | Signal::QUIT))) {
                 self.state.lock().unwrap().mute = true;
             }
             engine.write_all(&head)?;

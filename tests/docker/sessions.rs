@@ -113,6 +113,10 @@ impl Terminal {
         Terminal { master: pair.master, keys, child, before, screen }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.process_id().expect("a process")
+    }
+
     pub fn type_in(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).expect("type");
         self.keys.flush().expect("type");

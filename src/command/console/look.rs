@@ -28,7 +28,6 @@ const TABS_WITHIN: Duration = Duration::from_secs(2);
 /// What the last look found.
 pub struct Seen {
     session: Rc<Session>,
-    observed: Option<Observed>,
 }
 
 /// The configuration and the records, before any engine is asked.
@@ -36,20 +35,15 @@ pub async fn at_configuration() -> Result<(World, Seen), Vec<Diagnostic>> {
     let (session, files) = open(Freshness::Offline).await?;
     let here = select::here(&session.config, &session.facts);
     let world = World::new(&session.config, &session.facts, &files, &session.warnings, here, None, Engine::NotAsked);
-    Ok((world, Seen { session: Rc::new(session), observed: None }))
+    Ok((world, Seen { session: Rc::new(session) }))
 }
 
 /// Everything, by the same snapshot as `jackin status`.
 pub async fn look() -> Result<(World, Seen), Vec<Diagnostic>> {
     let (mut session, files) = open(Freshness::Offline).await?;
-    let observing = async {
-        let provider = live::connect(&mut session, BTreeMap::new()).await?;
-        Ok::<Observed, Failure>(provider.observe(&Graph::default(), &Scope::All).await?)
-    };
-    let (observed, engine) = match timeout(PATIENCE, observing).await {
-        Ok(Ok(observed)) => (Some(observed), Engine::Answers),
-        Ok(Err(Failure::Diagnostics(wrong))) => (None, Engine::Silent(wrong.first().map(Diagnostic::to_string).unwrap_or_default())),
-        Ok(Err(Failure::Said(_))) | Err(_) => (None, Engine::Silent("The engine does not answer.".to_owned())),
+    let (observed, engine) = match observe(&mut session).await {
+        Ok(observed) => (Some(observed), Engine::Answers),
+        Err(why) => (None, Engine::Silent(why)),
     };
     let rows = match &observed {
         Some(observed) => Some(status::rows(&session, observed, status::keys(&session, observed)).await),
@@ -57,7 +51,38 @@ pub async fn look() -> Result<(World, Seen), Vec<Diagnostic>> {
     };
     let here = select::here(&session.config, &session.facts);
     let world = World::new(&session.config, &session.facts, &files, &session.warnings, here, rows.as_deref(), engine);
-    Ok((world, Seen { session: Rc::new(session), observed }))
+    Ok((world, Seen { session: Rc::new(session) }))
+}
+
+/// What the engine holds, or why it does not tell.
+async fn observe(session: &mut Session) -> Result<Observed, String> {
+    let observing = async {
+        let provider = live::connect(session, BTreeMap::new()).await?;
+        Ok::<Observed, Failure>(provider.observe(&Graph::default(), &Scope::All).await?)
+    };
+    match timeout(PATIENCE, observing).await {
+        Ok(Ok(observed)) => Ok(observed),
+        Ok(Err(Failure::Diagnostics(wrong))) => Err(told(wrong)),
+        Ok(Err(Failure::Said(_))) | Err(_) => Err("The engine does not answer.".to_owned()),
+    }
+}
+
+/// What removing an instance destroys now, as the plan of that says it.
+pub async fn losses(instance: String, purge: bool) -> Result<Vec<String>, String> {
+    let unknown = |why: String| format!("What {instance} would lose cannot be told. {why}");
+    let (mut session, _) = open(Freshness::Offline).await.map_err(|wrong| unknown(told(wrong)))?;
+    let observed = observe(&mut session).await.map_err(unknown)?;
+    if !status::keys(&session, &observed).contains(&instance) {
+        return Err(format!("{instance} is gone."));
+    }
+    let mut options = PlanOptions::new(Mode::Remove, "eject", Scope::Instances(vec![instance]));
+    options.purge = purge;
+    let plan = plan(&Graph::default(), &observed, &options);
+    Ok(plan.losses().into_iter().map(|(_, loss)| loss_words(loss)).filter(|words| !words.is_empty()).collect())
+}
+
+fn told(wrong: Vec<Diagnostic>) -> String {
+    wrong.first().map(Diagnostic::to_string).unwrap_or_default()
 }
 
 /// What is wrong in this file of the configuration.
@@ -73,7 +98,6 @@ pub async fn mistakes_of(shown: &str) -> Vec<Diagnostic> {
 
 /// Fetches the role when it is not there yet.
 pub async fn agents_of_role(role: String) -> Result<Vec<Agent>, String> {
-    let told = |wrong: Vec<Diagnostic>| wrong.first().map(Diagnostic::to_string).unwrap_or_default();
     let (mut session, _) = open(Freshness::Ttl).await.map_err(told)?;
     session.asking = Asking::Never;
     let asked = RoleAsked { role: role.clone(), branch: None, url: None, pinned: None };
@@ -124,15 +148,6 @@ impl Seen {
         let file = self.session.paths.instance_socket_dir(&record.role_container).join("agent.toml");
         let text = std::fs::read_to_string(file).map_err(|_| unknown())?;
         toml::from_str::<AgentToml>(&text).map(|launch| launch.agents).map_err(|_| unknown())
-    }
-
-    /// What removing an instance destroys, as the plan of that says it.
-    pub fn losses(&self, instance: &str, purge: bool) -> Vec<String> {
-        let Some(observed) = &self.observed else { return vec!["what nobody can tell, for the engine does not answer".to_owned()] };
-        let mut options = PlanOptions::new(Mode::Remove, "eject", Scope::Instances(vec![instance.to_owned()]));
-        options.purge = purge;
-        let plan = plan(&Graph::default(), observed, &options);
-        plan.losses().into_iter().map(|(_, loss)| loss_words(loss)).filter(|words| !words.is_empty()).collect()
     }
 }
 

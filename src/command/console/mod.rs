@@ -9,6 +9,7 @@ mod look;
 use super::run::Run;
 use super::ui::{CANCELLED, DONE, ERROR, Failure, USAGE, Ui};
 use super::{carry, verb};
+use crate::aside::Aside;
 use crate::cli::Cli;
 use crate::console::{Asked, Console, Effect, Ended, File, Input, Keys, LEAST, Tab, World, draw};
 use crate::diagnostic::Diagnostic;
@@ -32,7 +33,7 @@ use std::time::Duration;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// What exists is looked at so often.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -40,7 +41,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const TABS_EVERY: Duration = Duration::from_secs(1);
 /// The rest of a key comes within that, or it was the Escape key.
 const ESCAPE: Duration = Duration::from_millis(30);
-/// An editor that was told to end.
+/// Of what was told to end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Is there a terminal that a console can be shown on?
@@ -87,7 +88,8 @@ pub async fn run(ui: Ui, no_color: bool, debug: bool) -> i32 {
         }
     };
     let style = ui.out;
-    let mut driver = Driver { console: Console::new(world, LEAST.0, LEAST.1), seen, style, no_color, debug, signals, ended: false };
+    let console = Console::new(world, LEAST.0, LEAST.1);
+    let mut driver = Driver { console, seen, aside: Aside::default(), style, no_color, debug, signals, ended: false };
     let left = driver.drive().await;
     let live = driver.console.live();
     match left {
@@ -108,6 +110,8 @@ pub async fn run(ui: Ui, no_color: bool, debug: bool) -> i32 {
 struct Driver {
     console: Console,
     seen: Seen,
+    /// Looks share an ssh connection, and leave the terminal alone.
+    aside: Aside,
     style: Style,
     no_color: bool,
     debug: bool,
@@ -167,7 +171,7 @@ impl Driver {
     /// Shows the console until something needs the whole terminal.
     async fn show(&mut self, screen: &mut Screen, raw: &RawTerminal) -> io::Result<Effect> {
         let (keyboard, mut keys) = (Keyboard::of_stdin()?, Keys::default());
-        let mut background = Background { look: Some(Box::pin(look::look())), ..Background::default() };
+        let mut background = Background { look: Some(Box::pin(self.aside.clone().run(look::look()))), ..Background::default() };
         let (mut next_look, mut next_tabs) = (Instant::now() + LOOK_EVERY, Instant::now());
         let mut watched: Option<String> = None;
         let (mut escape, mut tabs_asked) = (Instant::now(), Instant::now());
@@ -194,17 +198,19 @@ impl Driver {
                 }
                 answer = due(&mut background.answer) => vec![answer],
                 () = sleep_until(next_look), if background.look.is_none() => {
-                    background.look = Some(Box::pin(look::look()));
+                    background.look = Some(Box::pin(self.aside.clone().run(look::look())));
                     Vec::new()
                 }
                 () = sleep_until(next_tabs), if background.tabs.is_none() && watched.is_some() => {
                     tabs_asked = Instant::now();
-                    background.tabs = watched.clone().map(|instance| look::tabs(&self.seen, instance));
+                    let ask = |instance| Box::pin(self.aside.clone().run(look::tabs(&self.seen, instance))) as LocalBoxFuture<'static, _>;
+                    background.tabs = watched.clone().map(ask);
                     Vec::new()
                 }
                 told = self.signals.next() => match told {
                     Told::GoOn => {
                         raw.enter_again()?;
+                        crossterm::execute!(io::stdout(), EnableBracketedPaste)?;
                         // Its `clear` would ask the terminal where the cursor is.
                         *screen = Terminal::new(CrosstermBackend::new(io::stdout()))?;
                         self.draw(screen)?;
@@ -253,18 +259,19 @@ impl Driver {
     }
 
     fn find_out(&self, asked: Asked) -> LocalBoxFuture<'static, Input> {
+        let aside = self.aside.clone();
         match &asked {
             Asked::AgentsOfRole(launch) => {
                 let role = launch.role.clone();
-                Box::pin(async move { Input::Agents(asked, look::agents_of_role(role).await) })
+                Box::pin(aside.run(async move { Input::Agents(asked, look::agents_of_role(role).await) }))
             }
             Asked::AgentsOf(instance) => {
                 let agents = self.seen.agents_of(instance);
                 Box::pin(std::future::ready(Input::Agents(asked, agents)))
             }
-            Asked::Losses { instance, purge } => {
-                let losses = self.seen.losses(instance, *purge);
-                Box::pin(std::future::ready(Input::Losses(asked, losses)))
+            Asked::Losses { instance, purge, .. } => {
+                let losses = look::losses(instance.clone(), *purge);
+                Box::pin(aside.run(async move { Input::Losses(asked, losses.await) }))
             }
         }
     }
@@ -291,6 +298,8 @@ impl Driver {
                         Told::GoOn | Told::Resized => continue,
                         told => self.ended |= told == Told::End,
                     },
+                    // What heeded it may be followed by what does not.
+                    () = sleep(LAST_WORDS), if self.ended => {}
                 }
                 if !heeds.get() && !prompt::take_back() {
                     break Err(Failure::Said(CANCELLED));
