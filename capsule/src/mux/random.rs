@@ -27,7 +27,11 @@ fn shows(terminal: &vt100::Parser) -> (String, Vec<String>, String) {
         format!("{row},{col} {:?} {:?} {ink:?}", if blank { "" } else { cell.contents() }, cell.bgcolor())
     });
     let cursor = (!screen.hide_cursor()).then(|| screen.cursor_position());
-    (text.join("\n"), cells.collect(), format!("{cursor:?} {:?}", screen.input_mode_formatted()))
+    let modes = screen.input_mode_formatted();
+    // The shape of a cursor that is not there is told when it is.
+    let shape = modes.rfind("\x1b[").filter(|_| cursor.is_none() && modes.ends_with(" q"));
+    let modes = shape.map_or(modes.as_str(), |at| &modes[..at]);
+    (text.join("\n"), cells.collect(), format!("{cursor:?} {modes:?}"))
 }
 
 #[derive(Debug, Clone)]
