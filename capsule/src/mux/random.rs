@@ -81,7 +81,7 @@ struct Scene {
     terminals: BTreeMap<ClientId, vt100::Parser>,
     size: Size,
     sessions: Vec<SessionId>,
-    /// The last session is gone.
+    /// The last session is gone, or the client was sent away.
     over: bool,
 }
 
@@ -117,7 +117,7 @@ impl Scene {
                         terminal.process(&bytes);
                     }
                 }
-                Effect::Finish(_) => self.over = true,
+                Effect::Finish(_) | Effect::Close(ONE) | Effect::Send { client: ONE, frame: ServerFrame::Shutdown(_) } => self.over = true,
                 _ => {}
             }
         }
