@@ -1,8 +1,12 @@
 //! The console without a terminal: what keys mean, what is drawn (compared with `tests/golden/console-*.txt`, which `UPDATE_GOLDEN=1`
 //! rewrites), and that no keys and no world bring it down.
 
-use jackin::config::Agent;
-use jackin::console::{Asked, Console, Effect, Ended, Engine, File, Group, Input, Instance, Key, Pane, Tab, Workspace, World, draw};
+#[path = "support/golden.rs"]
+mod golden;
+
+use golden::golden;
+use jackin::config::{Agent, FileKind};
+use jackin::console::{Asked, Console, Effect, Ended, Engine, Group, Input, Instance, Key, Pane, Tab, Workspace, World, draw};
 use jackin::diagnostic::{Diagnostic, Span};
 use jackin::render::Style;
 use jackin::render::status::Health;
@@ -13,16 +17,6 @@ use ratatui::style::{Color, Modifier};
 use std::collections::BTreeMap;
 
 const LOOK: Style = Style { colour: true, width: 80, unicode: true };
-
-fn golden(name: &str, text: &str) {
-    let path = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, text).expect("golden file can be written");
-        return;
-    }
-    let wanted = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}; make it with UPDATE_GOLDEN=1"));
-    assert!(wanted == text, "{path} differs; UPDATE_GOLDEN=1 rewrites it\n--- wanted\n{wanted}\n--- got\n{text}");
-}
 
 fn workspace(name: &str) -> Workspace {
     Workspace {
@@ -300,8 +294,8 @@ fn every_key_runs_what_it_says() {
     let mut person = Person::at(200, 50);
     assert_eq!(person.selects("app ").does(Key::Enter), runs("load -- agent-smith app"));
     assert_eq!(person.types("v"), shows("plan --yes -- app"));
-    assert_eq!(person.types("e"), [Effect::Edit(File::Workspace("app".to_owned()))]);
-    assert_eq!(person.types("s"), [Effect::Edit(File::Config)]);
+    assert_eq!(person.types("e"), [Effect::Edit(FileKind::Workspace { name: "app".to_owned() })]);
+    assert_eq!(person.types("s"), [Effect::Edit(FileKind::Global)]);
     assert_eq!(person.types("W"), [Effect::LeaveFor(words("prewarm --image --workspace=app"))]);
     for key in ["r", "a", "x", "i", "t", "p"] {
         assert_eq!(person.types(key), [], "{key} is for instances");
@@ -662,10 +656,10 @@ fn outcomes_are_told() {
     assert!(screen.contains("line 99") && screen.contains("78-99/99") && !screen.contains("line 77"), "{screen}");
     person.does(Key::Enter);
     let mistake = Diagnostic::error("config.syntax", "The file is no TOML", "a quote is missing");
-    person.0.step(Input::Edited(File::Workspace("app".to_owned()), vec![mistake]));
+    person.0.step(Input::Edited(FileKind::Workspace { name: "app".to_owned() }, vec![mistake]));
     assert!(person.screen(80, 24).contains("The file is no TOML"));
-    assert_eq!(person.types("e"), [Effect::Edit(File::Workspace("app".to_owned()))]);
-    person.0.step(Input::Edited(File::Config, Vec::new()));
+    assert_eq!(person.types("e"), [Effect::Edit(FileKind::Workspace { name: "app".to_owned() })]);
+    person.0.step(Input::Edited(FileKind::Global, Vec::new()));
     assert!(person.screen(80, 24).contains("config.toml is in order."));
 }
 

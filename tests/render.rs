@@ -1,6 +1,10 @@
 //! What people read: plans, explanations, graphs, diagnostics and progress, compared with the files in `tests/golden/`.
 //! `UPDATE_GOLDEN=1` rewrites them.
 
+#[path = "support/golden.rs"]
+mod golden;
+
+use golden::golden;
 use jackin::config::{Agent, AuthMode, Dind, NetworkMode, Profile};
 use jackin::diagnostic::{Diagnostic, Span};
 use jackin::event::Event;
@@ -20,16 +24,6 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 const APP: &str = "app/default";
-
-fn golden(name: &str, text: &str) {
-    let path = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, text).expect("golden file can be written");
-        return;
-    }
-    let wanted = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}; make it with UPDATE_GOLDEN=1"));
-    assert!(wanted == text, "{path} differs; UPDATE_GOLDEN=1 rewrites it\n--- wanted\n{wanted}\n--- got\n{text}");
-}
 
 fn strings(items: &[&str]) -> Vec<String> {
     items.iter().map(|s| (*s).to_owned()).collect()

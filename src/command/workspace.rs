@@ -69,12 +69,12 @@ async fn create(run: &Run, session: &Session, args: WorkspaceCreateArgs) -> Resu
         keep_awake: args.keep_awake,
     };
     let text = render_workspace(&new);
-    let shown = format!("workspaces/{}.toml", args.name);
     // The same reader and rules as for a file written by hand, together with the global configuration.
     let kind = FileKind::Workspace { name: args.name.clone() };
+    let shown = kind.shown();
     let mut sources = vec![config::SourceFile { kind, shown: shown.clone(), bytes: text.clone().into_bytes() }];
     if let Ok(bytes) = std::fs::read(session.paths.config_file()) {
-        sources.push(config::SourceFile { kind: FileKind::Global, shown: "config.toml".to_owned(), bytes });
+        sources.push(config::SourceFile { kind: FileKind::Global, shown: FileKind::Global.shown(), bytes });
     }
     let (_, warnings) = config::load(&sources)?;
     run.ui.warn(&warnings);

@@ -34,6 +34,16 @@ pub enum FileKind {
     Workspace { name: String },
 }
 
+impl FileKind {
+    /// As shown to people, and where it lies in the config folder.
+    pub fn shown(&self) -> String {
+        match self {
+            FileKind::Global => "config.toml".to_owned(),
+            FileKind::Workspace { name } => format!("workspaces/{name}.toml"),
+        }
+    }
+}
+
 /// All files to one `Config` and its warnings, or the mistakes of all of them at once.
 /// Workspaces inside an old `config.toml` count like files of their own; one that was split out already may be there twice,
 /// as long as both say the same.

@@ -10,6 +10,6 @@ mod view;
 mod world;
 
 pub use keys::Keys;
-pub use state::{Asked, Console, Effect, Ended, File, Input, Key, LEAST};
+pub use state::{Asked, Console, Effect, Ended, Input, Key, LEAST};
 pub use view::draw;
 pub use world::{Engine, Group, Instance, Pane, Tab, Workspace, World};

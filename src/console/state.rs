@@ -2,8 +2,8 @@
 
 use super::text::wrap;
 use super::world::{Group, Instance, Tab, Workspace, World};
-use crate::config::Agent;
 use crate::config::validate::check_new_workspace_name;
+use crate::config::{Agent, FileKind};
 use crate::diagnostic::Diagnostic;
 use std::collections::BTreeSet;
 
@@ -50,7 +50,7 @@ pub enum Input {
     Losses(Asked, Result<Vec<String>, String>),
     Ended(Ended),
     /// With what is wrong in it, or that the editor could not be started.
-    Edited(File, Vec<Diagnostic>),
+    Edited(FileKind, Vec<Diagnostic>),
 }
 
 /// How a command ended, and all that it said.
@@ -73,7 +73,7 @@ pub enum Effect {
     Run(Vec<String>),
     /// The same for its text.
     Show(Vec<String>),
-    Edit(File),
+    Edit(FileKind),
     /// Find the answer.
     Ask(Asked),
 }
@@ -97,12 +97,6 @@ pub struct Launch {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum File {
-    Config,
-    Workspace(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
     Group(Group),
     Instance(String),
@@ -115,7 +109,7 @@ pub(super) enum Dialog {
         title: String,
         text: String,
         top: usize,
-        again: Option<File>,
+        again: Option<FileKind>,
     },
     Confirm {
         title: String,
@@ -292,7 +286,7 @@ impl Console {
         let mut out = Vec::new();
         for group in self.groups() {
             let whole = self.fits(&self.label(&group));
-            let open = !self.filter.is_empty() || !self.folded.contains(&group);
+            let open = !self.is_folded(&group);
             let fits = |instance: &&Instance| whole || self.fits_instance(instance);
             let shown = whole || self.world.of_group(&group).any(|instance| fits(&instance));
             let place = |instance: &Instance| Place::Instance(instance.key.clone());
@@ -305,6 +299,11 @@ impl Console {
             }
         }
         out
+    }
+
+    /// A filter looks into every group.
+    pub(super) fn is_folded(&self, group: &Group) -> bool {
+        self.filter.is_empty() && self.folded.contains(group)
     }
 
     fn groups(&self) -> Vec<Group> {
@@ -511,7 +510,7 @@ impl Console {
             'q' => return vec![Effect::Leave],
             '/' => self.filtering = true,
             '?' => self.dialog = Some(Dialog::Pager { title: "Keys".to_owned(), text: HELP.to_owned(), top: 0, again: None }),
-            's' => return vec![Effect::Edit(File::Config)],
+            's' => return vec![Effect::Edit(FileKind::Global)],
             'm' => match self.last.clone() {
                 Some(last) => self.read(&last),
                 None => self.say("No command has run yet."),
@@ -532,12 +531,12 @@ impl Console {
         };
         let name = workspace.name.as_str();
         match letter {
-            'e' if workspace.file == "config.toml" => vec![Effect::Edit(File::Config)],
+            'e' if workspace.file == "config.toml" => vec![Effect::Edit(FileKind::Global)],
             'd' if workspace.file == "config.toml" => {
                 self.say(&format!("{name} stands in config.toml; S edits it."));
                 Vec::new()
             }
-            'e' => vec![Effect::Edit(File::Workspace(workspace.name))],
+            'e' => vec![Effect::Edit(FileKind::Workspace { name: workspace.name })],
             'w' => vec![Effect::LeaveFor(words(&["prewarm", "--image", &format!("--workspace={name}")]))],
             'v' => vec![Effect::Show(words(&["plan", "--yes", "--", name]))],
             _ => {
@@ -857,11 +856,8 @@ impl Console {
         self.dialog = Some(Dialog::Pager { title, text: ended.text.clone(), top: 0, again: None });
     }
 
-    fn edited(&mut self, file: File, problems: &[Diagnostic]) {
-        let name = match &file {
-            File::Config => "config.toml".to_owned(),
-            File::Workspace(name) => format!("workspaces/{name}.toml"),
-        };
+    fn edited(&mut self, file: FileKind, problems: &[Diagnostic]) {
+        let name = file.shown();
         if problems.is_empty() {
             return self.say(&format!("{name} is in order."));
         }

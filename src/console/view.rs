@@ -202,7 +202,7 @@ impl Painter<'_> {
 
     fn group(&mut self, line: Rect, console: &Console, group: &Group) {
         let inside = console.world.of_group(group).count();
-        let folded = console.filter.is_empty() && console.folded.contains(group);
+        let folded = console.is_folded(group);
         let mark = match (inside, folded, self.look.unicode) {
             (0, ..) => " ",
             (_, true, true) => "▸",

@@ -1,7 +1,7 @@
 //! What there is to choose from. In: configuration, facts, the rows of `jackin status`. Out: plain words, comparable, so that who draws
 //! them knows whether anything changed. Values of environment variables are absent.
 
-use crate::config::{self, Agent, Config, Isolation};
+use crate::config::{self, Agent, Config, FileKind, Isolation};
 use crate::diagnostic::Diagnostic;
 use crate::facts::Facts;
 use crate::render::status::{Health, StatusRow};
@@ -134,7 +134,7 @@ impl World {
         engine: Engine,
     ) -> World {
         let wrong: Vec<&Diagnostic> = said.iter().filter(|d| d.is_error()).collect();
-        let shown = |name: &str| format!("workspaces/{name}.toml");
+        let shown = |name: &String| FileKind::Workspace { name: name.clone() }.shown();
         let of = |file: &str| wrong.iter().filter(|d| is_in(d, file)).map(|d| (*d).clone()).collect::<Vec<_>>();
         let broken = files.iter().filter(|name| !config.workspaces.contains_key(*name)).map(|name| Workspace {
             name: name.clone(),

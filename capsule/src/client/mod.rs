@@ -21,7 +21,7 @@ use crate::wire::{
     decode_header,
 };
 pub use keys::ImagePaste;
-pub use terminal::RawTerminal;
+pub use terminal::{Keyboard, RawTerminal};
 
 /// A capsule that is starting, or whose mux is, is waited for so long before anything is shown.
 const STARTING: Duration = Duration::from_secs(5);

@@ -11,26 +11,24 @@ use super::ui::{CANCELLED, DONE, ERROR, Failure, USAGE, Ui};
 use super::{carry, verb};
 use crate::aside::Aside;
 use crate::cli::Cli;
-use crate::console::{Asked, Console, Effect, Ended, File, Input, Keys, LEAST, Tab, World, draw};
+use crate::config::FileKind;
+use crate::console::{Asked, Console, Effect, Ended, Input, Keys, LEAST, Tab, World, draw};
 use crate::diagnostic::Diagnostic;
 use crate::gather::{Paths, env, paths, prompt};
 use crate::render::{Style, clean};
 use clap::Parser;
 use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use futures_util::future::LocalBoxFuture;
-use jackin_capsule::client::RawTerminal;
+use jackin_capsule::client::{Keyboard, RawTerminal};
 use look::Seen;
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::termios::OptionalActions;
 use std::future::pending;
 use std::io::{self, IsTerminal, Stdout};
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
-use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -311,7 +309,7 @@ impl Driver {
     }
 
     /// With what is wrong in the file afterwards.
-    async fn edit(&mut self, file: &File) -> Vec<Diagnostic> {
+    async fn edit(&mut self, file: &FileKind) -> Vec<Diagnostic> {
         let failed = |detail: String| {
             vec![
                 Diagnostic::error("editor.failed", "The editor failed", detail)
@@ -362,52 +360,14 @@ impl Driver {
 }
 
 /// Where a file lies and what people call it. Its folder is there afterwards.
-fn place(file: &File) -> Result<(PathBuf, String), Diagnostic> {
+fn place(file: &FileKind) -> Result<(PathBuf, String), Diagnostic> {
     let all = Paths::from_env(env::variable).map_err(|wrong| wrong.0.into_iter().next().expect("BUG: an error says something"))?;
-    let (folder, name) = match file {
-        File::Config => (all.config_dir.clone(), "config.toml".to_owned()),
-        File::Workspace(name) => (all.workspaces(), format!("workspaces/{name}.toml")),
+    let folder = match file {
+        FileKind::Global => all.config_dir.clone(),
+        FileKind::Workspace { .. } => all.workspaces(),
     };
     paths::ensure_dir(&folder, 0o700)?;
-    Ok((all.config_dir.join(&name), name))
-}
-
-/// Standard input, read without a thread and without making it non-blocking, which the shell would inherit: a reader that is dropped
-/// takes no key that is meant for what comes next. To tokio anything that can be waited for is a pipe.
-struct Keyboard {
-    waits: pipe::Receiver,
-    reads: OwnedFd,
-}
-
-impl Keyboard {
-    fn of_stdin() -> io::Result<Keyboard> {
-        let copy = || io::stdin().as_fd().try_clone_to_owned();
-        Ok(Keyboard { waits: pipe::Receiver::from_owned_fd_unchecked(copy()?)?, reads: copy()? })
-    }
-
-    /// What was typed; nothing when there is no terminal any more.
-    async fn read(&self) -> Vec<u8> {
-        loop {
-            if self.waits.readable().await.is_err() {
-                return Vec::new();
-            }
-            match self.waits.try_io(|| read_now(&self.reads)) {
-                Ok(bytes) => return bytes,
-                Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted].contains(&error.kind()) => {}
-                Err(_) => return Vec::new(),
-            }
-        }
-    }
-}
-
-fn read_now(fd: &OwnedFd) -> io::Result<Vec<u8>> {
-    if rustix::event::poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&Timespec::default()))? == 0 {
-        return Err(io::ErrorKind::WouldBlock.into());
-    }
-    let mut bytes = vec![0; 4096];
-    let count = rustix::io::read(fd, &mut bytes)?;
-    bytes.truncate(count);
-    Ok(bytes)
+    Ok((all.config_dir.join(file.shown()), file.shown()))
 }
 
 /// Listened to from the beginning on: a command that listens would otherwise change what a later signal does.
