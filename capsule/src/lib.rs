@@ -60,6 +60,8 @@ pub mod handover;
 #[cfg(feature = "capsule")]
 pub mod pty;
 #[cfg(feature = "capsule")]
+pub mod pump;
+#[cfg(feature = "capsule")]
 pub mod spool;
 pub mod client;
 #[cfg(feature = "capsule")]

@@ -20,6 +20,9 @@ pub enum Token {
     Client(u64),
     Listener,
     Terminal(u64),
+    /// A terminal's pump, and what it carries into.
+    Pump(u64),
+    Pipe(u64),
 }
 
 /// What a descriptor is watched for. That its other end has gone is always told.
@@ -105,6 +108,8 @@ fn data(token: Token) -> EventData {
         Token::Client(id) => (2, id),
         Token::Listener => (3, 0),
         Token::Terminal(id) => (4, id),
+        Token::Pump(id) => (5, id),
+        Token::Pipe(id) => (6, id),
     };
     EventData::new_u64(kind << KIND | id)
 }
@@ -116,7 +121,9 @@ fn token(data: u64) -> Token {
         1 => Token::Door,
         2 => Token::Client(id),
         3 => Token::Listener,
-        _ => Token::Terminal(id),
+        4 => Token::Terminal(id),
+        5 => Token::Pump(id),
+        _ => Token::Pipe(id),
     }
 }
 

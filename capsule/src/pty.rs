@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use rustix::pipe::SpliceFlags;
 use rustix::process::{Pid, Signal};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
@@ -18,6 +19,7 @@ use crate::screen::Size;
 
 /// Input that a session has not read yet. Two whole paste frames fit.
 const MAX_QUEUED: usize = 8 << 20;
+const PAGE: usize = 4 << 10;
 
 /// The argument by which the binary becomes a session's first process.
 pub const SESSION_VERB: &str = "session-exec";
@@ -92,26 +94,11 @@ pub struct Taken {
     pub closed: bool,
 }
 
-/// How a terminal is read. A read that finds nothing is not cheap, however it is told not to wait: it waits for the
-/// kernel's worker who carries output to the terminal, and beside a flood that takes up to half a millisecond.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reading {
-    /// Until nothing is there, with what the worker still brings. Many lines at once cost least, and only a read shows
-    /// that the last program has closed the terminal.
-    Whole,
-    /// What is there.
-    Hasty,
-}
-
-pub fn has_output(master: impl AsFd) -> bool {
-    rustix::io::ioctl_fionread(master).map_or(true, |len| len > 0)
-}
-
 /// Takes what is there, up to the buffer.
-pub fn read(master: impl AsFd, buffer: &mut [u8], reading: Reading) -> Taken {
+pub fn read(master: impl AsFd, buffer: &mut [u8]) -> Taken {
     let mut len = 0;
     // The kernel gives at most a page at a time.
-    while len < buffer.len() && (reading == Reading::Whole || has_output(&master)) {
+    while len < buffer.len() {
         match rustix::io::read(&master, &mut buffer[len..]) {
             Ok(n @ 1..) => len += n,
             Err(Errno::INTR) => {}
@@ -121,6 +108,11 @@ pub fn read(master: impl AsFd, buffer: &mut [u8], reading: Reading) -> Taken {
         }
     }
     Taken { len, closed: false }
+}
+
+/// The same into a pipe. A page at a time is all that a terminal gives, and a page of the pipe is taken for each.
+pub fn splice(master: impl AsFd, pipe: impl AsFd, limit: usize) -> rustix::io::Result<usize> {
+    rustix::pipe::splice(master, None, pipe, None, limit.min(PAGE), SpliceFlags::NONBLOCK)
 }
 
 /// From now on a read or a write that would wait says so instead.

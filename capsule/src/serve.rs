@@ -25,7 +25,8 @@ use crate::paths::{Paths, RUNTIME_DIR, policy_from_env, var};
 use crate::poll::{Poll, Ready, Token, Wants};
 use crate::probe::Prober;
 use crate::provider;
-use crate::pty::{self, InputQueue, Reading, SHELL, Taken};
+use crate::pty::{self, InputQueue, SHELL, Taken};
+use crate::pump::Pump;
 use crate::record::Recorder;
 use crate::screen::{Size, Stored};
 use crate::socket::{self, Connection, FLUSH, MAX_CLIENTS, MAX_CONNECTIONS, Said};
@@ -35,6 +36,9 @@ use crate::transfer::{self, Incoming};
 use crate::wire::{ClientFrame, ServerFrame, ShutdownReason};
 use crate::worker::Worker;
 
+/// A terminal that gives so much within so long gets a pump.
+const FLOOD: usize = 128 << 10;
+const FLOOD_WITHIN: Millis = 50;
 /// What one turn reads from a terminal: as much as is there, or beside typing a page, which costs the typist 50 us.
 const MAX_READ: usize = 64 << 10;
 const MAX_READ_ASIDE: usize = 4 << 10;
@@ -56,6 +60,10 @@ struct Terminal {
     master: OwnedFd,
     /// Absent when memory for it could not be had.
     spool: Option<Spool>,
+    /// While it is there, output comes out of the pipe.
+    pump: Option<Pump>,
+    /// How much has come since when.
+    flow: (Millis, usize),
     input: InputQueue,
     wants: Wants,
     recorder: Option<Recorder>,
@@ -67,11 +75,16 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn take(&mut self, buffer: &mut [u8], reading: Reading) -> io::Result<Taken> {
+    fn take(&mut self, buffer: &mut [u8]) -> io::Result<Taken> {
         match &mut self.spool {
-            Some(spool) => spool.take(&self.master, buffer, reading),
-            None => Ok(pty::read(&self.master, buffer, reading)),
+            Some(spool) if self.pump.is_some() => Ok(Taken { len: spool.take_piped(buffer)?, closed: false }),
+            Some(spool) => spool.take(&self.master, buffer),
+            None => Ok(pty::read(&self.master, buffer)),
         }
+    }
+
+    fn wants(&self) -> Wants {
+        Wants { read: self.pump.is_none(), write: !self.input.is_empty() }
     }
 }
 
@@ -328,6 +341,8 @@ impl Serve {
             Token::Listener => self.accept(),
             Token::Client(id) => self.on_client(ClientId(id), event),
             Token::Terminal(id) => self.on_terminal(SessionId(id), event),
+            Token::Pump(id) => self.end_pump(SessionId(id)),
+            Token::Pipe(id) => drop(self.read_some(SessionId(id))),
         }
         Ok(())
     }
@@ -361,9 +376,10 @@ impl Serve {
         let late: Vec<_> = self.terminals.iter().filter(|(_, t)| t.due.is_some_and(|at| at <= now)).map(|(id, _)| *id).collect();
         for session in late {
             // Whatever else comes is not this session's.
+            self.end_pump(session);
             let mut read = 0;
             while read < MAX_DRAIN
-                && let len @ 1.. = self.read_terminal(session, MAX_READ, Reading::Whole)
+                && let len @ 1.. = self.read_terminal(session, MAX_READ)
             {
                 read += len;
             }
@@ -444,8 +460,18 @@ impl Serve {
         };
         let size = spool.as_ref().map(Spool::size).or(size).unwrap_or(Size { rows: 24, cols: 80 });
         self.poll.add(&master, Token::Terminal(session.0), READ)?;
-        let terminal =
-            Terminal { master, spool, input: InputQueue::default(), wants: READ, recorder: None, drained: false, ended: None, due: None };
+        let terminal = Terminal {
+            master,
+            spool,
+            pump: None,
+            flow: (0, 0),
+            input: InputQueue::default(),
+            wants: READ,
+            recorder: None,
+            drained: false,
+            ended: None,
+            due: None,
+        };
         self.terminals.insert(session, terminal);
         Ok((size, replay, history))
     }
@@ -521,27 +547,90 @@ impl Serve {
         if event.write {
             self.flush_input(session);
         }
-        if event.read {
-            let typing = self.typed.filter(|(_, at)| self.now() < at + TYPING);
-            let limit = if typing.is_some_and(|(typed, _)| typed != session) { MAX_READ_ASIDE } else { MAX_READ };
-            let reading = if typing.is_some() && !event.gone { Reading::Hasty } else { Reading::Whole };
-            self.read_terminal(session, limit, reading);
+        // While it is pumped only its end is told, and that is the pump's to find.
+        if event.read && self.terminals.get(&session).is_some_and(|terminal| terminal.pump.is_none()) {
+            let len = self.read_some(session);
+            self.pump_flood(session, len);
+        }
+    }
+
+    fn read_some(&mut self, session: SessionId) -> usize {
+        let typing = self.typed.filter(|(_, at)| self.now() < at + TYPING);
+        let limit = if typing.is_some_and(|(typed, _)| typed != session) { MAX_READ_ASIDE } else { MAX_READ };
+        self.read_terminal(session, limit)
+    }
+
+    fn pump_flood(&mut self, session: SessionId, len: usize) {
+        let now = self.now();
+        let Some(terminal) = self.terminals.get_mut(&session).filter(|terminal| !terminal.drained) else {
+            return;
+        };
+        let (since, before) = if now > terminal.flow.0 + FLOOD_WITHIN { (now, 0) } else { terminal.flow };
+        terminal.flow = (since, before + len);
+        let Some(spool) = terminal.spool.as_ref().filter(|_| terminal.flow.1 >= FLOOD) else {
+            return;
+        };
+        terminal.flow = (now, 0);
+        // Without one it is only slower.
+        let Ok(Some(pump)) = spool.pump(&terminal.master) else { return };
+        let watched =
+            self.poll.add(&pump, Token::Pump(session.0), READ).and_then(|()| self.poll.add(spool.pipe(), Token::Pipe(session.0), READ));
+        terminal.pump = Some(pump);
+        match watched {
+            Ok(()) => self.rewatch_terminal(session),
+            Err(_) => self.end_pump(session),
+        }
+    }
+
+    fn stop_pump(&mut self, session: SessionId) {
+        let Some(terminal) = self.terminals.get_mut(&session) else { return };
+        let Some(pump) = terminal.pump.take() else { return };
+        self.poll.remove(&pump);
+        if let Some(spool) = &terminal.spool {
+            self.poll.remove(spool.pipe());
+        }
+        drop(pump);
+        self.rewatch_terminal(session);
+    }
+
+    fn end_pump(&mut self, session: SessionId) {
+        self.stop_pump(session);
+        // What it left in the pipe.
+        self.read_terminal(session, MAX_READ);
+    }
+
+    fn lose_spool(&mut self, session: SessionId, error: &io::Error) {
+        self.stop_pump(session);
+        if let Some(terminal) = self.terminals.get_mut(&session) {
+            terminal.spool = None;
+        }
+        self.pending.push_back(Input::Unspooled(session));
+        self.log.report(&format!("session {session} goes on without its spool: {error}"));
+    }
+
+    fn rewatch_terminal(&mut self, session: SessionId) {
+        let Some(terminal) = self.terminals.get_mut(&session) else { return };
+        let wants = terminal.wants();
+        if std::mem::replace(&mut terminal.wants, wants) != wants {
+            let _ = self.poll.change(&terminal.master, Token::Terminal(session.0), wants);
         }
     }
 
     /// Reads once and tells; the result is how much.
-    fn read_terminal(&mut self, session: SessionId, limit: usize, reading: Reading) -> usize {
+    fn read_terminal(&mut self, session: SessionId, limit: usize) -> usize {
         let Some(terminal) = self.terminals.get_mut(&session) else {
             return 0;
         };
         let mut buffer = std::mem::take(&mut self.buffer);
         // Spooled before it is shown: what the operator has seen must survive.
-        let taken = terminal.take(&mut buffer[..limit], reading).unwrap_or_else(|error| {
-            self.log.report(&format!("session {session} goes on without its spool: {error}"));
-            terminal.spool = None;
-            self.pending.push_back(Input::Unspooled(session));
-            Taken { len: 0, closed: false }
-        });
+        let taken = match terminal.take(&mut buffer[..limit]) {
+            Ok(taken) => taken,
+            Err(error) => {
+                self.buffer = buffer;
+                self.lose_spool(session, &error);
+                return 0;
+            }
+        };
         if taken.closed && !terminal.drained {
             terminal.drained = true;
             self.poll.remove(&terminal.master);
@@ -562,6 +651,7 @@ impl Serve {
     }
 
     fn end(&mut self, session: SessionId) {
+        self.stop_pump(session);
         let Some(mut terminal) = self.terminals.remove(&session) else {
             return;
         };
@@ -593,10 +683,7 @@ impl Serve {
             self.log.line(&format!("session {session} takes no input: {error}"));
             terminal.input = InputQueue::default();
         }
-        let wants = Wants { read: true, write: !terminal.input.is_empty() };
-        if std::mem::replace(&mut terminal.wants, wants) != wants {
-            let _ = self.poll.change(&terminal.master, Token::Terminal(session.0), wants);
-        }
+        self.rewatch_terminal(session);
     }
 
     // ---- clients ----
@@ -889,6 +976,7 @@ impl Serve {
                     self.poll.remove(&terminal.master);
                 }
             }
+            Token::Pump(id) | Token::Pipe(id) => self.stop_pump(SessionId(id)),
             Token::Client(_) => {}
         }
     }
@@ -935,9 +1023,7 @@ impl Serve {
                     return;
                 };
                 if let Some(Err(error)) = terminal.spool.as_mut().map(|spool| spool.checkpoint(size, &bytes, &history)) {
-                    terminal.spool = None;
-                    self.pending.push_back(Input::Unspooled(session));
-                    self.log.report(&format!("session {session} goes on without its spool: {error}"));
+                    self.lose_spool(session, &error);
                 }
             }
             Effect::Keep(kept) if kept.len() > MAX_KEPT => self.log.report(&format!("{} bytes are too many to keep", kept.len())),

@@ -17,7 +17,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -25,7 +25,8 @@ use rustix::fs::{FallocateFlags, MemfdFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
-use crate::pty::{self, Reading, Taken};
+use crate::pty::{self, Taken};
+use crate::pump::Pump;
 use crate::screen::{News, Size, Store, Stored};
 
 const MAGIC: u64 = 0x0003_4a4b_5350_4f4c;
@@ -113,7 +114,7 @@ impl Spool {
         }
         let mut spool =
             Self { file: Arc::new(file), pipe: (reader, writer), start, end, size, history: (history_start, history_end), splices: true };
-        while spool.move_piped()? > 0 {}
+        while spool.move_piped(1 << 20)? > 0 {}
         let strange = !(HISTORY..=history_end).contains(&history_start) || history_end - history_start > MAX_HISTORY;
         if strange || spool.end - spool.start > 2 * MAX_LOG {
             return Err(garbled());
@@ -131,13 +132,11 @@ impl Spool {
     }
 
     /// Takes what the terminal has, up to the buffer, keeps it and gives it.
-    pub fn take(&mut self, terminal: impl AsFd, buffer: &mut [u8], reading: Reading) -> io::Result<Taken> {
-        let before = self.end;
+    pub fn take(&mut self, terminal: impl AsFd, buffer: &mut [u8]) -> io::Result<Taken> {
         let mut closed = false;
         let mut room = buffer.len();
-        while room > 0 && self.splices && (reading == Reading::Whole || pty::has_output(&terminal)) {
-            // A page at a time is all that a terminal gives, and a page of the pipe is taken for each.
-            match rustix::pipe::splice(&terminal, None, &self.pipe.1, None, room.min(PAGE as usize), SpliceFlags::NONBLOCK) {
+        while room > 0 && self.splices {
+            match pty::splice(&terminal, &self.pipe.1, room) {
                 Ok(len @ 1..) => room -= len,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
@@ -149,27 +148,47 @@ impl Spool {
                 }
             }
         }
-        let piped = before + (buffer.len() - room) as u64;
-        while self.end < piped && self.move_piped()? > 0 {}
-        let mut len = (self.end - before) as usize;
-        if len > 0 {
-            self.file.read_exact_at(&mut buffer[..len], before)?;
-        }
+        let mut len = self.take_piped(buffer)?;
         if !self.splices {
-            let taken = pty::read(terminal, &mut buffer[len..], reading);
+            let taken = pty::read(terminal, &mut buffer[len..]);
             self.append(&buffer[len..len + taken.len])?;
             len += taken.len;
             closed = taken.closed;
         }
+        // What did not fit comes first the next time, and so does the end.
+        Ok(Taken { len, closed: closed && len < buffer.len() })
+    }
+
+    /// The same of what is in the pipe already; the result is how much.
+    pub fn take_piped(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let before = self.end;
+        let taken = |spool: &Self| (spool.end - before) as usize;
+        while taken(self) < buffer.len() && self.move_piped(buffer.len() - taken(self))? > 0 {}
+        let len = taken(self);
+        if len > 0 {
+            self.file.read_exact_at(&mut buffer[..len], before)?;
+        }
         self.bound()?;
-        Ok(Taken { len, closed })
+        Ok(len)
+    }
+
+    /// Carries the terminal's output into the pipe beside us, so that only `take_piped` may be asked until that has ended.
+    /// Nothing where terminals cannot be spliced.
+    pub fn pump(&self, terminal: impl AsFd) -> io::Result<Option<Pump>> {
+        let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned();
+        self.splices.then(|| Pump::start(copy(terminal.as_fd())?, copy(self.pipe.1.as_fd())?)).transpose()
+    }
+
+    /// Readable when something is in it.
+    pub fn pipe(&self) -> BorrowedFd<'_> {
+        self.pipe.0.as_fd()
     }
 
     /// From the pipe into the file; the result is how much.
-    fn move_piped(&mut self) -> io::Result<usize> {
+    fn move_piped(&mut self, limit: usize) -> io::Result<usize> {
         loop {
             let mut at = self.end;
-            match rustix::pipe::splice(&self.pipe.0, None, &self.file, Some(&mut at), 1 << 20, SpliceFlags::NONBLOCK) {
+            match rustix::pipe::splice(&self.pipe.0, None, &self.file, Some(&mut at), limit, SpliceFlags::NONBLOCK) {
                 Ok(len) => {
                     self.end += len as u64;
                     return Ok(len);
@@ -298,19 +317,79 @@ mod tests {
         let (mut writer, reader) = std::os::unix::net::UnixStream::pair().unwrap();
         reader.set_nonblocking(true).unwrap();
         let mut buffer = vec![0; 16 << 10];
-        assert_eq!(spool.take(&reader, &mut buffer, Reading::Hasty).unwrap(), Taken { len: 0, closed: false });
+        assert_eq!(spool.take(&reader, &mut buffer).unwrap(), Taken { len: 0, closed: false });
         let sent: Vec<u8> = (0..20_000u32).map(|i| i as u8).collect();
         writer.write_all(&sent).unwrap();
         let mut got = Vec::new();
         while got.len() < sent.len() {
-            let taken = spool.take(&reader, &mut buffer, Reading::Hasty).unwrap();
+            let taken = spool.take(&reader, &mut buffer).unwrap();
             got.extend_from_slice(&buffer[..taken.len]);
         }
         assert!(spool.splices);
         assert_eq!(got, sent);
         assert_eq!(found(&fds).2, sent);
         drop(writer);
-        assert_eq!(spool.take(&reader, &mut buffer, Reading::Whole).unwrap(), Taken { len: 0, closed: true });
+        assert_eq!(spool.take(&reader, &mut buffer).unwrap(), Taken { len: 0, closed: true });
+    }
+
+    /// What is printed while a pump comes and goes, in order and to the last byte.
+    #[test]
+    fn a_pump_carries_what_is_printed() {
+        const LEN: usize = 8 << 20;
+        let (mut spool, _fds) = spool();
+        let (mut writer, terminal) = std::os::unix::net::UnixStream::pair().unwrap();
+        terminal.set_nonblocking(true).unwrap();
+        let sent: Vec<u8> = (0..LEN as u32).map(|i| (i / 7) as u8).collect();
+        let printed = sent.clone();
+        let printer = std::thread::spawn(move || writer.write_all(&printed).unwrap());
+        let (mut got, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
+        for round in 1.. {
+            let pump = spool.pump(&terminal).unwrap().unwrap();
+            // It is stopped in the midst, with the pipe empty or full.
+            while got.len() < (round * LEN / 10).min(LEN) {
+                let len = spool.take_piped(&mut buffer).unwrap();
+                got.extend_from_slice(&buffer[..len]);
+            }
+            if round % 2 == 0 {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            drop(pump);
+            let taken = spool.take(&terminal, &mut buffer).unwrap();
+            got.extend_from_slice(&buffer[..taken.len]);
+            if taken.closed {
+                break;
+            }
+            spool.checkpoint(SIZE, b"", &news(b"", 0)).unwrap();
+        }
+        printer.join().unwrap();
+        assert!(got == sent, "{} of {LEN} bytes came, or in another order", got.len());
+    }
+
+    #[test]
+    fn a_pump_ends_when_nothing_comes() {
+        let ended = |pump: &Pump, limit_s| {
+            let mut fds = [rustix::event::PollFd::new(pump, rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: limit_s, tv_nsec: 0 })).unwrap() == 1
+        };
+        let (mut spool, _fds) = spool();
+        let (mut writer, terminal) = std::os::unix::net::UnixStream::pair().unwrap();
+        terminal.set_nonblocking(true).unwrap();
+        writer.write_all(b"first").unwrap();
+        let pump = spool.pump(&terminal).unwrap().unwrap();
+        assert!(ended(&pump, 60), "quiet");
+        writer.write_all(b", last").unwrap();
+        let mut buffer = [0; 100];
+        assert_eq!(spool.take(&terminal, &mut buffer).unwrap(), Taken { len: 11, closed: false });
+        assert_eq!(&buffer[..11], b"first, last");
+        // A full pipe is no end.
+        let pump = spool.pump(&terminal).unwrap().unwrap();
+        let chunk = vec![0; 128 << 10];
+        let printer = std::thread::spawn(move || writer.write_all(&chunk));
+        assert!(!ended(&pump, 1), "full");
+        drop(terminal);
+        drop(pump);
+        drop(spool);
+        let _ = printer.join().unwrap();
     }
 
     #[test]

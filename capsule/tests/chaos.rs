@@ -14,8 +14,11 @@ use common::{BINARY, Capsule, SHELL_AGENT, eventually, kill, processes, write_sc
 use jackin_capsule::control::{self, Reply};
 use jackin_capsule::wire::Spawn;
 
-/// Numbers with a rest that would show a missing byte, for ever; the other agent is for talking to.
-const COUNTING: &str = "[ $JACKIN_AGENT = codex ] && exec cat\nn=0; while :; do n=$((n+1)); echo \"$n:ä$n;\"; done";
+/// Numbers with a rest that would show a missing byte, for ever, in one session as fast as it can be done; the other agent
+/// is for talking to.
+const COUNTING: &str = r#"[ $JACKIN_AGENT = codex ] && exec cat
+[ $JACKIN_SESSION_ID = 3 ] && exec awk 'BEGIN { for (;;) { n++; print n ":ä" n ";" } }'
+n=0; while :; do n=$((n+1)); echo "$n:ä$n;"; done"#;
 
 /// Whatever the history and the screen hold must be a run of whole lines.
 fn assert_counts_on(lines: &[String], what: &str) -> u64 {
@@ -59,14 +62,17 @@ fn two_hundred_kills_lose_nothing() {
     let mut random = seed | 1;
     let mut reached = [0; 3];
     let mut mux = 0;
+    let mut pumped = 0;
     for round in 0..KILLS {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
         // At any moment of its life: from before it has taken the table over until it is long at work.
-        std::thread::sleep(Duration::from_micros(random % 60_000));
+        let most = if round % 4 == 0 { 400_000 } else { 60_000 };
+        std::thread::sleep(Duration::from_micros(random % most));
         // The one killed last may still be on its way out.
         mux = eventually("another mux runs", || Some(capsule.mux_pid()).filter(|pid| *pid != mux));
+        pumped += usize::from(threads(mux).iter().any(|name| name == "pump"));
         kill("KILL", mux);
         if round % 4 == 3 {
             for (id, reached) in counting.iter().zip(&mut reached) {
@@ -81,6 +87,7 @@ fn two_hundred_kills_lose_nothing() {
             client.wait_for_text(&format!("still here {round}"));
         }
     }
+    assert!(pumped > 0, "no flood was pumped, of all muxes");
     assert_eq!(session_pids(&capsule), sessions, "seed {seed}");
     // Only the tab that is shown was changed since, by this test.
     let tabs = |snapshot: &str| match serde_json::from_str(snapshot).unwrap() {
@@ -93,6 +100,11 @@ fn two_hundred_kills_lose_nothing() {
         assert!(echoes.contains(&format!("still here {round}")), "{echoes:?}");
     }
     capsule.assert_running();
+}
+
+fn threads(pid: u32) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).map(|name| name.trim_end().to_owned()).collect()
 }
 
 fn session_pids(capsule: &Capsule) -> BTreeSet<u32> {
