@@ -4,9 +4,10 @@
 //! Relies on little: absolute moves, line feeds above the last row, `EL`, `ECH`, `DECSTBM` with `SU` and `SD`. After the last
 //! column terminals disagree about where the cursor is, so the next move is absolute.
 
-use super::Size;
+use std::sync::Arc;
+
 use super::pen::{END_LINK, Pen};
-use super::{Cell, Cursor, Frame, Glyph};
+use super::{Cell, Cursor, Frame, Glyph, Size, blank_rows};
 
 /// What a client's terminal can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +43,8 @@ pub struct Modes {
 pub struct Shown {
     /// `None` while nothing is known.
     size: Option<Size>,
-    /// Whole characters only: no half of a wide one.
-    cells: Vec<Cell>,
-    /// The stamp of the frame's row that each row shows, 0 for none.
-    stamps: Vec<u64>,
+    /// Whole characters only: no half of a wide one. A row that is the frame's own is shared with it.
+    rows: Vec<Arc<[Cell]>>,
     pen: Pen,
     /// `None` where terminals disagree.
     at: Option<(u16, u16)>,
@@ -76,16 +75,7 @@ const MAX_TITLE: usize = 512;
 
 impl Shown {
     pub fn unknown() -> Self {
-        Self {
-            size: None,
-            cells: vec![],
-            stamps: vec![],
-            pen: Pen::default(),
-            at: None,
-            cursor_visible: false,
-            cursor_shape: 0,
-            modes: Modes::default(),
-        }
+        Self { size: None, rows: vec![], pen: Pen::default(), at: None, cursor_visible: false, cursor_shape: 0, modes: Modes::default() }
     }
 
     /// The next drawing starts from nothing.
@@ -96,10 +86,7 @@ impl Shown {
     /// As `RESET` leaves it.
     fn reset(&mut self, size: Size) {
         self.size = Some(size);
-        self.cells.clear();
-        self.cells.resize(usize::from(size.rows) * usize::from(size.cols), Cell::default());
-        self.stamps.clear();
-        self.stamps.resize(size.rows.into(), 0);
+        self.rows = blank_rows(size);
         self.pen = Pen::default();
         self.at = Some((0, 0));
         self.cursor_visible = false;
@@ -246,33 +233,21 @@ impl Painter<'_> {
         for row in rows {
             let new = self.frame.shown_row(row, self.view.cols, &mut scratch);
             self.paint_row(row, new);
-            self.shown_cells(row).copy_from_slice(new);
-            self.shown.stamps[usize::from(row)] = self.stamp(row);
+            let own = self.frame.rows.get(usize::from(row)).filter(|own| std::ptr::eq::<[Cell]>(&***own, new));
+            self.shown.rows[usize::from(row)] = own.map_or_else(|| new.into(), Arc::clone);
         }
         self.shown.pen.end_link(&mut self.out);
     }
 
-    fn stamp(&self, row: u16) -> u64 {
-        self.frame.stamps.get(usize::from(row)).copied().unwrap_or(0)
-    }
-
-    fn shown_cells(&mut self, row: u16) -> &mut [Cell] {
-        let cols = usize::from(self.view.cols);
-        &mut self.shown.cells[usize::from(row) * cols..][..cols]
-    }
-
     fn differs(&mut self, row: u16, scratch: &mut Vec<Cell>) -> bool {
-        let stamp = self.stamp(row);
-        if stamp != 0 && stamp == self.shown.stamps[usize::from(row)] {
-            return false;
-        }
-        // Equal to what is shown means whole, and that is the cheaper question.
-        let differs = match row < self.frame.size.rows && self.view.cols == self.frame.size.cols {
-            true => self.frame.row(row) != self.shown_cells(row),
-            false => self.frame.shown_row(row, self.view.cols, scratch) != self.shown_cells(row),
+        let shown = &mut self.shown.rows[usize::from(row)];
+        let Some(own) = self.frame.rows.get(usize::from(row)).filter(|own| own.len() == shown.len()) else {
+            return self.frame.shown_row(row, self.view.cols, scratch) != &**shown;
         };
+        // Equal to what is shown means whole, and that is the cheaper question.
+        let differs = !Arc::ptr_eq(own, shown) && own != shown;
         if !differs {
-            self.shown.stamps[usize::from(row)] = stamp;
+            *shown = Arc::clone(own);
         }
         differs
     }
@@ -281,12 +256,12 @@ impl Painter<'_> {
     /// both halves.
     fn paint_row(&mut self, row: u16, new: &[Cell]) {
         let cols = new.len();
-        let old_start = usize::from(row) * cols;
         let tail = blank_tail(new);
-        let changed = |shown: &Shown, col: usize| !new[col].looks_like(&shown.cells[old_start + col]);
+        let old = Arc::clone(&self.shown.rows[usize::from(row)]);
+        let changed = |col: usize| !new[col].looks_like(&old[col]);
         let mut col = 0;
         while col < tail {
-            if !changed(self.shown, col) {
+            if !changed(col) {
                 col += 1;
                 continue;
             }
@@ -294,16 +269,16 @@ impl Painter<'_> {
             let cell = &new[col];
             if cell.is_blank() {
                 let alike = (col..tail).take_while(|&at| new[at].is_blank() && new[at].style.bg == cell.style.bg);
-                let end = alike.filter(|&at| changed(self.shown, at)).last().unwrap_or(col) + 1;
+                let end = alike.filter(|&at| changed(at)).last().unwrap_or(col) + 1;
                 self.shown.pen.set_blank(&mut self.out, cell.style.bg, self.caps);
                 self.blanks(row, col, end, cols);
                 col = end;
             } else {
                 self.shown.pen.set(&mut self.out, &cell.style, self.frame, self.caps);
-                col += self.write(row, col, new, old_start);
+                col += self.write(row, col, new, &old);
             }
         }
-        let mut changes = (tail..cols).filter(|&at| changed(self.shown, at));
+        let mut changes = (tail..cols).filter(|&at| changed(at));
         if let Some(first) = changes.next() {
             let end = changes.next_back().unwrap_or(first) + 1;
             self.go(row, first as u16, new);
@@ -347,12 +322,12 @@ impl Painter<'_> {
     }
 
     /// Writes one character and returns its columns.
-    fn write(&mut self, row: u16, col: usize, new: &[Cell], old_start: usize) -> usize {
+    fn write(&mut self, row: u16, col: usize, new: &[Cell], old: &[Cell]) -> usize {
         let glyph = new[col].glyph;
         let width = if glyph.is_wide() { 2 } else { 1 };
         self.cells += width;
         let disputed = is_disputed(glyph);
-        if disputed && width == 2 && !self.shown.cells[old_start + col + 1].looks_like(&Cell::default()) {
+        if disputed && width == 2 && !old[col + 1].looks_like(&Cell::default()) {
             // A terminal that takes it for a narrow one would leave what stood in its second cell.
             self.out.extend_from_slice(b"\x1b[2X");
         }
@@ -372,7 +347,7 @@ impl Painter<'_> {
         let cols = self.view.cols;
         let blank = row_hash(&vec![Cell::default(); cols.into()]);
         let wanted: Vec<u64> = (0..self.view.rows).map(|row| row_hash(self.frame.shown_row(row, cols, scratch))).collect();
-        let mut shown: Vec<u64> = (0..self.view.rows).map(|row| row_hash(self.shown_cells(row))).collect();
+        let mut shown: Vec<u64> = (0..self.view.rows).map(|row| row_hash(&self.shown.rows[usize::from(row)])).collect();
         for _ in 0..MAX_SCROLLS {
             let Some(scroll) = likely_scroll(rows, &wanted, &shown, blank) else { return };
             if self.saved_by(&scroll, scratch) < SCROLL_COST {
@@ -388,15 +363,15 @@ impl Painter<'_> {
     }
 
     /// How many cells fewer have to be written.
-    fn saved_by(&mut self, scroll: &Scroll, scratch: &mut Vec<Cell>) -> isize {
+    fn saved_by(&self, scroll: &Scroll, scratch: &mut Vec<Cell>) -> isize {
         let mut saved = 0;
         for row in scroll.top..=scroll.bottom {
             let source = i32::from(row) + i32::from(scroll.by);
             let new = self.frame.shown_row(row, self.view.cols, scratch);
             let differing = |old: &[Cell]| new.iter().zip(old).filter(|(new, old)| !new.looks_like(old)).count() as isize;
-            saved += differing(self.shown_cells(row));
+            saved += differing(&self.shown.rows[usize::from(row)]);
             saved -= match u16::try_from(source) {
-                Ok(source) if (scroll.top..=scroll.bottom).contains(&source) => differing(self.shown_cells(source)),
+                Ok(source) if (scroll.top..=scroll.bottom).contains(&source) => differing(&self.shown.rows[usize::from(source)]),
                 _ => new.iter().filter(|cell| !cell.looks_like(&Cell::default())).count() as isize,
             };
         }
@@ -424,10 +399,8 @@ impl Painter<'_> {
         }
         // Setting the region moves it, but not to the same place everywhere.
         self.shown.at = None;
-        let cols = usize::from(self.view.cols);
-        let (top, bottom) = (usize::from(scroll.top), usize::from(scroll.bottom));
-        shift(&mut self.shown.cells[top * cols..(bottom + 1) * cols], isize::from(scroll.by) * cols as isize, Cell::default());
-        self.shown.stamps[top..=bottom].fill(0);
+        let blank = vec![Cell::default(); self.view.cols.into()].into();
+        shift(&mut self.shown.rows[usize::from(scroll.top)..=usize::from(scroll.bottom)], scroll.by.into(), blank);
     }
 }
 
@@ -438,8 +411,8 @@ struct Scroll {
     by: i16,
 }
 
-/// What `Scroll` does to things of which there are as many per row; `blank` comes in.
-fn shift<T: Copy>(things: &mut [T], by: isize, blank: T) {
+/// What `Scroll` does to things of which there is one per row; `blank` comes in.
+fn shift<T: Clone>(things: &mut [T], by: isize, blank: T) {
     let far = by.unsigned_abs();
     if by > 0 {
         things.rotate_left(far);

@@ -2,7 +2,7 @@
 //! turns the difference between two of them into bytes. Absent: panes, sessions, time, and where the bytes go.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -167,17 +167,11 @@ impl Rect {
     }
 }
 
-/// A number for the content of a row that no other content ever gets, in any frame: what `Shown` remembers it by.
-fn stamp() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    LAST.fetch_add(1, Ordering::Relaxed) + 1
-}
-
 #[derive(Debug, Clone)]
 pub struct Frame {
     size: Size,
-    cells: Vec<Cell>,
-    stamps: Vec<u64>,
+    /// Shared with what clients show, until a painter writes.
+    rows: Vec<Arc<[Cell]>>,
     pub cursor: Option<Cursor>,
     clusters: Names,
     links: Names,
@@ -186,7 +180,7 @@ pub struct Frame {
 /// Names follow from what they name, so equal cells show the same.
 impl PartialEq for Frame {
     fn eq(&self, other: &Self) -> bool {
-        self.size == other.size && self.cursor == other.cursor && self.cells == other.cells
+        self.size == other.size && self.cursor == other.cursor && self.rows == other.rows
     }
 }
 
@@ -194,7 +188,7 @@ impl Eq for Frame {}
 
 impl Frame {
     pub fn new(size: Size) -> Self {
-        let mut frame = Self { size, cells: vec![], stamps: vec![], cursor: None, clusters: Names::default(), links: Names::default() };
+        let mut frame = Self { size, rows: vec![], cursor: None, clusters: Names::default(), links: Names::default() };
         frame.resize(size);
         frame
     }
@@ -206,22 +200,16 @@ impl Frame {
     /// Blank afterwards: whoever paints has to paint it all.
     pub fn resize(&mut self, size: Size) {
         self.size = size;
-        self.cells.clear();
-        self.cells.resize(usize::from(size.rows) * usize::from(size.cols), Cell::default());
-        self.stamps.clear();
-        self.stamps.resize(size.rows.into(), stamp());
+        self.rows = blank_rows(size);
         self.cursor = None;
     }
 
     pub fn row(&self, row: u16) -> &[Cell] {
-        let cols = usize::from(self.size.cols);
-        &self.cells[usize::from(row) * cols..][..cols]
+        &self.rows[usize::from(row)]
     }
 
     pub fn row_mut(&mut self, row: u16) -> &mut [Cell] {
-        self.stamps[usize::from(row)] = stamp();
-        let cols = usize::from(self.size.cols);
-        &mut self.cells[usize::from(row) * cols..][..cols]
+        Arc::make_mut(&mut self.rows[usize::from(row)])
     }
 
     /// What shows this text, of one cell and its second half if it is wide.
@@ -238,7 +226,7 @@ impl Frame {
     pub fn cluster(&mut self, text: &str, wide: bool) -> Glyph {
         let name = hash(text) & (Glyph::WIDE - 1);
         if self.clusters.is_full() {
-            self.clusters.sweep(self.cells.iter().filter_map(|cell| cell.glyph.cluster_name()).collect());
+            self.clusters.sweep(self.rows.iter().flat_map(|row| row.iter()).filter_map(|cell| cell.glyph.cluster_name()).collect());
         }
         self.clusters.keep(name, text);
         Glyph(Glyph::CLUSTER | name | if wide { Glyph::WIDE } else { 0 })
@@ -248,7 +236,7 @@ impl Frame {
     pub fn link(&mut self, link: &str) -> u32 {
         let name = hash(link).max(1);
         if self.links.is_full() {
-            self.links.sweep(self.cells.iter().map(|cell| cell.style.link).collect());
+            self.links.sweep(self.rows.iter().flat_map(|row| row.iter()).map(|cell| cell.style.link).collect());
         }
         self.links.keep(name, link);
         name
@@ -316,6 +304,11 @@ impl Frame {
             (None, None) => " ".to_owned(),
         }
     }
+}
+
+/// One row, as often as there are rows.
+fn blank_rows(size: Size) -> Vec<Arc<[Cell]>> {
+    vec![vec![Cell::default(); size.cols.into()].into(); size.rows.into()]
 }
 
 /// Blanks what is left of wide characters that lost one half to a write of the columns `from..to`.
