@@ -104,11 +104,11 @@ impl Way {
 }
 
 /// The container may put anything there: a link would lead to some service of this host.
-async fn connect(socket: &Path) -> io::Result<tokio::net::UnixStream> {
+async fn connect(socket: &Path) -> io::Result<client::Stream> {
     if std::fs::symlink_metadata(socket)?.is_symlink() {
         return Err(io::Error::other(format!("{} is a link, not the capsule's socket", socket.display())));
     }
-    tokio::net::UnixStream::connect(socket).await
+    client::Stream::connect(socket).await
 }
 
 /// One attachment, as a person asked for it.

@@ -306,7 +306,7 @@ async fn attach(paths: &Paths, mut spawn: Spawn, focus: Option<u64>, mode: Attac
     let mut hello = client::hello(spawn, focus, env);
     hello.ctx.mode = mode;
     let face = Face { hello, title: None, desk: None };
-    match client::attach(|| UnixStream::connect(&paths.socket), face).await {
+    match client::attach(|| client::Stream::connect(&paths.socket), face).await {
         Ok(Outcome::Detached) => print("[detached; the sessions go on]\n"),
         Ok(Outcome::SessionEnded(code)) => code.unwrap_or(1),
         Ok(Outcome::TakenOver) => print("[another terminal has attached]\n"),

@@ -35,6 +35,12 @@ impl Pump {
         let thread = std::thread::Builder::new().name("pump".to_owned()).stack_size(STACK).spawn(run)?;
         Ok(Self { here, thread: Some(thread) })
     }
+
+    /// Nothing is carried any more when this returns.
+    pub fn stop(&mut self) {
+        let _ = self.here.shutdown(Shutdown::Both);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 impl AsFd for Pump {
@@ -45,8 +51,7 @@ impl AsFd for Pump {
 
 impl Drop for Pump {
     fn drop(&mut self) {
-        let _ = self.here.shutdown(Shutdown::Both);
-        let _ = self.thread.take().map(JoinHandle::join);
+        self.stop();
     }
 }
 

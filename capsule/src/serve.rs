@@ -20,7 +20,9 @@ use crate::handover::{DOOR_VERSION, Door, MAX_KEPT, Received, SpawnRequest, ToIn
 use crate::keys::Bindings;
 use crate::launch::LaunchConfig;
 use crate::log::Log;
-use crate::mux::{ClientId, Effect, Ended, Identity, Input, Millis, Mux, Program, Record, Recording, SESSION_UNSET, SessionId, Settings};
+use crate::mux::{
+    self, ClientId, Effect, Ended, Identity, Input, Millis, Mux, Program, Record, Recording, SESSION_UNSET, SessionId, Settings,
+};
 use crate::paths::{Paths, RUNTIME_DIR, policy_from_env, var};
 use crate::poll::{Poll, Ready, Token, Wants};
 use crate::probe::Prober;
@@ -212,6 +214,7 @@ impl Serve {
             config,
             policy: policy_from_env(),
             bindings: Bindings::from_settings(var("JACKIN_PALETTE_KEY").as_deref(), var("JACKIN_PREFIX").as_deref()),
+            escape_time: mux::escape_time(var("JACKIN_ESCAPE_TIME").as_deref()),
             packs: packs(&log),
             identity: Identity {
                 instance: var("JACKIN_INSTANCE_ID").unwrap_or_default(),
@@ -593,10 +596,11 @@ impl Serve {
         self.rewatch_terminal(session);
     }
 
+    /// And takes what it left in the pipe.
     fn end_pump(&mut self, session: SessionId) {
+        let pump = |serve: &mut Self| serve.terminals.get_mut(&session)?.pump.as_mut().map(Pump::stop);
+        while pump(self).is_some() && self.read_terminal(session, MAX_READ) > 0 {}
         self.stop_pump(session);
-        // What it left in the pipe.
-        self.read_terminal(session, MAX_READ);
     }
 
     fn lose_spool(&mut self, session: SessionId, error: &io::Error) {

@@ -40,6 +40,9 @@ const MAX_LOG: u64 = 32 << 20;
 /// More than the screen ever keeps.
 const MAX_HISTORY: u64 = 16 << 20;
 
+/// Less than this is not the beginning of much.
+const FEW: usize = 1 << 10;
+
 /// Descriptors that make up a spool: the file, and both ends of the pipe before it.
 pub const FDS: usize = 3;
 
@@ -131,13 +134,19 @@ impl Spool {
         self.size
     }
 
-    /// Takes what the terminal has, up to the buffer, keeps it and gives it.
+    /// Takes what the terminal has, up to the buffer, keeps it and gives it. The pipe is empty before, and afterwards.
     pub fn take(&mut self, terminal: impl AsFd, buffer: &mut [u8]) -> io::Result<Taken> {
         let mut closed = false;
-        let mut room = buffer.len();
-        while room > 0 && self.splices {
-            match pty::splice(&terminal, &self.pipe.1, room) {
-                Ok(len @ 1..) => room -= len,
+        let mut piped = 0;
+        while piped < buffer.len() && self.splices {
+            match pty::splice(&terminal, &self.pipe.1, buffer.len() - piped) {
+                Ok(len @ 1..) => {
+                    piped += len;
+                    if len < FEW {
+                        // Like an echo. To look for more is not cheap, and the terminal will tell.
+                        break;
+                    }
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INVAL | Errno::NOSYS | Errno::PERM) => self.splices = false,
@@ -148,15 +157,15 @@ impl Spool {
                 }
             }
         }
-        let mut len = self.take_piped(buffer)?;
+        let mut len = self.take_piped(&mut buffer[..piped])?;
         if !self.splices {
             let taken = pty::read(terminal, &mut buffer[len..]);
             self.append(&buffer[len..len + taken.len])?;
+            self.bound()?;
             len += taken.len;
             closed = taken.closed;
         }
-        // What did not fit comes first the next time, and so does the end.
-        Ok(Taken { len, closed: closed && len < buffer.len() })
+        Ok(Taken { len, closed })
     }
 
     /// The same of what is in the pipe already; the result is how much.
@@ -167,8 +176,8 @@ impl Spool {
         let len = taken(self);
         if len > 0 {
             self.file.read_exact_at(&mut buffer[..len], before)?;
+            self.bound()?;
         }
-        self.bound()?;
         Ok(len)
     }
 
@@ -354,6 +363,9 @@ mod tests {
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }
             drop(pump);
+            while let len @ 1.. = spool.take_piped(&mut buffer).unwrap() {
+                got.extend_from_slice(&buffer[..len]);
+            }
             let taken = spool.take(&terminal, &mut buffer).unwrap();
             got.extend_from_slice(&buffer[..taken.len]);
             if taken.closed {
@@ -379,7 +391,9 @@ mod tests {
         assert!(ended(&pump, 60), "quiet");
         writer.write_all(b", last").unwrap();
         let mut buffer = [0; 100];
-        assert_eq!(spool.take(&terminal, &mut buffer).unwrap(), Taken { len: 11, closed: false });
+        let first = spool.take_piped(&mut buffer).unwrap();
+        let last = spool.take(&terminal, &mut buffer[first..]).unwrap();
+        assert_eq!((first, last), (5, Taken { len: 6, closed: false }));
         assert_eq!(&buffer[..11], b"first, last");
         // A full pipe is no end.
         let pump = spool.pump(&terminal).unwrap().unwrap();

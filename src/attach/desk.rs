@@ -34,6 +34,8 @@ pub struct Desk {
     pub programs: Programs,
     /// A pasted path of an image means the image.
     pub paste_paths: bool,
+    /// A link may be opened in this host's browser.
+    pub opens_links: bool,
 }
 
 impl Desk {
@@ -101,6 +103,9 @@ impl Desk {
                     Ok(link) => link,
                     Err(why) => return Some(why),
                 };
+                if !self.opens_links {
+                    return Some(format!("not opened, JACKIN_OPEN_LINKS denies it: {}", redacted(link)));
+                }
                 tracing::info!("opening {}", redacted(link));
                 if last_link.is_some_and(|last| last.elapsed() < BETWEEN_LINKS) {
                     return Some(format!("not opened, too soon after another: {}", redacted(link)));

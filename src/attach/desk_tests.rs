@@ -24,6 +24,7 @@ impl Office {
             mounts: vec![(path("src"), "/work".to_owned())],
             programs,
             paste_paths: true,
+            opens_links: true,
         };
         Office { dir, desk }
     }
@@ -129,6 +130,16 @@ fn links_are_opened_if_they_are_links() {
     }
     let link = || ServerFrame::HostOpenUrl("https://u:p@h/a?q=s3cret#f".into());
     assert_eq!(office.notices(vec![link(), link()]), ["not opened, too soon after another: https://h/a?…"]);
+}
+
+#[test]
+fn links_stay_closed_when_that_is_wished() {
+    let mut office = Office::new();
+    office.program("xdg-open", "");
+    office.desk.opens_links = false;
+    let link = ServerFrame::HostOpenUrl("https://h/a?q=s3cret".into());
+    assert_eq!(office.notices(vec![link]), ["not opened, JACKIN_OPEN_LINKS denies it: https://h/a?…"]);
+    assert!(office.calls().is_empty());
 }
 
 #[test]

@@ -174,13 +174,14 @@ fn desk(session: &Session, record: &InstanceRecord) -> Desk {
     let home = session.paths.home.clone();
     let facts = &session.facts;
     let mounts = want::recorded(&session.config, facts, record).map(|wanted| wanted.mounts).unwrap_or_default();
-    let denied = std::env::var("JACKIN_PASTE_IMAGE_PATHS").is_ok_and(|v| ["0", "false", "no", "off"].contains(&v.as_str()));
+    let denied = |key| std::env::var(key).is_ok_and(|v| ["0", "false", "no", "off", "deny"].contains(&v.as_str()));
     Desk {
         downloads: home.join("Downloads/jackin").join(&record.role_container),
         home,
         mounts: mounts.into_iter().map(|mount| (facts.expand(&mount.src.value).into(), mount.dst.value)).collect(),
         programs: Programs::from_env(),
-        paste_paths: !denied,
+        paste_paths: !denied("JACKIN_PASTE_IMAGE_PATHS"),
+        opens_links: !denied("JACKIN_OPEN_LINKS"),
     }
 }
 

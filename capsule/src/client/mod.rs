@@ -5,6 +5,7 @@
 mod inbox;
 mod keys;
 mod relay;
+mod stream;
 mod terminal;
 
 use std::future::Future;
@@ -21,6 +22,7 @@ use crate::wire::{
     decode_header,
 };
 pub use keys::ImagePaste;
+pub use stream::Stream;
 pub use terminal::{Keyboard, RawTerminal};
 
 /// A capsule that is starting, or whose mux is, is waited for so long before anything is shown.

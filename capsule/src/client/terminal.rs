@@ -3,6 +3,7 @@
 //! Absent: what the bytes mean.
 
 use std::fs::{File, OpenOptions};
+use std::future::poll_fn;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -13,11 +14,13 @@ use std::sync::{Mutex, Once, PoisonError};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::termios::{OptionalActions, Termios};
-use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::stream::Writer;
+
 const KEYS_AT_ONCE: usize = 16 << 10;
+const FEW_KEYS: usize = 1 << 10;
 /// How long the last bytes may wait for a terminal that does not read.
 const LEAVE_WITHIN: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
@@ -130,30 +133,35 @@ impl Keyboard {
             if self.waits.readable().await.is_err() {
                 return Vec::new();
             }
-            match self.waits.try_io(|| self.read_now()) {
-                Ok(keys) => return keys,
-                Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted].contains(&error.kind()) => {}
-                Err(_) => return Vec::new(),
+            let mut keys = Vec::new();
+            let more = self.waits.try_io(|| {
+                keys = read_now(&self.reads)?;
+                // That was all, and what comes now is told anew: tokio need not look.
+                if (1..FEW_KEYS).contains(&keys.len()) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match more {
+                Err(error) if keys.is_empty() && [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted].contains(&error.kind()) => {}
+                _ => return keys,
             }
         }
     }
+}
 
-    fn read_now(&self) -> io::Result<Vec<u8>> {
-        let mut look = [PollFd::new(&self.reads, PollFlags::IN)];
-        if rustix::event::poll(&mut look, Some(&Timespec::default()))? == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let mut keys = vec![0; KEYS_AT_ONCE];
-        let count = rustix::io::read(&self.reads, &mut keys)?;
-        keys.truncate(count);
-        Ok(keys)
+fn read_now(terminal: &OwnedFd) -> io::Result<Vec<u8>> {
+    let mut look = [PollFd::new(terminal, PollFlags::IN)];
+    if rustix::event::poll(&mut look, Some(&Timespec::default()))? == 0 {
+        return Err(io::ErrorKind::WouldBlock.into());
     }
+    let mut keys = vec![0; KEYS_AT_ONCE];
+    let count = rustix::io::read(terminal, &mut keys)?;
+    keys.truncate(count);
+    Ok(keys)
 }
 
 /// Standard output. The terminal is opened a second time if possible: non-blocking, so that keys are read while a slow
 /// terminal makes the picture wait, and only for us, because the mode belongs to the opening.
 pub enum Picture {
-    Own(pipe::Sender),
+    Own(Writer),
     Shared(File),
 }
 
@@ -164,10 +172,10 @@ impl Picture {
             let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
             let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
             let file = OpenOptions::new().write(true).custom_flags(flags).open(path).ok()?;
-            pipe::Sender::from_file_unchecked(file).ok()
+            Some(Writer::new(file.into()))
         };
         match own() {
-            Some(file) => Ok(Self::Own(file)),
+            Some(writer) => Ok(Self::Own(writer)),
             None => Ok(Self::Shared(File::from(io::stdout().as_fd().try_clone_to_owned()?))),
         }
     }
@@ -175,7 +183,7 @@ impl Picture {
     /// How many bytes the terminal took. Nothing was written when this future is dropped.
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Own(file) => file.write(bytes).await,
+            Self::Own(writer) => poll_fn(|cx| writer.poll_write(cx, bytes)).await,
             Self::Shared(file) => file.write(bytes),
         }
     }

@@ -11,9 +11,6 @@ use super::{ClientId, Effect, HELD, Millis, Mux, Pressed, SessionId, Stale};
 
 /// Escapes for the operator's terminal that wait behind a frame.
 const MAX_PASSED: usize = 512 << 10;
-/// A key may come in two pieces; this long after the first it is taken as it is.
-const KEY_TIMEOUT: Millis = 50;
-
 pub(super) struct Client {
     pub mode: AttachMode,
     pub size: Size,
@@ -31,17 +28,13 @@ pub(super) struct Client {
     pub armed: bool,
     /// Its terminal has the operator's attention, as far as it tells.
     pub focused: bool,
-    /// What came last may be the beginning of a key.
-    pub key_waits_since: Option<Millis>,
+    /// What came last may be the beginning of a key; when it is taken as it is.
+    pub key_due: Option<Millis>,
 }
 
 impl Client {
     pub fn types(&self) -> bool {
         self.mode != AttachMode::Watch
-    }
-
-    pub fn next_deadline(&self) -> Option<Millis> {
-        self.key_waits_since.map(|since| since + KEY_TIMEOUT)
     }
 }
 
@@ -81,7 +74,7 @@ impl Mux {
             busy: false,
             behind: true,
             passed: Vec::new(),
-            key_waits_since: None,
+            key_due: None,
         };
         self.clients.insert(id, client);
         self.effects.push(Effect::Send { client: id, frame: ServerFrame::Welcome { sessions: self.live.len() as u32 } });
@@ -176,7 +169,7 @@ impl Mux {
                     // To a program Escape is a key like any other, and must not be late.
                     events.extend(client.reader.flush());
                 }
-                client.key_waits_since = client.reader.is_waiting().then_some(self.now);
+                client.key_due = client.reader.is_waiting().then_some(self.now + self.settings.escape_time);
                 self.typed(id, events);
             }
             ClientFrame::Resize { rows, cols } => {
@@ -219,11 +212,10 @@ impl Mux {
 
     /// A key that was begun and not finished in time.
     pub(super) fn flush_keys(&mut self) {
-        let due: Vec<_> =
-            self.clients.iter().filter(|(_, c)| c.next_deadline().is_some_and(|at| at <= self.now)).map(|(id, _)| *id).collect();
+        let due: Vec<_> = self.clients.iter().filter(|(_, c)| c.key_due.is_some_and(|at| at <= self.now)).map(|(id, _)| *id).collect();
         for id in due {
             let Some(client) = self.clients.get_mut(&id) else { continue };
-            client.key_waits_since = None;
+            client.key_due = None;
             let events = client.reader.flush();
             self.typed(id, events);
         }

@@ -55,6 +55,11 @@ const FRAME: Millis = 16;
 /// Output up to this much within a frame is drawn at once: that is typing and its echo.
 const DRAW_AT_ONCE: usize = 8 << 10;
 
+/// A key may come in two pieces; how long after the first it is taken as it is. What cannot be read is the default.
+pub fn escape_time(setting: Option<&str>) -> Millis {
+    setting.and_then(|text| text.parse().ok()).map_or(50, |time: Millis| time.min(5000))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u64);
 
@@ -295,6 +300,7 @@ pub struct Settings {
     pub config: LaunchConfig,
     pub policy: Policy,
     pub bindings: Bindings,
+    pub escape_time: Millis,
     pub packs: Packs,
     pub identity: Identity,
     /// Told to sessions as `JACKIN_STATUS_SOCKET`.
@@ -544,7 +550,7 @@ impl Mux {
         let somebody_waits = self.stale > Stale::Nothing && self.clients.values().any(|client| !client.busy);
         let frame = somebody_waits.then_some(self.drawn_at + FRAME);
         let sessions = self.live.values().filter_map(Session::next_deadline).min();
-        let keys = self.clients.values().filter_map(Client::next_deadline).min();
+        let keys = self.clients.values().filter_map(|client| client.key_due).min();
         let waits = self.waits.iter().map(|wait| wait.until).min();
         let pull = self.pulled.filter(|_| matches!(self.pressed, Pressed::Selecting(_))).map(|(at, _)| at);
         [frame, sessions, keys, waits, pull, self.toasts.next_deadline(), self.held].into_iter().flatten().min()

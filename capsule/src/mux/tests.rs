@@ -25,6 +25,7 @@ impl Capsule {
             config: LaunchConfig::parse(config).unwrap(),
             policy: Policy::default(),
             bindings: Bindings::default(),
+            escape_time: super::escape_time(None),
             packs: Packs::embedded(),
             identity: Identity { instance: "k7p2".into(), container: "jk-k7p2".into() },
             socket: "/s".into(),
@@ -459,6 +460,18 @@ fn a_checkout_that_cannot_be_inspected_counts_as_unsaved() {
     capsule.types(ONE, b"\x1b\x1b");
     capsule.step(Input::Changes(Vec::new()));
     assert!(!capsule.picture().contains("git took too long"), "{}", capsule.picture());
+}
+
+#[test]
+fn the_beginning_of_a_key_is_waited_for_as_long_as_one_wishes() {
+    let mut capsule = Capsule::attached();
+    assert_eq!([None, Some("soon"), Some("-1"), Some("0"), Some("99999")].map(super::escape_time), [50, 50, 50, 0, 5000]);
+    for limit in [50, 400] {
+        capsule.mux.settings.escape_time = limit;
+        assert_eq!(written(&capsule.types(ONE, b"\x1b"), FIRST), b"");
+        assert_eq!(written(&capsule.later(limit - 1, Input::Tick), FIRST), b"");
+        assert_eq!(written(&capsule.later(1, Input::Tick), FIRST), b"\x1b");
+    }
 }
 
 // ---- clients ----
