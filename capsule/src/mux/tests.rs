@@ -468,9 +468,9 @@ fn the_beginning_of_a_key_is_waited_for_as_long_as_one_wishes() {
     assert_eq!([None, Some("soon"), Some("-1"), Some("0"), Some("99999")].map(super::escape_time), [50, 50, 50, 0, 5000]);
     for limit in [50, 400] {
         capsule.mux.settings.escape_time = limit;
-        assert_eq!(written(&capsule.types(ONE, b"\x1b"), FIRST), b"");
+        assert_eq!(written(&capsule.types(ONE, b"\x1b["), FIRST), b"");
         assert_eq!(written(&capsule.later(limit - 1, Input::Tick), FIRST), b"");
-        assert_eq!(written(&capsule.later(1, Input::Tick), FIRST), b"\x1b");
+        assert_eq!(written(&capsule.later(1, Input::Tick), FIRST), b"\x1b[");
     }
 }
 
