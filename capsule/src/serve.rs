@@ -42,7 +42,7 @@ use crate::worker::Worker;
 const FLOOD: usize = 128 << 10;
 const FLOOD_WITHIN: Millis = 50;
 /// What one turn reads from a terminal: as much as is there, or beside typing a page, which costs the typist 50 us.
-const MAX_READ: usize = 64 << 10;
+const MAX_READ: usize = 256 << 10;
 const MAX_READ_ASIDE: usize = 4 << 10;
 /// How long after a key somebody is typing.
 const TYPING: Millis = 250;

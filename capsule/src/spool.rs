@@ -43,6 +43,9 @@ const MAX_HISTORY: u64 = 16 << 20;
 /// Less than this is not the beginning of much.
 const FEW: usize = 1 << 10;
 
+/// What a pump may be ahead by.
+const PUMPED: usize = 256 << 10;
+
 /// Descriptors that make up a spool: the file, and both ends of the pipe before it.
 pub const FDS: usize = 3;
 
@@ -185,6 +188,8 @@ impl Spool {
     /// Nothing where terminals cannot be spliced.
     pub fn pump(&self, terminal: impl AsFd) -> io::Result<Option<Pump>> {
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned();
+        // Lines that nobody will see cost least when many come at once. Not granted, it is only slower.
+        let _ = rustix::pipe::fcntl_setpipe_size(&self.pipe.1, PUMPED);
         self.splices.then(|| Pump::start(copy(terminal.as_fd())?, copy(self.pipe.1.as_fd())?)).transpose()
     }
 
@@ -397,7 +402,7 @@ mod tests {
         assert_eq!(&buffer[..11], b"first, last");
         // A full pipe is no end.
         let pump = spool.pump(&terminal).unwrap().unwrap();
-        let chunk = vec![0; 128 << 10];
+        let chunk = vec![0; 4 * PUMPED];
         let printer = std::thread::spawn(move || writer.write_all(&chunk));
         assert!(!ended(&pump, 1), "full");
         drop(terminal);

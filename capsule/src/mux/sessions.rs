@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Bytes after which the spool gets a fresh checkpoint.
-const CHECKPOINT_EVERY: usize = 128 << 10;
+const CHECKPOINT_EVERY: usize = 256 << 10;
 /// A frame that a program has begun is waited for so long.
 const MAX_HELD: Millis = 150;
 const WORKDIR_EVERY: Millis = 2000;

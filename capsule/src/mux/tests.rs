@@ -225,7 +225,7 @@ fn of_a_program_that_always_paints_whole_frames_are_shown() {
 #[test]
 fn a_checkpoint_follows_much_output_and_every_resize() {
     let mut capsule = Capsule::attached();
-    let effects = capsule.output(FIRST, &vec![b'x'; 128 << 10]);
+    let effects = capsule.output(FIRST, &vec![b'x'; 256 << 10]);
     assert!(effects.iter().any(|e| matches!(e, Effect::Checkpoint { session: FIRST, .. })));
     let effects = capsule.step(Input::Frame { client: ONE, frame: ClientFrame::Resize { rows: 40, cols: 100 } });
     let size = Size { rows: 38, cols: 100 };
