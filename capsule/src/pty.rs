@@ -94,13 +94,21 @@ pub struct Taken {
     pub closed: bool,
 }
 
+/// Less than this is not the beginning of much. To look for more is not cheap beside a flood, and the terminal will tell.
+pub const FEW: usize = 1 << 10;
+
 /// Takes what is there, up to the buffer.
 pub fn read(master: impl AsFd, buffer: &mut [u8]) -> Taken {
     let mut len = 0;
     // The kernel gives at most a page at a time.
-    while len < buffer.len() {
+    while len == 0 || buffer.len() - len >= FEW {
         match rustix::io::read(&master, &mut buffer[len..]) {
-            Ok(n @ 1..) => len += n,
+            Ok(n @ 1..) => {
+                len += n;
+                if n < FEW {
+                    break;
+                }
+            }
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => break,
             // An I/O error is how Linux says that the last program has closed the terminal.

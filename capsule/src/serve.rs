@@ -1,12 +1,13 @@
 //! The mux process: waits for events, turns each into an `Input`, carries out the `Effect`s. Init's end of the door is
 //! standard input. Absent: decisions, which are `Mux::step`'s, and anything that may block, which is a `Worker`'s.
 //!
-//! One thread, one wait. A turn serves whoever is ready, clients before terminals, and reads from each so much that
+//! One thread, one wait; a flood has a pump beside it. A turn serves whoever is ready, clients before terminals, and reads from each so much that
 //! nobody waits long for the others: that is what keeps typing quick beside a flood.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -41,7 +42,7 @@ use crate::worker::Worker;
 /// A terminal that gives so much within so long gets a pump.
 const FLOOD: usize = 128 << 10;
 const FLOOD_WITHIN: Millis = 50;
-/// What one turn reads from a terminal: as much as is there, or beside typing a page, which costs the typist 50 us.
+/// What one turn reads from a terminal: as much as is there, or beside typing what a terminal gives at once.
 const MAX_READ: usize = 256 << 10;
 const MAX_READ_ASIDE: usize = 4 << 10;
 /// How long after a key somebody is typing.
@@ -59,9 +60,11 @@ const ACCEPT_TURN: usize = 8;
 const ACCEPT_PAUSE: Millis = 500;
 
 struct Terminal {
-    master: OwnedFd,
+    master: Arc<OwnedFd>,
     /// Absent when memory for it could not be had.
     spool: Option<Spool>,
+    /// Output that a lost spool left behind.
+    rest: Option<OwnedFd>,
     /// While it is there, output comes out of the pipe.
     pump: Option<Pump>,
     /// How much has come since when.
@@ -81,7 +84,15 @@ impl Terminal {
         match &mut self.spool {
             Some(spool) if self.pump.is_some() => Ok(Taken { len: spool.take_piped(buffer)?, closed: false }),
             Some(spool) => spool.take(&self.master, buffer),
-            None => Ok(pty::read(&self.master, buffer)),
+            None => {
+                if let Some(rest) = self.rest.take()
+                    && let len @ 1.. = pty::read(&rest, buffer).len
+                {
+                    self.rest = Some(rest);
+                    return Ok(Taken { len, closed: false });
+                }
+                Ok(pty::read(&self.master, buffer))
+            }
         }
     }
 
@@ -344,7 +355,7 @@ impl Serve {
             Token::Listener => self.accept(),
             Token::Client(id) => self.on_client(ClientId(id), event),
             Token::Terminal(id) => self.on_terminal(SessionId(id), event),
-            Token::Pump(id) => self.end_pump(SessionId(id)),
+            Token::Pump(id) => self.on_pump(SessionId(id)),
             Token::Pipe(id) => drop(self.read_some(SessionId(id))),
         }
         Ok(())
@@ -464,8 +475,9 @@ impl Serve {
         let size = spool.as_ref().map(Spool::size).or(size).unwrap_or(Size { rows: 24, cols: 80 });
         self.poll.add(&master, Token::Terminal(session.0), READ)?;
         let terminal = Terminal {
-            master,
+            master: Arc::new(master),
             spool,
+            rest: None,
             pump: None,
             flow: (0, 0),
             input: InputQueue::default(),
@@ -596,6 +608,16 @@ impl Serve {
         self.rewatch_terminal(session);
     }
 
+    /// It has ended. What it left in the pipe is read like all else, a turn at a time, until there is no more.
+    fn on_pump(&mut self, session: SessionId) {
+        if let Some(pump) = self.terminals.get_mut(&session).and_then(|terminal| terminal.pump.as_mut()) {
+            pump.stop();
+            if self.read_some(session) == 0 {
+                self.stop_pump(session);
+            }
+        }
+    }
+
     /// And takes what it left in the pipe.
     fn end_pump(&mut self, session: SessionId) {
         let pump = |serve: &mut Self| serve.terminals.get_mut(&session)?.pump.as_mut().map(Pump::stop);
@@ -606,7 +628,7 @@ impl Serve {
     fn lose_spool(&mut self, session: SessionId, error: &io::Error) {
         self.stop_pump(session);
         if let Some(terminal) = self.terminals.get_mut(&session) {
-            terminal.spool = None;
+            terminal.rest = terminal.spool.take().map(Spool::into_pipe);
         }
         self.pending.push_back(Input::Unspooled(session));
         self.log.report(&format!("session {session} goes on without its spool: {error}"));
@@ -1195,3 +1217,40 @@ impl Serve {
 }
 
 const READ: Wants = Wants { read: true, write: false };
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn what_a_lost_spool_left_comes_before_what_the_terminal_has() {
+        let (mut program, master) = std::os::unix::net::UnixStream::pair().unwrap();
+        master.set_nonblocking(true).unwrap();
+        let flags = rustix::pipe::PipeFlags::NONBLOCK;
+        let (rest, writer) = rustix::pipe::pipe_with(flags).unwrap();
+        rustix::io::write(&writer, b"left in the pipe").unwrap();
+        program.write_all(b", printed since").unwrap();
+        let mut terminal = Terminal {
+            master: Arc::new(master.into()),
+            spool: None,
+            rest: Some(rest),
+            pump: None,
+            flow: (0, 0),
+            input: InputQueue::default(),
+            wants: READ,
+            recorder: None,
+            drained: false,
+            ended: None,
+            due: None,
+        };
+        let mut got = Vec::new();
+        for _ in 0..3 {
+            let mut buffer = [0; 10];
+            let taken = terminal.take(&mut buffer).unwrap();
+            got.extend_from_slice(&buffer[..taken.len]);
+        }
+        assert_eq!(got, b"left in the pipe, printed ");
+    }
+}

@@ -25,7 +25,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
-use crate::pty::{self, Taken};
+use crate::pty::{self, FEW, Taken};
 use crate::pump::Pump;
 use crate::screen::{News, Size, Store, Stored};
 
@@ -40,9 +40,6 @@ const MAX_LOG: u64 = 32 << 20;
 /// More than the screen ever keeps.
 const MAX_HISTORY: u64 = 16 << 20;
 
-/// Less than this is not the beginning of much.
-const FEW: usize = 1 << 10;
-
 /// What a pump may be ahead by.
 const PUMPED: usize = 256 << 10;
 
@@ -51,7 +48,7 @@ pub const FDS: usize = 3;
 
 pub struct Spool {
     file: Arc<File>,
-    pipe: (OwnedFd, OwnedFd),
+    pipe: (OwnedFd, Arc<OwnedFd>),
     /// Where the checkpoint begins, and where the log ends, which is the end of the file.
     start: u64,
     end: u64,
@@ -118,8 +115,15 @@ impl Spool {
             write_header(&file, size, start, 0, (history_start, history_end))?;
             end = sealed;
         }
-        let mut spool =
-            Self { file: Arc::new(file), pipe: (reader, writer), start, end, size, history: (history_start, history_end), splices: true };
+        let mut spool = Self {
+            file: Arc::new(file),
+            pipe: (reader, Arc::new(writer)),
+            start,
+            end,
+            size,
+            history: (history_start, history_end),
+            splices: true,
+        };
         while spool.move_piped(1 << 20)? > 0 {}
         let strange = !(HISTORY..=history_end).contains(&history_start) || history_end - history_start > MAX_HISTORY;
         if strange || spool.end - spool.start > 2 * MAX_LOG {
@@ -141,12 +145,11 @@ impl Spool {
     pub fn take(&mut self, terminal: impl AsFd, buffer: &mut [u8]) -> io::Result<Taken> {
         let mut closed = false;
         let mut piped = 0;
-        while piped < buffer.len() && self.splices {
+        while self.splices && (piped == 0 || buffer.len() - piped >= FEW) {
             match pty::splice(&terminal, &self.pipe.1, buffer.len() - piped) {
                 Ok(len @ 1..) => {
                     piped += len;
                     if len < FEW {
-                        // Like an echo. To look for more is not cheap, and the terminal will tell.
                         break;
                     }
                 }
@@ -186,11 +189,15 @@ impl Spool {
 
     /// Carries the terminal's output into the pipe beside us, so that only `take_piped` may be asked until that has ended.
     /// Nothing where terminals cannot be spliced.
-    pub fn pump(&self, terminal: impl AsFd) -> io::Result<Option<Pump>> {
-        let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned();
+    pub fn pump(&self, terminal: &Arc<OwnedFd>) -> io::Result<Option<Pump>> {
         // Lines that nobody will see cost least when many come at once. Not granted, it is only slower.
         let _ = rustix::pipe::fcntl_setpipe_size(&self.pipe.1, PUMPED);
-        self.splices.then(|| Pump::start(copy(terminal.as_fd())?, copy(self.pipe.1.as_fd())?)).transpose()
+        self.splices.then(|| Pump::start(terminal.clone(), self.pipe.1.clone())).transpose()
+    }
+
+    /// What is still in the pipe, for whoever goes on without the rest.
+    pub fn into_pipe(self) -> OwnedFd {
+        self.pipe.0
     }
 
     /// Readable when something is in it.
@@ -346,6 +353,11 @@ mod tests {
         assert_eq!(spool.take(&reader, &mut buffer).unwrap(), Taken { len: 0, closed: true });
     }
 
+    fn has_ended(pump: &Pump, limit_s: i64) -> bool {
+        let mut fds = [rustix::event::PollFd::new(pump, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: limit_s, tv_nsec: 0 })).unwrap() == 1
+    }
+
     /// What is printed while a pump comes and goes, in order and to the last byte.
     #[test]
     fn a_pump_carries_what_is_printed() {
@@ -353,6 +365,7 @@ mod tests {
         let (mut spool, _fds) = spool();
         let (mut writer, terminal) = std::os::unix::net::UnixStream::pair().unwrap();
         terminal.set_nonblocking(true).unwrap();
+        let terminal = Arc::new(OwnedFd::from(terminal));
         let sent: Vec<u8> = (0..LEN as u32).map(|i| (i / 7) as u8).collect();
         let printed = sent.clone();
         let printer = std::thread::spawn(move || writer.write_all(&printed).unwrap());
@@ -363,6 +376,9 @@ mod tests {
             while got.len() < (round * LEN / 10).min(LEN) {
                 let len = spool.take_piped(&mut buffer).unwrap();
                 got.extend_from_slice(&buffer[..len]);
+                if len == 0 && has_ended(&pump, 0) {
+                    break;
+                }
             }
             if round % 2 == 0 {
                 std::thread::sleep(std::time::Duration::from_millis(5));
@@ -384,27 +400,35 @@ mod tests {
 
     #[test]
     fn a_pump_ends_when_nothing_comes() {
-        let ended = |pump: &Pump, limit_s| {
-            let mut fds = [rustix::event::PollFd::new(pump, rustix::event::PollFlags::IN)];
-            rustix::event::poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: limit_s, tv_nsec: 0 })).unwrap() == 1
-        };
         let (mut spool, _fds) = spool();
         let (mut writer, terminal) = std::os::unix::net::UnixStream::pair().unwrap();
         terminal.set_nonblocking(true).unwrap();
+        let terminal = Arc::new(OwnedFd::from(terminal));
         writer.write_all(b"first").unwrap();
         let pump = spool.pump(&terminal).unwrap().unwrap();
-        assert!(ended(&pump, 60), "quiet");
+        assert!(has_ended(&pump, 60), "quiet");
         writer.write_all(b", last").unwrap();
         let mut buffer = [0; 100];
         let first = spool.take_piped(&mut buffer).unwrap();
         let last = spool.take(&terminal, &mut buffer[first..]).unwrap();
         assert_eq!((first, last), (5, Taken { len: 6, closed: false }));
         assert_eq!(&buffer[..11], b"first, last");
-        // A full pipe is no end.
+        // Nor is much needed to go on, but more than a trickle.
         let pump = spool.pump(&terminal).unwrap().unwrap();
+        let trickles = || writer.write_all(b".").is_ok() && !has_ended(&pump, 0);
+        let started = std::time::Instant::now();
+        let mut trickles = trickles;
+        while trickles() {
+            assert!(started.elapsed().as_secs() < 60, "a trickle");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        drop(pump);
+        // A full pipe is no end.
         let chunk = vec![0; 4 * PUMPED];
         let printer = std::thread::spawn(move || writer.write_all(&chunk));
-        assert!(!ended(&pump, 1), "full");
+        while spool.take(&terminal, &mut [0; 4096]).unwrap().len < 4096 {}
+        let pump = spool.pump(&terminal).unwrap().unwrap();
+        assert!(!has_ended(&pump, 1), "full");
         drop(terminal);
         drop(pump);
         drop(spool);

@@ -45,6 +45,8 @@ pub struct Shown {
     size: Option<Size>,
     /// Whole characters only: no half of a wide one. A row that is the frame's own is shared with it.
     rows: Vec<Arc<[Cell]>>,
+    /// The frame's row that each was drawn from, if it is known. As long as that is held nobody writes into it.
+    from: Vec<Option<Arc<[Cell]>>>,
     pen: Pen,
     /// `None` where terminals disagree.
     at: Option<(u16, u16)>,
@@ -75,7 +77,16 @@ const MAX_TITLE: usize = 512;
 
 impl Shown {
     pub fn unknown() -> Self {
-        Self { size: None, rows: vec![], pen: Pen::default(), at: None, cursor_visible: false, cursor_shape: 0, modes: Modes::default() }
+        Self {
+            size: None,
+            rows: vec![],
+            from: vec![],
+            pen: Pen::default(),
+            at: None,
+            cursor_visible: false,
+            cursor_shape: 0,
+            modes: Modes::default(),
+        }
     }
 
     /// The next drawing starts from nothing.
@@ -87,6 +98,7 @@ impl Shown {
     fn reset(&mut self, size: Size) {
         self.size = Some(size);
         self.rows = blank_rows(size);
+        self.from = vec![None; size.rows.into()];
         self.pen = Pen::default();
         self.at = Some((0, 0));
         self.cursor_visible = false;
@@ -233,23 +245,31 @@ impl Painter<'_> {
         for row in rows {
             let new = self.frame.shown_row(row, self.view.cols, &mut scratch);
             self.paint_row(row, new);
-            let own = self.frame.rows.get(usize::from(row)).filter(|own| std::ptr::eq::<[Cell]>(&***own, new));
-            self.shown.rows[usize::from(row)] = own.map_or_else(|| new.into(), Arc::clone);
+            let own = self.frame.rows.get(usize::from(row));
+            let uncut = own.filter(|own| std::ptr::eq::<[Cell]>(&***own, new));
+            self.shown.rows[usize::from(row)] = uncut.map_or_else(|| new.into(), Arc::clone);
+            self.shown.from[usize::from(row)] = own.cloned();
         }
         self.shown.pen.end_link(&mut self.out);
     }
 
     fn differs(&mut self, row: u16, scratch: &mut Vec<Cell>) -> bool {
-        let shown = &mut self.shown.rows[usize::from(row)];
-        let Some(own) = self.frame.rows.get(usize::from(row)).filter(|own| own.len() == shown.len()) else {
-            return self.frame.shown_row(row, self.view.cols, scratch) != &**shown;
-        };
-        // Equal to what is shown means whole, and that is the cheaper question.
-        let differs = !Arc::ptr_eq(own, shown) && own != shown;
-        if !differs {
-            *shown = Arc::clone(own);
+        let own = self.frame.rows.get(usize::from(row));
+        let (shown, from) = (&mut self.shown.rows[usize::from(row)], &mut self.shown.from[usize::from(row)]);
+        if let (Some(own), Some(from)) = (own, &from)
+            && Arc::ptr_eq(own, from)
+        {
+            return false;
         }
-        differs
+        // Equal to what is shown means whole, and that is the cheaper question.
+        let alike = own.filter(|own| own.len() == shown.len() && *own == shown);
+        match alike {
+            Some(own) => *shown = Arc::clone(own),
+            None if self.frame.shown_row(row, self.view.cols, scratch) != &**shown => return true,
+            None => {}
+        }
+        *from = own.cloned();
+        false
     }
 
     /// Left to right: whatever half a wide character a write leaves behind is written next, as whole characters differ in
@@ -400,7 +420,9 @@ impl Painter<'_> {
         // Setting the region moves it, but not to the same place everywhere.
         self.shown.at = None;
         let blank = vec![Cell::default(); self.view.cols.into()].into();
-        shift(&mut self.shown.rows[usize::from(scroll.top)..=usize::from(scroll.bottom)], scroll.by.into(), blank);
+        let rows = usize::from(scroll.top)..=usize::from(scroll.bottom);
+        shift(&mut self.shown.rows[rows.clone()], scroll.by.into(), blank);
+        self.shown.from[rows].fill(None);
     }
 }
 
