@@ -212,6 +212,14 @@ impl Frame {
         Arc::make_mut(&mut self.rows[usize::from(row)])
     }
 
+    /// Puts cells into a row from a column on. One that has them already is not written to, so that it stays shared.
+    pub fn set(&mut self, row: u16, col: u16, cells: &[Cell]) {
+        let range = usize::from(col)..usize::from(col) + cells.len();
+        if self.row(row)[range.clone()] != *cells {
+            self.row_mut(row)[range].copy_from_slice(cells);
+        }
+    }
+
     /// What shows this text, of one cell and its second half if it is wide.
     pub fn glyph(&mut self, text: &str, wide: bool) -> Glyph {
         let mut chars = text.chars();
@@ -252,9 +260,13 @@ impl Frame {
         if from == to {
             return;
         }
+        let blank = Cell { glyph: Glyph::EMPTY, style };
         for row in area.row..area.row.saturating_add(area.rows).min(self.size.rows) {
+            if from == 0 && to == self.size.cols && self.row(row).iter().all(|cell| *cell == blank) {
+                continue;
+            }
             let cells = self.row_mut(row);
-            cells[from.into()..to.into()].fill(Cell { glyph: Glyph::EMPTY, style });
+            cells[from.into()..to.into()].fill(blank);
             mend(cells, from.into(), to.into());
         }
     }

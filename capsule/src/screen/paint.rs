@@ -65,21 +65,20 @@ impl Screen {
         let extras = &self.parser.callbacks().extras;
         let cols = self.size().cols.min(width);
         let mut link: (Name, u32) = (0, 0);
+        let mut cells = Vec::with_capacity(width.into());
         for col in 0..width {
             let mut painted = Cell::default();
             if let Some(cell) = (col < cols).then(|| vt.cell(row, col)).flatten() {
                 let contents = cell.contents();
                 painted.style = style(cell);
                 painted.glyph = match contents.as_bytes() {
-                    [] if cell.is_wide_continuation() => {
-                        let left = frame.row(to)[usize::from(left + col).saturating_sub(1)];
-                        if col > 0 && left.glyph.is_wide() {
-                            painted.style = left.style;
+                    [] if cell.is_wide_continuation() => match cells.last() {
+                        Some(Cell { glyph, style }) if glyph.is_wide() => {
+                            painted.style = *style;
                             Glyph::CONTINUATION
-                        } else {
-                            Glyph::EMPTY
                         }
-                    }
+                        _ => Glyph::EMPTY,
+                    },
                     [] | [b' '] => Glyph::EMPTY,
                     [byte] => Glyph::char(char::from(*byte), false),
                     _ => {
@@ -98,8 +97,9 @@ impl Screen {
                     }
                 };
             }
-            frame.row_mut(to)[usize::from(left + col)] = painted;
+            cells.push(painted);
         }
+        frame.set(to, left, &cells);
     }
 
     fn paint_line(&self, frame: &mut Frame, to: u16, left: u16, width: u16, line: usize) {
