@@ -16,6 +16,11 @@ pub const AGENTS: [Agent; 6] = [
     Agent { slug: "grok", label: "Grok", model_flag: Some("-m") },
 ];
 
+/// How people forbid things in the environment.
+pub fn denies(value: &str) -> bool {
+    ["deny", "off", "no", "0", "false"].contains(&value)
+}
+
 /// What a client may set in the session it starts; the rest is dropped.
 pub const CLIENT_ENV: [&str; 16] = [
     "GIT_AUTHOR_NAME",

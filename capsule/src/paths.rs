@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::launch::denies;
 use crate::screen::Policy;
 
 pub const RUNTIME_DIR: &str = "/jackin/runtime";
@@ -66,7 +67,7 @@ pub fn switched_on(value: &str) -> bool {
 }
 
 pub fn policy_from_env() -> Policy {
-    let denied = |key: &str| var(key).is_some_and(|v| ["deny", "off", "no", "0", "false"].contains(&v.as_str()));
+    let denied = |key: &str| var(key).is_some_and(|value| denies(&value));
     Policy {
         title: !denied("JACKIN_OSC_TITLE"),
         notify: !denied("JACKIN_OSC_NOTIFY"),

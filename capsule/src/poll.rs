@@ -67,7 +67,7 @@ impl Poll {
 
     /// Waits, without a limit when none is given. What is ready comes in the order of `Token`: clients before terminals.
     pub fn wait(&mut self, limit: Option<Duration>) -> io::Result<Vec<Ready>> {
-        let limit = limit.map(|limit| Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) });
+        let limit = limit.map(timespec);
         self.events.clear();
         match epoll::wait(&self.epoll, spare_capacity(&mut self.events), limit.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -89,6 +89,10 @@ impl Poll {
         ready.clear();
         self.ready = ready;
     }
+}
+
+pub fn timespec(limit: Duration) -> Timespec {
+    Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) }
 }
 
 fn flags(wants: Wants) -> EventFlags {

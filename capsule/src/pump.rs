@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
+use crate::poll;
 use crate::pty;
 
 /// Less than this within so long, with room for more, is no flood any more.
@@ -99,7 +100,7 @@ enum Waited {
 }
 
 fn wait(fd: &OwnedFd, wanted: PollFlags, other_side: &UnixStream, limit: Option<Duration>) -> Waited {
-    let limit = limit.map(|limit| Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) });
+    let limit = limit.map(poll::timespec);
     let mut fds = [PollFd::new(fd, wanted), PollFd::new(other_side, PollFlags::empty())];
     match rustix::event::poll(&mut fds, limit.as_ref()) {
         Ok(_) if !fds[1].revents().is_empty() => Waited::Over,

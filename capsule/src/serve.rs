@@ -1,8 +1,8 @@
 //! The mux process: waits for events, turns each into an `Input`, carries out the `Effect`s. Init's end of the door is
 //! standard input. Absent: decisions, which are `Mux::step`'s, and anything that may block, which is a `Worker`'s.
 //!
-//! One thread, one wait; a flood has a pump beside it. A turn serves whoever is ready, clients before terminals, and reads from each so much that
-//! nobody waits long for the others: that is what keeps typing quick beside a flood.
+//! One thread, one wait; a flood has a pump beside it. A turn serves whoever is ready, clients before terminals, and reads
+//! from each so much that nobody waits long for the others: that is what keeps typing quick beside a flood.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -80,6 +80,22 @@ struct Terminal {
 }
 
 impl Terminal {
+    fn new(master: OwnedFd, spool: Option<Spool>) -> Self {
+        Self {
+            master: Arc::new(master),
+            spool,
+            rest: None,
+            pump: None,
+            flow: (0, 0),
+            input: InputQueue::default(),
+            wants: READ,
+            recorder: None,
+            drained: false,
+            ended: None,
+            due: None,
+        }
+    }
+
     fn take(&mut self, buffer: &mut [u8]) -> io::Result<Taken> {
         match &mut self.spool {
             Some(spool) if self.pump.is_some() => Ok(Taken { len: spool.take_piped(buffer)?, closed: false }),
@@ -474,20 +490,7 @@ impl Serve {
         };
         let size = spool.as_ref().map(Spool::size).or(size).unwrap_or(Size { rows: 24, cols: 80 });
         self.poll.add(&master, Token::Terminal(session.0), READ)?;
-        let terminal = Terminal {
-            master: Arc::new(master),
-            spool,
-            rest: None,
-            pump: None,
-            flow: (0, 0),
-            input: InputQueue::default(),
-            wants: READ,
-            recorder: None,
-            drained: false,
-            ended: None,
-            due: None,
-        };
-        self.terminals.insert(session, terminal);
+        self.terminals.insert(session, Terminal::new(master, spool));
         Ok((size, replay, history))
     }
 
@@ -1232,19 +1235,7 @@ mod tests {
         let (rest, writer) = rustix::pipe::pipe_with(flags).unwrap();
         rustix::io::write(&writer, b"left in the pipe").unwrap();
         program.write_all(b", printed since").unwrap();
-        let mut terminal = Terminal {
-            master: Arc::new(master.into()),
-            spool: None,
-            rest: Some(rest),
-            pump: None,
-            flow: (0, 0),
-            input: InputQueue::default(),
-            wants: READ,
-            recorder: None,
-            drained: false,
-            ended: None,
-            due: None,
-        };
+        let mut terminal = Terminal { rest: Some(rest), ..Terminal::new(master.into(), None) };
         let mut got = Vec::new();
         for _ in 0..3 {
             let mut buffer = [0; 10];

@@ -415,9 +415,8 @@ mod tests {
         assert_eq!(&buffer[..11], b"first, last");
         // Nor is much needed to go on, but more than a trickle.
         let pump = spool.pump(&terminal).unwrap().unwrap();
-        let trickles = || writer.write_all(b".").is_ok() && !has_ended(&pump, 0);
+        let mut trickles = || writer.write_all(b".").is_ok() && !has_ended(&pump, 0);
         let started = std::time::Instant::now();
-        let mut trickles = trickles;
         while trickles() {
             assert!(started.elapsed().as_secs() < 60, "a trickle");
             std::thread::sleep(std::time::Duration::from_millis(5));

@@ -174,7 +174,7 @@ fn desk(session: &Session, record: &InstanceRecord) -> Desk {
     let home = session.paths.home.clone();
     let facts = &session.facts;
     let mounts = want::recorded(&session.config, facts, record).map(|wanted| wanted.mounts).unwrap_or_default();
-    let denied = |key| std::env::var(key).is_ok_and(|v| ["0", "false", "no", "off", "deny"].contains(&v.as_str()));
+    let denied = |key| std::env::var(key).is_ok_and(|value| jackin_capsule::launch::denies(&value));
     Desk {
         downloads: home.join("Downloads/jackin").join(&record.role_container),
         home,

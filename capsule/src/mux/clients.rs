@@ -11,6 +11,7 @@ use super::{ClientId, Effect, HELD, Millis, Mux, Pressed, SessionId, Stale};
 
 /// Escapes for the operator's terminal that wait behind a frame.
 const MAX_PASSED: usize = 512 << 10;
+
 pub(super) struct Client {
     pub mode: AttachMode,
     pub size: Size,
